@@ -1,0 +1,1 @@
+"""The commands: `adm COMMAND`, one thin file each."""

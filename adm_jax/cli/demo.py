@@ -1,0 +1,37 @@
+"""Train ADM on handwritten digits, sample them guided and unguided, and measure: minutes on a CPU.
+
+Writes samples.png (real, unguided and guided side by side), samples_*.npz, report.md, and the
+trained networks. Needs no network; a second run reuses what is there.
+"""
+
+import dataclasses
+import pathlib
+
+from adm_jax.cli import progress
+from adm_jax.errors import UsageError
+
+
+def add_arguments(parser):
+  parser.add_argument('--out', default='runs/demo', metavar='DIR', help='default: runs/demo')
+  parser.add_argument('--num', type=int, metavar='N', help='images a set')
+  parser.add_argument('--scale', type=float, metavar='S', help="of the classifier's gradient")
+  parser.add_argument('--respacing', metavar='SPEC', help='sampling steps: "100", "ddim50", ...')
+  parser.add_argument('--seed', type=int, help='of the sampling noise')
+
+
+def run(arguments, rest):
+  from adm_jax import demo
+
+  unet = [word.replace('--unet.', '--config.', 1) for word in rest if word.startswith('--unet.')]
+  classifier = [word.replace('--classifier.', '--config.', 1) for word in rest
+                if word.startswith('--classifier.')]
+  if len(unet) + len(classifier) < len(rest):
+    raise UsageError('adm demo understands --unet.key=value and --classifier.key=value beside its '
+                     f'own options, but not all of {" ".join(rest)}; see adm demo --help')
+  given = {field.name: getattr(arguments, field.name) for field in
+           dataclasses.fields(demo.Settings) if getattr(arguments, field.name, None) is not None}
+  out = pathlib.Path(arguments.out)
+  text = demo.run(out, demo.Settings(**given), progress.bar, tuple(unet), tuple(classifier))
+  print(f'\n{text}\npicture: {out / "samples.png"}\nsamples: {out}/samples_*.npz\n'
+        f'report:  {out / "report.md"}')
+  return 0

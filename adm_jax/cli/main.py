@@ -1,0 +1,46 @@
+"""`adm`: finds the command, and turns a user's mistake into one line."""
+
+import argparse
+import os
+import sys
+
+from adm_jax.cli import demo, train
+from adm_jax.errors import UsageError
+
+COMMANDS = {'demo': demo, 'train': train}
+
+
+class _Parser(argparse.ArgumentParser):
+
+  def error(self, message):
+    raise UsageError(f'{message}; see {self.prog} --help')
+
+
+def main(arguments: list[str] | None = None) -> int:
+  """Runs `adm ARGUMENTS`; returns the exit code: 2 after a mistake in what was asked for."""
+  parser = _Parser(prog='adm', description='ADM in JAX: train, guide, sample.')
+  commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+  for name, module in COMMANDS.items():
+    summary = module.__doc__.strip().splitlines()[0]
+    module.add_arguments(commands.add_parser(
+        name, help=summary, description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter))
+  try:
+    known, rest = parser.parse_known_args(arguments)
+    return COMMANDS[known.command].run(known, rest) or 0
+  except UsageError as error:
+    print(f'adm: {error}', file=sys.stderr)
+    return 2
+  except KeyboardInterrupt:
+    print('\nadm: interrupted; the same command goes on from the last checkpoint', file=sys.stderr)
+    return 130
+
+
+def quiet_logs() -> None:
+  """Keeps libraries' notices of no concern to the user off the screen."""
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  os.environ.setdefault('GRPC_VERBOSITY', 'ERROR')
+
+
+if __name__ == '__main__':
+  sys.exit(main())

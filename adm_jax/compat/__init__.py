@@ -1,0 +1,1 @@
+"""Reading and writing the formats of the original PyTorch implementations."""

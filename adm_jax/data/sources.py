@@ -1,0 +1,51 @@
+"""What a data set is to this project: random access to labelled 8-bit images, and their metadata.
+
+TFDS's `as_data_source` has the same access, so that the pipeline sees no difference.
+"""
+
+import dataclasses
+from typing import Protocol
+
+import numpy as np
+
+
+class Source(Protocol):
+  """A data set of images.
+
+  Attributes:
+    name: for messages, and for the iterator's checkpoint.
+    image_shape: (H, W, C).
+    class_names: one a class, in the order of the labels.
+  """
+  name: str
+  image_shape: tuple[int, int, int]
+  class_names: tuple[str, ...]
+
+  def __len__(self) -> int:
+    ...
+
+  def __getitem__(self, index: int) -> dict:
+    """{'image': uint8[H W C], 'label': int32}."""
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class ArraySource:
+  """A data set that is in memory: `images` uint8[N H W C], `labels` i32[N]."""
+  name: str
+  images: np.ndarray
+  labels: np.ndarray
+  class_names: tuple[str, ...]
+
+  @property
+  def image_shape(self) -> tuple[int, int, int]:
+    return self.images.shape[1:]
+
+  def __len__(self) -> int:
+    return len(self.images)
+
+  def __getitem__(self, index: int) -> dict:
+    return {'image': self.images[index], 'label': self.labels[index]}
+
+  def __repr__(self) -> str:
+    # Stable from run to run: an iterator's checkpoint may hold it.
+    return f'ArraySource({self.name!r}, {len(self)} images)'

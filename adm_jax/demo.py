@@ -1,0 +1,233 @@
+"""ADM end to end on the embedded digits, in minutes: train, guide, look, measure."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import time
+from typing import Any, Callable, Iterator
+
+import jax
+import numpy as np
+
+from adm_jax import config as config_lib
+from adm_jax import likelihood, pictures, sampling, schedules, solvers
+from adm_jax.configs import digits_classifier, digits_unet
+from adm_jax.data.digits import digits
+from adm_jax.data.sources import ArraySource
+from adm_jax.diffusion import Diffusion, denoiser
+from adm_jax.evaluation.frechet import Moments, frechet_distance, moments
+from adm_jax.evaluation.judge import Judge
+from adm_jax.files import written_whole
+from adm_jax.images import to_float, to_uint8
+from adm_jax.training import checkpoints
+from adm_jax.training.loop import read_metrics, train
+
+# bar(total, title) is a context that gives advance(count, note='').
+Bar = Callable[[int, str], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """What the demo does after training.
+
+  Attributes:
+    num: images in each of the two sets, guided and unguided; class i % 10 is asked of image i.
+    respacing: steps of ancestral sampling.
+    scale: of the classifier's gradient.
+    batch_size: of sampling.
+    seed: of the noise that both sets start from.
+    likelihood_images: held-out digits in the bound on the likelihood.
+    likelihood_respacing: its process.
+    encoded: held-out digits that are encoded and decoded again.
+    encoding_respacing: steps of that.
+  """
+  num: int = 500
+  respacing: str = '100'
+  scale: float = 2.0
+  batch_size: int = 250
+  seed: int = 0
+  likelihood_images: int = 60
+  likelihood_respacing: str = '250'
+  encoded: int = 16
+  encoding_respacing: str = '250'
+
+
+def run(out: pathlib.Path, settings: Settings, bar: Bar, unet_overrides: tuple[str, ...] = (),
+        classifier_overrides: tuple[str, ...] = ()) -> str:
+  """Runs what has not been run yet, and returns the report's text.
+
+  Args:
+    out: the folder for all that it writes.
+    settings: see there.
+    bar: progress bars.
+    unet_overrides: overrides of `configs/digits_unet.py`, as on the command line.
+    classifier_overrides: of `configs/digits_classifier.py`.
+  """
+  configs = {
+      'unet': config_lib.override(digits_unet.get_config(), list(unet_overrides)),
+      'classifier': config_lib.override(digits_classifier.get_config(), list(classifier_overrides)),
+  }
+  stamp = _stamp(settings, configs)
+  report = out / 'report.md'
+  if report.exists() and stamp in report.read_text():
+    return report.read_text()
+
+  start = time.monotonic()
+  for name, config in configs.items():
+    _train(out / name, config, bar, title=f'training the {name}')
+  trained = time.monotonic() - start
+  results = _measure(out, settings, bar)
+  text = _report(results, settings, trained, time.monotonic() - start, stamp)
+  with written_whole(report) as part:
+    part.write_text(text)
+  return text
+
+
+def _stamp(settings: Settings, configs: dict) -> str:
+  """Names everything that the report depends on."""
+  content = [json.dumps(dataclasses.asdict(settings)), *map(config_lib.to_json, configs.values())]
+  return hashlib.sha256('\n'.join(content).encode()).hexdigest()[:16]
+
+
+def _train(workdir: pathlib.Path, config: config_lib.ConfigDict, bar: Bar, title: str) -> None:
+  run = config_lib.build(config)
+  with bar(run.total_steps, title) as advance:
+    def progress(step, line, seen=[0]):
+      shown = {'loss': line.get('loss'), 'accuracy': line.get('accuracy_top1')}
+      advance(step - seen[0], ', '.join(f'{name} {value:.3f}' for name, value in shown.items()
+                                        if value is not None))
+      seen[0] = step
+    train(run, config_lib.to_json(config), workdir, progress=progress)
+
+
+def respaced(diffusion: Diffusion, spec: str) -> Diffusion:
+  """The same process with fewer steps, see `schedules.respace`."""
+  return dataclasses.replace(diffusion, schedule=schedules.respace(diffusion.schedule, spec))
+
+
+def _measure(out: pathlib.Path, settings: Settings, bar: Bar) -> dict[str, Any]:
+  """Samples, writes the .npz files and the picture, and returns every number of the report."""
+  unet = checkpoints.load(out / 'unet')
+  classifier = checkpoints.load(out / 'classifier')
+  train_set, held_out = digits('train'), digits('held_out')
+  judge = Judge(train_set.images, train_set.labels)
+  labels = np.arange(settings.num, dtype=np.int32) % len(train_set.class_names)
+
+  samples = {}
+  for name, guide in (('unguided', None), ('guided', classifier.task.model)):
+    process = respaced(unet.task.diffusion, settings.respacing)
+    sampler = sampling.Sampler(
+        sampling.network_denoiser(unet.task.model, process, classifier=guide, scale=settings.scale),
+        solvers.ancestral(), solvers.descend(process.schedule), unet.task.image_shape)
+    with bar(settings.num * sampler.num_steps, f'sampling {name}') as advance:
+      batches = sampling.sample_job(
+          sampler, {'model': unet.params, 'classifier': classifier.params}, seed=settings.seed,
+          num=settings.num, batch_size=settings.batch_size, labels=labels,
+          num_classes=classifier.task.model.num_classes, parts=10, progress=advance)
+      samples[name] = np.concatenate([np.asarray(to_uint8(x)) for x in batches])
+    with written_whole(out / f'samples_{name}.npz') as part:
+      np.savez(part, samples[name], labels.astype(np.int64))  # arr_0, arr_1: as published samples
+  picture = _picture(train_set, samples, labels, settings)
+  with written_whole(out / 'samples.png') as part:
+    picture.save(part)
+
+  real = moments(judge.features(held_out.images))
+
+  def distance(images: np.ndarray) -> float:
+    return frechet_distance(moments(judge.features(images)), real)
+
+  return {
+      'judge': judge.accuracy(held_out.images, held_out.labels),
+      'agreement': {name: judge.accuracy(images, labels) for name, images in samples.items()},
+      'frechet': {'training digits': distance(train_set.images),
+                  **{name: distance(images) for name, images in samples.items()}},
+      'bits': _bits_through_training(out / 'unet', held_out, settings, bar),
+      'rms': _encode_and_decode(unet, held_out, settings, bar),
+      'weights': f'{unet.weights} at step {unet.step}',
+      'classifier_accuracy': read_metrics(out / 'classifier')[-1].get('accuracy_top1'),
+  }
+
+
+def _picture(real: ArraySource, samples: dict[str, np.ndarray], labels: np.ndarray,
+             settings: Settings, columns: int = 8):
+  """Real, unguided and guided images side by side; a row a digit for real and guided."""
+  def rows(images, classes):
+    chosen = [np.flatnonzero(classes == digit)[:columns] for digit in range(10)]
+    return pictures.grid(images[np.concatenate(chosen)], columns, scale=5, gap=2)
+  return pictures.side_by_side({
+      'real': rows(real.images, real.labels),
+      'unguided': rows(samples['unguided'], labels),
+      f'guided (scale {settings.scale:g}), same noise': rows(samples['guided'], labels)})
+
+
+def _bits_through_training(workdir: pathlib.Path, held_out: ArraySource, settings: Settings,
+                           bar: Bar) -> dict[int, float]:
+  """Bits per dimension of held-out digits at each checkpoint that is still there."""
+  steps = checkpoints.saved_steps(workdir)
+  x0 = to_float(held_out.images[:settings.likelihood_images])
+  task = checkpoints.load(workdir).task
+  process = respaced(task.diffusion, settings.likelihood_respacing)
+  keys = sampling.image_keys(jax.random.key(settings.seed), np.arange(len(x0)))
+
+  @jax.jit
+  def bound(params):
+    network = lambda x, time: task.model.apply({'params': params}, x, time)
+    noise = sampling.noise_from_keys(keys, x0.shape[1:])
+    return likelihood.bits_per_dimension(process, denoiser(process, network), x0, noise).total
+
+  bits = {}
+  with bar(len(steps), 'bits per dimension') as advance:
+    for step in steps:
+      bits[step] = float(bound(checkpoints.load(workdir, step=step).params).mean())
+      advance(1)
+  return bits
+
+
+def _encode_and_decode(unet: checkpoints.Trained, held_out: ArraySource, settings: Settings,
+                       bar: Bar) -> float:
+  """rms of x_0 after DDIM up to pure noise and back; x_0 in [-1, 1]."""
+  x0 = to_float(held_out.images[:settings.encoded])
+  process = respaced(unet.task.diffusion, settings.encoding_respacing)
+  make = sampling.network_denoiser(unet.task.model, process)
+  keys = sampling.image_keys(jax.random.key(0), np.arange(len(x0)))  # DDIM draws no noise
+  x = x0
+  ways = (solvers.ascend(process.schedule), solvers.descend(process.schedule))
+  with bar(sum(len(steps.t) for steps in ways) * len(x0), 'encoding and decoding') as advance:
+    for steps in ways:
+      sampler = sampling.Sampler(make, solvers.ddim(), steps, unet.task.image_shape)
+      x = sampler({'model': unet.params}, keys, x=x)
+      advance(len(steps.t) * len(x0))
+  return float(np.sqrt(np.mean(np.square(x - x0))))
+
+
+def _report(results: dict[str, Any], settings: Settings, trained: float, total: float,
+            stamp: str) -> str:
+  agreement, frechet, bits = (results[key] for key in ('agreement', 'frechet', 'bits'))
+  base = frechet['training digits']
+  course = ', '.join(f'{value:.2f} at step {step}' for step, value in bits.items())
+  rows = [
+      ('the judge names held-out real digits correctly', f'{results["judge"]:.1%}'),
+      ('guided samples that the judge gives the asked class', f'{agreement["guided"]:.1%}'),
+      ('unguided samples from the same noise (by chance 10 %)', f'{agreement["unguided"]:.1%}'),
+      ('Frechet distance to held-out digits: the training digits', f'{base:.2f}'),
+      ('... unguided samples',
+       f'{frechet["unguided"]:.2f} ({frechet["unguided"] / base:.1f} x the training digits)'),
+      ('... guided samples, all classes together', f'{frechet["guided"]:.2f}'),
+      ('bits per dimension of held-out digits (a uniform guess: 8)', course),
+      (f'rms error after encoding and decoding {settings.encoded} digits, x in [-1, 1]',
+       f'{results["rms"]:.4f}'),
+  ]
+  lines = [
+      '# ADM on 8 x 8 digits', '',
+      f'{settings.num} images a set, {settings.respacing} ancestral steps, classifier scale '
+      f'{settings.scale:g}, average of the weights: {results["weights"]}.', '',
+      '| what | measured |', '| --- | --- |', *(f'| {name} | {value} |' for name, value in rows), '',
+      'The judge is a perceptron that has only seen real training digits; distances are in its '
+      'last hidden layer (they are not FID). The bound on the likelihood is over '
+      f'{settings.likelihood_images} held-out digits and {settings.likelihood_respacing} steps; '
+      f'encoding and decoding are DDIM, {settings.encoding_respacing} steps each.', '',
+      f'Training took {trained:.0f} s, everything {total:.0f} s, on '
+      f'{jax.device_count()} x {jax.devices()[0].device_kind}.', '',
+      f'<!-- {stamp} -->', '']
+  return '\n'.join(lines)

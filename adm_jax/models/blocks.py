@@ -1,0 +1,269 @@
+"""The parts that ADM's networks are built of (paper, section 3 and appendix; reference `unet.py`).
+
+Letters: B batch, H W space, C channels, L = H * W tokens, N heads, D head width, E embedding.
+Parameters are `param_dtype`; convolutions and attention compute in `dtype`; normalisation
+statistics, the softmax and the embedding layers are float32.
+"""
+
+from typing import Any, Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.ad_checkpoint import checkpoint_name
+
+from adm_jax.errors import UsageError
+
+Array = jax.Array
+Dtype = Any
+
+# torch's default for convolutions and linear layers: U(-1, 1) / sqrt(fan_in).
+kernel_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+zeros_init = nn.initializers.zeros_init()
+
+
+def bias_init(fan_in: int) -> Callable:
+  """torch's default for the bias beside `kernel_init`: U(-1, 1) / sqrt(fan_in)."""
+  bound = 1 / np.sqrt(fan_in)
+  return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+def conv(channels: int, size: int, fan_in: int, *, strides: int = 1, zero: bool = False,
+         dtype: Dtype, param_dtype: Dtype, name: str) -> nn.Conv:
+  """A convolution of `size` x `size`, padded by size // 2, with torch's initialisation or zeros."""
+  return nn.Conv(channels, (size, size), strides, padding=size // 2,
+                 kernel_init=zeros_init if zero else kernel_init,
+                 bias_init=zeros_init if zero else bias_init(fan_in * size * size),
+                 dtype=dtype, param_dtype=param_dtype, name=name)
+
+
+def dense(features: int, fan_in: int, *, zero: bool = False, dtype: Dtype, param_dtype: Dtype,
+          name: str) -> nn.Dense:
+  """A linear map of the last axis, with torch's initialisation or zeros."""
+  return nn.Dense(features, kernel_init=zeros_init if zero else kernel_init,
+                  bias_init=zeros_init if zero else bias_init(fan_in),
+                  dtype=dtype, param_dtype=param_dtype, name=name)
+
+
+def timestep_embedding(t: Array, dim: int, max_period: float = 10000.0) -> Array:
+  """Sinusoids of t [B], integer or float: f32[B dim], cosines first, then sines.
+
+  Frequencies are exp(-ln(max_period) i / half), i = 0 .. half - 1; an odd `dim` ends in a zero.
+  """
+  half = dim // 2
+  frequencies = np.exp(-np.log(max_period) * np.arange(half) / half).astype(np.float32)
+  angles = t.astype(jnp.float32)[:, None] * frequencies[None]  # [B half]
+  embedding = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+  return jnp.pad(embedding, ((0, 0), (0, dim % 2)))
+
+
+class Norm(nn.Module):
+  """Group normalisation, an optional scale and shift, and an optional SiLU, in one affine pass.
+
+  Statistics are taken per channel first and combined within groups on [B C], so that the large
+  array is read once for them and once to apply `x * a + b`.
+  """
+  num_groups: int = 32
+  silu: bool = True
+  dtype: Dtype = jnp.float32
+  param_dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array, scale: Array | None = None, shift: Array | None = None) -> Array:
+    """x [B ... C] -> same; `scale` and `shift` f32[B C] make it norm(x) * (1 + scale) + shift."""
+    batch, channels = x.shape[0], x.shape[-1]
+    if channels % self.num_groups:
+      raise UsageError(f'{channels} channels cannot be normalised in {self.num_groups} groups: '
+                       f'choose channels and multipliers whose products {self.num_groups} divides, '
+                       'or another num_groups')
+    gamma = self.param('scale', nn.initializers.ones_init(), (channels,), self.param_dtype)
+    beta = self.param('bias', zeros_init, (channels,), self.param_dtype)
+    gamma, beta = gamma.astype(jnp.float32)[None], beta.astype(jnp.float32)[None]  # [1 C]
+
+    # Two-pass where it is cheap (a shift by the group's mean costs no more memory traffic than the
+    # square), so that a large mean does not cancel the variance.
+    wide = x.astype(jnp.float32)
+    space = tuple(range(1, x.ndim - 1))
+    mean = self._over_groups(wide.mean(axis=space), batch, channels)  # [B C]
+    centred = wide - mean.reshape(batch, *(1,) * len(space), channels)
+    variance = self._over_groups((centred ** 2).mean(axis=space), batch, channels)
+
+    a = gamma * jax.lax.rsqrt(variance + 1e-5)  # torch's epsilon; Flax's default is 1e-6
+    b = jnp.broadcast_to(beta, a.shape)
+    if scale is not None:
+      a, b = a * (1 + scale), b * (1 + scale) + shift
+    wide_shape = (batch, *(1,) * len(space), channels)
+    y = centred * a.reshape(wide_shape) + b.reshape(wide_shape)
+    if self.silu:
+      y = nn.silu(y)
+    return y.astype(self.dtype)
+
+  def _over_groups(self, x: Array, batch: int, channels: int) -> Array:
+    """Averages [B C] within groups of channels, and gives every channel its group's value."""
+    groups = x.reshape(batch, self.num_groups, channels // self.num_groups)
+    groups = jnp.broadcast_to(groups.mean(axis=-1, keepdims=True), groups.shape)
+    return groups.reshape(batch, channels)
+
+
+def upsample(x: Array) -> Array:
+  """Nearest neighbour: [B H W C] -> [B 2H 2W C]."""
+  batch, height, width, channels = x.shape
+  x = jnp.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))
+  return x.reshape(batch, 2 * height, 2 * width, channels)
+
+
+def downsample(x: Array) -> Array:
+  """Average over 2 x 2: [B H W C] -> [B H/2 W/2 C]."""
+  batch, height, width, channels = x.shape
+  return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean(axis=(2, 4))
+
+
+class Resample(nn.Module):
+  """Halves or doubles the image between levels, for networks without residual resampling.
+
+  With `learned`, down is a strided 3 x 3 convolution, and up is nearest neighbour and a
+  convolution; without, down is average pooling, and up nearest neighbour.
+  """
+  up: bool
+  learned: bool = True
+  dtype: Dtype = jnp.float32
+  param_dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    if self.up:
+      x = upsample(x)
+    elif not self.learned:
+      return downsample(x)
+    if not self.learned:
+      return x
+    channels = x.shape[-1]
+    return conv(channels, 3, channels, strides=1 if self.up else 2, dtype=self.dtype,
+                param_dtype=self.param_dtype, name='conv')(x)
+
+
+class ResBlock(nn.Module):
+  """Norm-SiLU-conv twice around the embedding, plus the skip; up or down inside if asked.
+
+  Attributes:
+    channels: of the output.
+    resample: `upsample`, `downsample` or None; applied to both branches, to the inner one between
+      SiLU and convolution.
+    scale_shift: the embedding scales and shifts the second normalisation (ADM's AdaGN) instead of
+      being added before it.
+    dropout: rate, before the last convolution.
+  """
+  channels: int
+  resample: Callable[[Array], Array] | None = None
+  scale_shift: bool = True
+  dropout: float = 0.0
+  num_groups: int = 32
+  dtype: Dtype = jnp.float32
+  param_dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array, embedding: Array, train: bool) -> Array:
+    """x [B H W C], embedding f32[B E] after SiLU -> [B H' W' channels]."""
+    dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+    c = self.channels
+    resample = self.resample or (lambda x: x)
+
+    h = resample(Norm(self.num_groups, **dtypes, name='norm_0')(x))
+    x = resample(x)
+    h = conv(c, 3, x.shape[-1], **dtypes, name='conv_0')(h)
+    h = checkpoint_name(h, 'conv')  # the one value that `remat='blocks'` stores
+
+    e = dense(2 * c if self.scale_shift else c, embedding.shape[-1], dtype=jnp.float32,
+              param_dtype=self.param_dtype, name='embed')(embedding)
+    norm = Norm(self.num_groups, **dtypes, name='norm_1')
+    if self.scale_shift:
+      h = norm(h, *jnp.split(e, 2, axis=-1))
+    else:
+      h = norm(h + e[:, None, None, :].astype(h.dtype))
+    h = nn.Dropout(self.dropout, deterministic=not train)(h)
+    h = conv(c, 3, c, zero=True, **dtypes, name='conv_1')(h)
+
+    if x.shape[-1] != c:
+      x = conv(c, 1, x.shape[-1], **dtypes, name='skip')(x)
+    return x + h
+
+
+class Attention(nn.Module):
+  """Self-attention over all pixels, with a residual.
+
+  Attributes:
+    num_heads: N.
+    qkv_first: how the 3C channels of `qkv` are cut: (q k v, N, D) if True, else (N, q k v, D), the
+      reference's default. Same shapes, other meaning: of the published networks only the 64 x 64
+      diffusion model has the former.
+    implementation: for `jax.nn.dot_product_attention`: None, 'xla' or 'cudnn'.
+  """
+  num_heads: int
+  qkv_first: bool = False
+  num_groups: int = 32
+  implementation: str | None = None
+  dtype: Dtype = jnp.float32
+  param_dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """[B H W C] -> same."""
+    batch, height, width, channels = x.shape
+    dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
+    h = Norm(self.num_groups, silu=False, **dtypes, name='norm')(x)
+    h = h.reshape(batch, height * width, channels)
+    qkv = dense(3 * channels, channels, **dtypes, name='qkv')(h)
+    h = attend(qkv, self.num_heads, self.qkv_first, self.implementation)
+    h = dense(channels, channels, zero=True, **dtypes, name='out')(h)
+    return x + h.reshape(x.shape)
+
+
+def attend(qkv: Array, num_heads: int, qkv_first: bool, implementation: str | None) -> Array:
+  """softmax(q k / sqrt(D)) v of [B L 3C] -> [B L C]; see `Attention` for the order of channels."""
+  batch, length, width = qkv.shape
+  head_width = width // 3 // num_heads
+  if qkv_first:
+    qkv = qkv.reshape(batch, length, 3, num_heads, head_width)
+  else:
+    qkv = qkv.reshape(batch, length, num_heads, 3, head_width).swapaxes(2, 3)
+  q, k, v = (qkv[:, :, i] for i in range(3))  # [B L N D]
+  h = jax.nn.dot_product_attention(q, k, v, implementation=implementation)
+  return h.reshape(batch, length, width // 3)
+
+
+def num_heads(channels: int, count: int, width: int | None) -> int:
+  """N: `count`, or channels / `width` where the width of a head is given instead."""
+  if width is None:
+    if channels % count:
+      raise UsageError(f'{channels} channels cannot be shared by {count} attention heads: choose '
+                       f'num_heads that divides {channels}')
+    return count
+  if channels % width:
+    raise UsageError(f'{channels} channels cannot be cut into attention heads of {width}: choose '
+                     f'head_channels that divides {channels}')
+  return channels // width
+
+
+# What a network stores for its backward pass; the rest is computed again. Wrapping blocks, not the
+# whole loss, matters: XLA hoists one large recomputation.
+REMAT = {
+    'none': lambda block: block,
+    # A block's input and its first convolution's output: 2.2 times less memory, no convolution
+    # computed twice.
+    'blocks': lambda block: nn.remat(
+        block, static_argnums=(3,), policy=jax.checkpoint_policies.save_only_these_names('conv')),
+    # A block's input alone.
+    'full': lambda block: nn.remat(block, static_argnums=(3,)),
+}
+
+
+def remat(policy: str) -> tuple[type[ResBlock], type[Attention]]:
+  """The ResBlock and Attention classes under a policy; attention's logits are never stored,
+
+  as in the reference, unless the policy is 'none'.
+  """
+  if policy not in REMAT and policy != 'attention':
+    raise UsageError(f'remat {policy!r} is unknown: give none, attention, blocks or full')
+  attention = Attention if policy == 'none' else nn.remat(Attention)
+  return REMAT.get(policy, REMAT['none'])(ResBlock), attention

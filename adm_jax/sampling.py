@@ -1,0 +1,230 @@
+"""Running a solver: the one `lax.scan`, a key per image, and jobs of many images.
+
+    denoiser = network_denoiser(unet, diffusion, classifier=classifier, scale=1.0)
+    sampler = Sampler(denoiser, solvers.ddim(), solvers.descend(diffusion.schedule), (64, 64, 3))
+    x = sampler(params, image_keys(jax.random.key(0), np.arange(16)), labels)
+
+Image i of a job is a function of (seed, i, label) alone: not of the batch it is made in.
+"""
+
+import dataclasses
+from typing import Any, Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from adm_jax.diffusion import Denoiser, Diffusion, denoiser
+from adm_jax.errors import UsageError
+from adm_jax.guidance import classifier_gradient, guided
+from adm_jax.solvers import Solver, Step
+
+Array = jax.Array
+Noise = Callable[[Array], Array]  # index of a step, i32 -> standard normal [B H W C]
+
+# Streams of one image's key.
+_START, _STEPS = 0, 1
+
+
+def image_keys(key: Array, index: Array) -> Array:
+  """key[B]: the key of each image of a job; `index` i32[B] counts from 0 through the whole job."""
+  return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
+
+
+def _normal(keys: Array, shape: tuple[int, ...]) -> Array:
+  return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+
+
+def _stream(keys: Array, data: Array | int) -> Array:
+  return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, data)
+
+
+def initial_noise(keys: Array, shape: tuple[int, int, int]) -> Array:
+  """x_T, f32[B H W C], for `keys` key[B] and `shape` (H, W, C)."""
+  return _normal(_stream(keys, _START), shape)
+
+
+def noise_from_keys(keys: Array, shape: tuple[int, int, int]) -> Noise:
+  """The noise of each step: index -> f32[B H W C], an independent draw for each index."""
+  streams = _stream(keys, _STEPS)
+  return lambda index: _normal(_stream(streams, index), shape)
+
+
+def sample(solver: Solver, denoise: Denoiser, steps: Step, x: Array, noise: Noise, *,
+           keep: Callable | None = None) -> tuple[Array, Any]:
+  """Runs `solver` along `steps` in one `lax.scan`.
+
+  Args:
+    solver: the method.
+    denoise: the model, guided or not.
+    steps: where to go, with a leading axis of S (`solvers.descend`, `solvers.ascend`).
+    x: [B H W C] at the first step's noise level.
+    noise: fresh noise for a step's index.
+    keep: what to return of each `Prediction`, stacked along S: `lambda p: p.x0` gives f32[S B H W C].
+
+  Returns:
+    (x [B H W C] after the last step, what was kept or None).
+  """
+  (x, _), kept = scan_steps(solver, denoise, steps, (x, solver.init(x)), noise, keep=keep)
+  return x, kept
+
+
+def scan_steps(solver: Solver, denoise: Denoiser, steps: Step, carry: tuple[Array, Any],
+               noise: Noise, *, keep: Callable | None = None) -> tuple[tuple[Array, Any], Any]:
+  """`sample` for a part of a run: takes and returns the carry (x, the solver's memory)."""
+  def body(carry, step):
+    x, memory = carry
+    x, memory, prediction = solver.step(denoise, x, memory, step, noise(step.index))
+    return (x, memory), None if keep is None else keep(prediction)
+  return jax.lax.scan(body, carry, steps)
+
+
+def network_denoiser(model: Any, diffusion: Diffusion, *, classifier: Any = None,
+                     scale: float = 1.0, clip: bool = True) -> Callable[..., Denoiser]:
+  """Makes what a `Sampler` needs of networks: (params, labels) -> Denoiser.
+
+  Args:
+    model: a `UNet`; it gets the labels if it has classes.
+    diffusion: the (respaced) process to sample.
+    classifier: a `Classifier` to guide with, or None.
+    scale: of its gradient.
+    clip: see `diffusion.predict`.
+
+  Returns:
+    A function of params, {'model': ..., 'classifier': ...}, and labels i32[B] or None.
+  """
+  def make(params, labels):
+    y = labels if model.num_classes is not None else None
+    denoise = denoiser(
+        diffusion, lambda x, time: model.apply({'params': params['model']}, x, time, y), clip=clip)
+    if classifier is None:
+      return denoise
+    gradient = classifier_gradient(
+        lambda x, time: classifier.apply({'params': params['classifier']}, x, time), labels, scale)
+    return guided(denoise, gradient, diffusion.schedule)
+  return make
+
+
+def divide(num_steps: int, most: int) -> int:
+  """The largest number of equal parts, at most `most`, that `num_steps` falls into."""
+  return max(parts for parts in range(1, min(most, num_steps) + 1) if num_steps % parts == 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+  """schedule x prediction x guidance x solver: everything about a sampling run but the weights.
+
+  Compiled once for each batch size. Without `progress` a run is one `jit` of one scan; with it, the
+  same scan in a few equal parts, between which the host may draw a progress bar.
+
+  Attributes:
+    denoiser: (params, labels) -> Denoiser; `params` is any pytree, `labels` i32[B] or None.
+    solver: the method.
+    steps: where it goes.
+    shape: (H, W, C) of an image.
+  """
+  denoiser: Callable[[Any, Array | None], Denoiser]
+  solver: Solver
+  steps: Step
+  shape: tuple[int, int, int]
+
+  def __post_init__(self):
+    object.__setattr__(self, '_advance', jax.jit(self.advance, donate_argnums=1))
+    object.__setattr__(self, '_start', jax.jit(lambda keys: initial_noise(keys, self.shape)))
+
+  @property
+  def num_steps(self) -> int:
+    return len(self.steps.t)
+
+  def advance(self, params, carry, steps, keys, labels):
+    """The pure function that is compiled: some of the steps, from carry to (carry, x_0 [B H W C])."""
+    carry, x0 = scan_steps(self.solver, self.denoiser(params, labels), steps, carry,
+                           noise_from_keys(keys, self.shape), keep=lambda p: p.x0)
+    return carry, x0[-1]
+
+  def __call__(self, params: Any, keys: Array, labels: Array | None = None, *,
+               x: Array | None = None, parts: int = 1,
+               progress: Callable[[int], None] | None = None) -> Array:
+    """Samples a batch.
+
+    Args:
+      params: what `denoiser` takes.
+      keys: key[B], see `image_keys`.
+      labels: i32[B], or None.
+      x: [B H W C] to start from, instead of noise.
+      parts: run the scan in at most this many equal parts.
+      progress: called with the number of steps done since the last call.
+
+    Returns:
+      f32[B H W C].
+    """
+    for x, _ in self.progressive(params, keys, labels, x=x, parts=parts):
+      if progress is not None:
+        progress(self.num_steps // divide(self.num_steps, parts))
+        jax.block_until_ready(x)
+    return x
+
+  def progressive(self, params: Any, keys: Array, labels: Array | None = None, *,
+                  x: Array | None = None, parts: int = 10) -> Iterator[tuple[Array, Array]]:
+    """Yields (x, the predicted x_0), both f32[B H W C], after each of the parts."""
+    # A copy: the carry is donated to the compiled function.
+    x = self._start(keys) if x is None else jnp.array(x)
+    carry = (x, self.solver.init(x))
+    length = self.num_steps // divide(self.num_steps, parts)
+    for begin in range(0, self.num_steps, length):
+      steps = jax.tree.map(lambda a: a[begin:begin + length], self.steps)
+      carry, x0 = self._advance(params, carry, steps, keys, labels)
+      # Handed out as a copy for the same reason.
+      yield jnp.array(carry[0]), x0
+
+
+def sample_job(sampler: Sampler, params: Any, *, seed: int, num: int, batch_size: int,
+               labels: np.ndarray | None = None, num_classes: int | None = None,
+               x: np.ndarray | None = None, parts: int = 1,
+               progress: Callable[[int], None] | None = None) -> Iterator[np.ndarray]:
+  """Makes images 0 .. num - 1 of a job, batch by batch, with one compiled program.
+
+  Args:
+    sampler: the run.
+    params: its weights.
+    seed: of the job.
+    num: how many images.
+    batch_size: how many at once; the last batch is padded, and the padding dropped.
+    labels: i32[num], or None.
+    num_classes: the model's, to check the labels against.
+    x: f32[num H W C] to start from, instead of noise.
+    parts: see `Sampler`.
+    progress: called with the number of image-steps done since the last call.
+
+  Yields:
+    f32[B H W C]; all batches but the last have `batch_size` images.
+
+  Raises:
+    UsageError: a label that the model does not know (an index beyond an embedding's end would
+      quietly give NaN).
+  """
+  check_labels(labels, num, num_classes)
+  key = jax.random.key(seed)
+  batch_size = min(batch_size, num)
+  for begin in range(0, num, batch_size):
+    count = min(batch_size, num - begin)
+    index = np.minimum(np.arange(begin, begin + batch_size), num - 1)
+    def report(steps, count=count):
+      if progress is not None:
+        progress(steps * count)
+    images = sampler(params, image_keys(key, index), None if labels is None else labels[index],
+                     x=None if x is None else x[index], parts=parts, progress=report)
+    yield np.asarray(images[:count])
+
+
+def check_labels(labels: np.ndarray | None, num: int, num_classes: int | None) -> None:
+  """Raises UsageError unless there are `num` labels in [0, num_classes)."""
+  if labels is None:
+    return
+  if len(labels) != num:
+    raise UsageError(f'{len(labels)} labels for {num} images: give one an image')
+  wrong = [int(label) for label in labels if label < 0 or
+           (num_classes is not None and label >= num_classes)]
+  if wrong:
+    raise UsageError(f'label {wrong[0]} is out of range: the model has {num_classes} classes, '
+                     f'0 to {num_classes - 1}')

@@ -1,0 +1,1 @@
+"""Training: tasks, the pure step, the loop and its checkpoints."""

@@ -1,0 +1,193 @@
+"""Checkpoints: folders that hold the state, the position in the data, and the config (Orbax)."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any, Callable, Iterator
+
+import jax
+import numpy as np
+
+from adm_jax import config as config_lib
+from adm_jax.errors import UsageError
+from adm_jax.files import written_whole
+from adm_jax.training.state import TrainState
+from adm_jax.training.tasks import Task
+
+_STATE, _DATA, _CONFIG = 'state', 'data', 'config'
+
+
+def _orbax():
+  import orbax.checkpoint as ocp  # a quarter of a second, which importing the package need not pay
+  return ocp
+
+
+class Checkpoints:
+  """The checkpoints of one work directory, written in the background.
+
+  Use as a context: leaving it waits for the last save.
+  """
+
+  def __init__(self, workdir: pathlib.Path, config_json: str, *, keep: int = 2,
+               may_change: tuple[str, ...] = ()):
+    """Opens `workdir` for the run of `config_json`; a new one gets its `config.json`.
+
+    Raises:
+      UsageError: the directory belongs to a run with another config, or is not a run's at all.
+        Keys in `may_change` may differ. Nothing is written in that case.
+    """
+    self._config_json = config_json
+    self._workdir = pathlib.Path(workdir).absolute()
+    stored = self._workdir / 'config.json'
+    if stored.exists():
+      changed = config_lib.differences(stored.read_text(), config_json, may_change)
+      if changed:
+        raise UsageError(f'{self._workdir} holds a run with another config ({"; ".join(changed)}): '
+                         'give the config it was made with, or another work directory')
+    elif self._workdir.exists() and any(self._workdir.iterdir()):
+      raise UsageError(f'{self._workdir} is neither empty nor a run of this program: give another '
+                       'work directory')
+    self._workdir.mkdir(parents=True, exist_ok=True)
+    with written_whole(stored) as part:
+      part.write_text(config_json)
+    ocp = _orbax()
+    self._manager = ocp.CheckpointManager(
+        self._workdir / 'checkpoints',
+        options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True))
+
+  def __enter__(self) -> 'Checkpoints':
+    return self
+
+  def __exit__(self, *exception) -> None:
+    self._manager.wait_until_finished()
+    self._manager.close()
+
+  def latest_step(self) -> int | None:
+    """The step of the newest whole checkpoint."""
+    return self._manager.latest_step()
+
+  def save(self, step: int, state: TrainState, batches: Iterator) -> None:
+    """Starts to save; the state may be donated afterwards."""
+    import grain
+    ocp = _orbax()
+    self._manager.save(step, args=ocp.args.Composite(**{
+        _STATE: ocp.args.StandardSave(state),
+        _DATA: grain.checkpoint.CheckpointSave(batches),
+        _CONFIG: ocp.args.JsonSave(json.loads(self._config_json))}))
+
+  def restore(self, step: int, like: TrainState, batches: Iterator) -> TrainState:
+    """The state of `step`, of the shapes of `like`; moves `batches` to its position.
+
+    Raises:
+      UsageError: the checkpoint is cut short, or of another architecture.
+    """
+    import grain
+    ocp = _orbax()
+    args = ocp.args.Composite(**{_STATE: ocp.args.StandardRestore(like),
+                                 _DATA: grain.checkpoint.CheckpointRestore(batches)})
+    folder = self._workdir / 'checkpoints' / str(step)
+    return _restoring(folder, like, lambda _: self._manager.restore(step, args=args))[_STATE]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """Weights, with what they are weights of.
+
+  Attributes:
+    task: the network and its process, built from the config in the work directory.
+    params: its parameters.
+    weights: which these are: 'params', or the rate of an average.
+    step: after how many training steps.
+  """
+  task: Task
+  params: Any
+  weights: str
+  step: int
+
+
+def load(workdir: str | pathlib.Path, *, weights: str | None = None,
+         step: int | None = None) -> Trained:
+  """Reads one set of weights from a work directory, and nothing else of its state.
+
+  Args:
+    workdir: what `train` was given.
+    weights: 'params', or the rate of an average, like '0.9999'; by default the slowest average, or
+      'params' where there is none.
+    step: which checkpoint; by default the latest.
+
+  Raises:
+    UsageError: no checkpoint, one that is cut short, or one that does not fit its config.
+  """
+  ocp = _orbax()
+  workdir = pathlib.Path(workdir).absolute()
+  steps = saved_steps(workdir)
+  if not steps or (step is not None and step not in steps):
+    have = f'it has steps {steps}' if steps else 'train one there, or give another folder'
+    raise UsageError(f'{workdir} has no checkpoint{"" if step is None else f" of step {step}"}: '
+                     f'{have}')
+  step = steps[-1] if step is None else step
+  config = config_lib.from_json((workdir / 'config.json').read_text())
+  task = config_lib.build(config.task)
+  if weights is None:
+    weights = str(max(config.ema_rates)) if config.ema_rates else 'params'
+  elif weights != 'params' and weights not in map(str, config.ema_rates):
+    raise UsageError(f'{workdir} has no weights {weights!r}: give params'
+                     + ''.join(f' or {rate}' for rate in config.ema_rates))
+  shapes = jax.eval_shape(lambda: task.init(jax.random.key(0)))
+  like = {'params': shapes} if weights == 'params' else {'ema': {weights: shapes}}
+
+  def restore(folder):
+    target = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
+    return ocp.PyTreeCheckpointer().restore(folder / _STATE, args=ocp.args.PyTreeRestore(
+        item=like, restore_args=target, partial_restore=True))
+
+  restored = _restoring(workdir / 'checkpoints' / str(step), like, restore, partial=True)
+  params = restored['params'] if weights == 'params' else restored['ema'][weights]
+  return Trained(task, params, weights, step)
+
+
+def saved_steps(workdir: str | pathlib.Path) -> list[int]:
+  """The steps of the whole checkpoints of a work directory, rising."""
+  folder = pathlib.Path(workdir) / 'checkpoints'
+  if not folder.is_dir():
+    return []
+  return sorted(_orbax().utils.checkpoint_steps(folder))
+
+
+def _restoring(folder: pathlib.Path, like: Any, restore: Callable[[pathlib.Path], Any],
+               partial: bool = False) -> Any:
+  """Calls `restore` on a folder whose tensors are those of `like`; failures become one line.
+
+  With `partial`, the folder may hold more.
+  """
+  ocp = _orbax()
+  try:
+    tree = ocp.StandardCheckpointer().metadata(folder / _STATE).item_metadata.tree
+    found = _shapes(tree)
+  except Exception as error:
+    raise UsageError(_damaged(folder, error)) from error
+  wanted = _shapes(like)
+  names = wanted if partial else {*found, *wanted}
+  lines = [f'{name}: {found.get(name, "absent")} in the checkpoint, '
+           f'{wanted.get(name, "absent")} in the network'
+           for name in sorted(names) if found.get(name) != wanted.get(name)]
+  if lines:
+    more = f'; and {len(lines) - 6} more' if len(lines) > 6 else ''
+    raise UsageError(f'the checkpoint {folder} is of another architecture: '
+                     f'{"; ".join(lines[:6])}{more}')
+  try:
+    return restore(folder)
+  except Exception as error:
+    raise UsageError(_damaged(folder, error)) from error
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+  leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda leaf: hasattr(leaf, 'shape'))
+  return {jax.tree_util.keystr(path, simple=True, separator='/'): tuple(leaf.shape)
+          for path, leaf in leaves}
+
+
+def _damaged(folder: pathlib.Path, error: Exception) -> str:
+  reason = ' '.join(str(error).split())[:200]
+  return (f'the checkpoint {folder} cannot be read ({reason}): if it was cut short, move it away '
+          'and the run goes on from the one before')

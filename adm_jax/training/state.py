@@ -1,0 +1,57 @@
+"""Everything that a training run carries from one step to the next, as one pytree."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from adm_jax.timestep_samplers import TimestepSampler
+from adm_jax.training.tasks import Task
+
+Array = jax.Array
+Params = Any
+
+
+@flax.struct.dataclass
+class TrainState:
+  """The state after `step` steps."""
+  step: Array                # i32: batches seen, whether or not they changed anything
+  params: Params
+  ema: dict[str, Params]     # rate -> averaged parameters
+  opt_state: optax.OptState
+  timesteps: Any             # the timestep sampler's
+  skipped: Array             # i32: steps with a non-finite loss or gradient, in all
+  skipped_in_a_row: Array    # i32: and up to now without a good one between
+
+
+def init_state(key: Array, task: Task, optimizer: optax.GradientTransformation,
+               ema_rates: tuple[float, ...], timestep_sampler: TimestepSampler) -> TrainState:
+  """The state before the first step; averages start at the initial parameters."""
+  params = task.init(key)
+  zero = jnp.zeros((), jnp.int32)
+  # Copies, since a step donates the whole state and no buffer may be donated twice.
+  ema = {str(rate): jax.tree.map(jnp.array, params) for rate in ema_rates}
+  return TrainState(step=zero, params=params, ema=ema, opt_state=optimizer.init(params),
+                    timesteps=timestep_sampler.init(), skipped=jnp.array(zero),
+                    skipped_in_a_row=jnp.array(zero))
+
+
+def adamw(learning_rate: float, *, weight_decay: float = 0.0, linear_decay_steps: int | None = None,
+          clip_norm: float | None = None, b1: float = 0.9, b2: float = 0.999,
+          eps: float = 1e-8) -> optax.GradientTransformation:
+  """AdamW as ADM uses it.
+
+  Args:
+    learning_rate: constant, or the start of the decay.
+    weight_decay: decoupled, on all parameters alike.
+    linear_decay_steps: decay linearly to 0 over so many updates.
+    clip_norm: bound on the gradient's global norm.
+    b1, b2, eps: Adam's.
+  """
+  rate = learning_rate
+  if linear_decay_steps is not None:
+    rate = optax.linear_schedule(learning_rate, 0.0, linear_decay_steps)
+  update = optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)
+  return update if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), update)

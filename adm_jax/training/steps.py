@@ -1,0 +1,143 @@
+"""The training step: a pure function of (state, batch, key)."""
+
+from typing import Any, Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from adm_jax.errors import UsageError
+from adm_jax.sampling import image_keys
+from adm_jax.timestep_samplers import TimestepSampler
+from adm_jax.training.state import TrainState
+from adm_jax.training.tasks import Task
+
+Array = jax.Array
+
+
+@flax.struct.dataclass
+class Mean:
+  """A mean that can be merged with others; NaN of nothing."""
+  total: Array
+  count: Array
+
+  def __add__(self, other: 'Mean') -> 'Mean':
+    return Mean(self.total + other.total, self.count + other.count)
+
+  @property
+  def value(self) -> Array:
+    return self.total / self.count
+
+
+Metrics = dict[str, Mean]
+TrainStep = Callable[[TrainState, dict, Array], tuple[TrainState, Metrics]]
+
+
+def by_quartile(terms: dict[str, Array], t: Array, num_timesteps: int) -> Metrics:
+  """The mean of each term f32[B], and its mean over each quarter of the timesteps: `loss_q0` .. 3.
+
+  Quarter 0 holds the least noise.
+  """
+  quartile = 4 * t // num_timesteps
+  means = {}
+  for name, values in terms.items():
+    means[name] = Mean(values.sum(), jnp.float32(values.size))
+    for q in range(4):
+      inside = (quartile == q).astype(jnp.float32)
+      means[f'{name}_q{q}'] = Mean((values * inside).sum(), inside.sum())
+  return means
+
+
+def train_step(task: Task, optimizer: optax.GradientTransformation,
+               timestep_sampler: TimestepSampler, *, ema_rates: tuple[float, ...] = (),
+               ema_warmup: bool = False, microbatches: int = 1) -> TrainStep:
+  """Makes (state, batch, key) -> (state, metrics).
+
+  Everything random is drawn from `key`, the step's number and an example's place in the batch, so
+  that a resumed run repeats the uninterrupted one, and microbatches change nothing but memory
+  (dropout masks aside).
+
+  A step whose loss or gradient is not finite changes neither parameters, averages, optimiser nor
+  timestep sampler; it is counted.
+
+  Args:
+    task: network and loss.
+    optimizer: an optax transformation, as given to `init_state`.
+    timestep_sampler: which timesteps to train on.
+    ema_rates: as given to `init_state`.
+    ema_warmup: use min(rate, (1 + step) / (10 + step)), so that a short run's average is not mostly
+      its random start; off, as in the reference, whose average at 10,000 steps is still 37 % start.
+    microbatches: into how many parts to cut a batch, one after the other; their gradients are
+      averaged (the reference adds them).
+
+  Returns:
+    The step. `batch` is {'image': uint8[B H W C], 'label': i32[B]}. Metrics hold each term of the
+    loss times the timestep sampler's weight, as in the reference, and its quartiles; `grad_norm`,
+    `param_norm` and `skipped` (the share of skipped steps).
+  """
+  num_timesteps = task.diffusion.schedule.num_steps
+
+  def loss(params, examples, dropout_key):
+    terms = task.terms(params, examples, dropout_key)
+    return (terms['loss'] * examples['weight']).mean(), terms
+
+  def gradients(params, examples, dropout_key):
+    """The mean gradient, and all terms f32[B], over the microbatches."""
+    if microbatches == 1:
+      return jax.grad(loss, has_aux=True)(params, examples, dropout_key)
+    parts = jax.tree.map(lambda a: a.reshape(microbatches, -1, *a.shape[1:]), examples)
+
+    def accumulate(total, inputs):
+      part, part_key = inputs
+      grads, terms = jax.grad(loss, has_aux=True)(params, part, part_key)
+      return jax.tree.map(lambda a, b: a + b / microbatches, total, grads), terms
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    grads, terms = jax.lax.scan(accumulate, zeros,
+                                (parts, jax.random.split(dropout_key, microbatches)))
+    return grads, jax.tree.map(lambda a: a.reshape(-1), terms)
+
+  def step(state: TrainState, batch: dict, key: Array) -> tuple[TrainState, Metrics]:
+    batch_size = batch['image'].shape[0]
+    if batch_size % microbatches:
+      raise UsageError(f'a batch of {batch_size} cannot be cut into {microbatches} microbatches')
+    example_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+    keys = jax.vmap(jax.random.split)(image_keys(example_key, jnp.arange(batch_size)))  # [B 2]
+    t, weight = timestep_sampler.sample(state.timesteps, keys[:, 0])
+    examples = {**batch, 't': t, 'weight': weight, 'key': keys[:, 1]}
+    grads, terms = gradients(state.params, examples, dropout_key)
+
+    grad_norm = optax.global_norm(grads)
+    good = jnp.isfinite(grad_norm) & jnp.isfinite(terms['loss']).all()
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    changed = dict(
+        params=params,
+        ema={str(rate): _average(state.ema[str(rate)], params,
+                                 _ema_rate(rate, state.step, ema_warmup)) for rate in ema_rates},
+        opt_state=opt_state,
+        timesteps=timestep_sampler.update(state.timesteps, t, terms['loss']))
+    kept = {name: getattr(state, name) for name in changed}
+    chosen = jax.tree.map(lambda new, old: jnp.where(good, new, old), changed, kept)
+    bad = (~good).astype(jnp.int32)
+    state = TrainState(step=state.step + 1, skipped=state.skipped + bad,
+                       skipped_in_a_row=jnp.where(good, 0, state.skipped_in_a_row + 1), **chosen)
+
+    one = jnp.float32(1)
+    metrics = by_quartile({name: values * weight for name, values in terms.items()},
+                          t, num_timesteps)
+    metrics |= {'grad_norm': Mean(grad_norm, one), 'param_norm': Mean(optax.global_norm(params), one)}
+    # A skipped step must not turn the means of its neighbours into NaN.
+    metrics = jax.tree.map(lambda a: jnp.where(good, a, 0), metrics)
+    return state, metrics | {'skipped': Mean(bad.astype(jnp.float32), one)}
+
+  return step
+
+
+def _ema_rate(rate: float, step: Array, warmup: bool) -> Array | float:
+  return jnp.minimum(rate, (1 + step) / (10 + step)) if warmup else rate
+
+
+def _average(average: Any, params: Any, rate: Array | float) -> Any:
+  return jax.tree.map(lambda a, p: rate * a + (1 - rate) * p, average, params)
