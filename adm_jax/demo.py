@@ -5,7 +5,7 @@ import hashlib
 import json
 import pathlib
 import time
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 import jax
 import numpy as np
@@ -16,7 +16,8 @@ from adm_jax.configs import digits_classifier, digits_unet
 from adm_jax.data.digits import digits
 from adm_jax.data.sources import ArraySource
 from adm_jax.diffusion import Diffusion, denoiser
-from adm_jax.evaluation.frechet import Moments, frechet_distance, moments
+from adm_jax.errors import UsageError
+from adm_jax.evaluation.frechet import frechet_distance, moments
 from adm_jax.evaluation.judge import Judge
 from adm_jax.files import written_whole
 from adm_jax.images import to_float, to_uint8
@@ -42,7 +43,7 @@ class Settings:
     encoded: held-out digits that are encoded and decoded again.
     encoding_respacing: steps of that.
   """
-  num: int = 500
+  num: int = 1000
   respacing: str = '100'
   scale: float = 2.0
   batch_size: int = 250
@@ -51,6 +52,12 @@ class Settings:
   likelihood_respacing: str = '250'
   encoded: int = 16
   encoding_respacing: str = '250'
+
+  def __post_init__(self):
+    for name in ('num', 'batch_size', 'likelihood_images', 'encoded'):
+      least = 10 if name == 'num' else 1  # an image a class
+      if getattr(self, name) < least:
+        raise UsageError(f'{name}={getattr(self, name)}: give at least {least}')
 
 
 def run(out: pathlib.Path, settings: Settings, bar: Bar, unet_overrides: tuple[str, ...] = (),
@@ -73,6 +80,10 @@ def run(out: pathlib.Path, settings: Settings, bar: Bar, unet_overrides: tuple[s
   if report.exists() and stamp in report.read_text():
     return report.read_text()
 
+  diffusion = config_lib.build(configs['unet'].task).diffusion
+  for spec in (settings.respacing, settings.likelihood_respacing, settings.encoding_respacing):
+    respaced(diffusion, spec)  # refuses what cannot be before minutes of training
+
   start = time.monotonic()
   for name, config in configs.items():
     _train(out / name, config, bar, title=f'training the {name}')
@@ -93,11 +104,12 @@ def _stamp(settings: Settings, configs: dict) -> str:
 def _train(workdir: pathlib.Path, config: config_lib.ConfigDict, bar: Bar, title: str) -> None:
   run = config_lib.build(config)
   with bar(run.total_steps, title) as advance:
-    def progress(step, line, seen=[0]):
-      shown = {'loss': line.get('loss'), 'accuracy': line.get('accuracy_top1')}
-      advance(step - seen[0], ', '.join(f'{name} {value:.3f}' for name, value in shown.items()
-                                        if value is not None))
-      seen[0] = step
+    shown = 0
+    def progress(step, line):
+      nonlocal shown
+      advance(step - shown, ', '.join(f'{name.split("_")[0]} {line[name]:.3f}'
+                                      for name in ('loss', 'accuracy_top1') if name in line))
+      shown = step
     train(run, config_lib.to_json(config), workdir, progress=progress)
 
 
@@ -172,7 +184,8 @@ def _bits_through_training(workdir: pathlib.Path, held_out: ArraySource, setting
 
   @jax.jit
   def bound(params):
-    network = lambda x, time: task.model.apply({'params': params}, x, time)
+    def network(x, time):
+      return task.model.apply({'params': params}, x, time)
     noise = sampling.noise_from_keys(keys, x0.shape[1:])
     return likelihood.bits_per_dimension(process, denoiser(process, network), x0, noise).total
 
@@ -222,7 +235,8 @@ def _report(results: dict[str, Any], settings: Settings, trained: float, total: 
       '# ADM on 8 x 8 digits', '',
       f'{settings.num} images a set, {settings.respacing} ancestral steps, classifier scale '
       f'{settings.scale:g}, average of the weights: {results["weights"]}.', '',
-      '| what | measured |', '| --- | --- |', *(f'| {name} | {value} |' for name, value in rows), '',
+      '| what | measured |', '| --- | --- |',
+      *(f'| {name} | {value} |' for name, value in rows), '',
       'The judge is a perceptron that has only seen real training digits; distances are in its '
       'last hidden layer (they are not FID). The bound on the likelihood is over '
       f'{settings.likelihood_images} held-out digits and {settings.likelihood_respacing} steps; '

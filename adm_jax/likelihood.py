@@ -8,7 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from adm_jax.diffusion import (
-    Denoiser, Diffusion, Gaussian, Prediction, eps_from_x0, q_marginal, q_posterior, q_sample)
+  Denoiser,
+  Diffusion,
+  Gaussian,
+  Prediction,
+  eps_from_x0,
+  q_marginal,
+  q_posterior,
+  q_sample,
+)
 
 Array = jax.Array
 

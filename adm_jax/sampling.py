@@ -60,7 +60,8 @@ def sample(solver: Solver, denoise: Denoiser, steps: Step, x: Array, noise: Nois
     steps: where to go, with a leading axis of S (`solvers.descend`, `solvers.ascend`).
     x: [B H W C] at the first step's noise level.
     noise: fresh noise for a step's index.
-    keep: what to return of each `Prediction`, stacked along S: `lambda p: p.x0` gives f32[S B H W C].
+    keep: what to return of each `Prediction`, stacked along S: `lambda p: p.x0` gives
+      f32[S B H W C].
 
   Returns:
     (x [B H W C] after the last step, what was kept or None).
@@ -80,7 +81,8 @@ def scan_steps(solver: Solver, denoise: Denoiser, steps: Step, carry: tuple[Arra
 
 
 def network_denoiser(model: Any, diffusion: Diffusion, *, classifier: Any = None,
-                     scale: float = 1.0, clip: bool = True) -> Callable[..., Denoiser]:
+                     scale: float = 1.0, clip: bool = True,
+                     clip_guided: bool = False) -> Callable[..., Denoiser]:
   """Makes what a `Sampler` needs of networks: (params, labels) -> Denoiser.
 
   Args:
@@ -89,6 +91,7 @@ def network_denoiser(model: Any, diffusion: Diffusion, *, classifier: Any = None
     classifier: a `Classifier` to guide with, or None.
     scale: of its gradient.
     clip: see `diffusion.predict`.
+    clip_guided: see `guidance.guided`.
 
   Returns:
     A function of params, {'model': ..., 'classifier': ...}, and labels i32[B] or None.
@@ -101,7 +104,7 @@ def network_denoiser(model: Any, diffusion: Diffusion, *, classifier: Any = None
       return denoise
     gradient = classifier_gradient(
         lambda x, time: classifier.apply({'params': params['classifier']}, x, time), labels, scale)
-    return guided(denoise, gradient, diffusion.schedule)
+    return guided(denoise, gradient, diffusion.schedule, clip=clip_guided)
   return make
 
 
@@ -137,7 +140,7 @@ class Sampler:
     return len(self.steps.t)
 
   def advance(self, params, carry, steps, keys, labels):
-    """The pure function that is compiled: some of the steps, from carry to (carry, x_0 [B H W C])."""
+    """The pure function that is compiled: some of the steps, carry -> (carry, x_0 [B H W C])."""
     carry, x0 = scan_steps(self.solver, self.denoiser(params, labels), steps, carry,
                            noise_from_keys(keys, self.shape), keep=lambda p: p.x0)
     return carry, x0[-1]
@@ -226,5 +229,6 @@ def check_labels(labels: np.ndarray | None, num: int, num_classes: int | None) -
   wrong = [int(label) for label in labels if label < 0 or
            (num_classes is not None and label >= num_classes)]
   if wrong:
-    raise UsageError(f'label {wrong[0]} is out of range: the model has {num_classes} classes, '
-                     f'0 to {num_classes - 1}')
+    rule = ('labels count from 0' if num_classes is None
+            else f'the model has {num_classes} classes, 0 to {num_classes - 1}')
+    raise UsageError(f'label {wrong[0]} is out of range: {rule}')

@@ -15,8 +15,8 @@ def get_config():
   # The noise must be that of the U-Net it is to guide.
   diffusion = call(Diffusion, schedule=call(schedules.cosine, num_steps=1000), mean=call(Eps),
                    variance=call(LearnedRange))
-  model = call(Classifier, image_size=8, num_classes=10, in_channels=1, channels=32, channel_mult=(1, 2), depth=1,
-               attention_resolutions=(4,), head_channels=32)
+  model = call(Classifier, image_size=8, num_classes=10, in_channels=1, channels=32,
+               channel_mult=(1, 2), depth=1, attention_resolutions=(4,), head_channels=32)
   return call(
       Run,
       data=call(digits),

@@ -14,18 +14,19 @@ from adm_jax.training.state import adamw
 def get_config():
   diffusion = call(Diffusion, schedule=call(schedules.cosine, num_steps=1000), mean=call(Eps),
                    variance=call(LearnedRange))
-  model = call(UNet, image_size=8, out_channels=2, in_channels=1, channels=32, channel_mult=(1, 2), depth=1,
-               attention_resolutions=(4,), head_channels=32)
+  model = call(UNet, image_size=8, out_channels=2, in_channels=1, channels=32, channel_mult=(1, 2),
+               depth=1, attention_resolutions=(4,), head_channels=32)
   return call(
       Run,
       data=call(digits),
       task=call(tasks.diffusion, model=model, diffusion=diffusion, objective=losses.mse),
       timestep_sampler=call(uniform, num_steps=1000),
-      optimizer=call(adamw, learning_rate=2e-3),
-      batch_size=128,
+      optimizer=call(adamw, learning_rate=2e-3, linear_decay_steps=2000),
+      batch_size=64,
       total_steps=2000,
       ema_rates=(0.995,),
       ema_warmup=True,
       log_every=50,
       save_every=500,
+      keep=4,
   )

@@ -25,7 +25,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
   """|mu_a - mu_b|^2 + tr(A + B - 2 (A B)^{1/2}), in squared units of the features.
 
   The trace of the root is taken from the symmetric sqrt(A) B sqrt(A), which has the eigenvalues of
-  A B, so that no general matrix root is needed and rank-deficient covariances are as safe as others.
+  A B: no general matrix root is needed, and rank-deficient covariances are as safe as others.
   """
   values, vectors = np.linalg.eigh(a.covariance)
   root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T

@@ -14,6 +14,7 @@ import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
 from adm_jax.errors import UsageError
+from adm_jax.models import convolution
 
 Array = jax.Array
 Dtype = Any
@@ -35,6 +36,7 @@ def conv(channels: int, size: int, fan_in: int, *, strides: int = 1, zero: bool 
   return nn.Conv(channels, (size, size), strides, padding=size // 2,
                  kernel_init=zeros_init if zero else kernel_init,
                  bias_init=zeros_init if zero else bias_init(fan_in * size * size),
+                 conv_general_dilated=convolution.conv_general_dilated,
                  dtype=dtype, param_dtype=param_dtype, name=name)
 
 

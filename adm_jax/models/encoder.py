@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from adm_jax.errors import UsageError
-from adm_jax.models.blocks import (
-    Resample, ResBlock, conv, dense, downsample, timestep_embedding)
+from adm_jax.models.blocks import Resample, conv, dense, downsample, timestep_embedding
 
 Array = jax.Array
 Dtype = Any
@@ -74,8 +73,8 @@ class Embedding(nn.Module):
   def __call__(self, t: Array, y: Array | None) -> Array:
     """t [B] integer or float, y i32[B] or None -> f32[B E], with the SiLU that all blocks share."""
     if (y is None) != (self.num_classes is None):
-      raise UsageError('the network is class-conditional: give a label y for each image' if y is None
-                       else 'the network has no classes: call it without labels y')
+      raise UsageError('the network is class-conditional: give a label y for each image'
+                       if y is None else 'the network has no classes: call it without labels y')
     width = 4 * self.channels
     dtypes = dict(dtype=jnp.float32, param_dtype=self.param_dtype)
     e = timestep_embedding(t, self.channels)

@@ -39,6 +39,8 @@ class Checkpoints:
     self._config_json = config_json
     self._workdir = pathlib.Path(workdir).absolute()
     stored = self._workdir / 'config.json'
+    if self._workdir.exists() and not self._workdir.is_dir():
+      raise UsageError(f'{self._workdir} is a file: give a folder as work directory')
     if stored.exists():
       changed = config_lib.differences(stored.read_text(), config_json, may_change)
       if changed:

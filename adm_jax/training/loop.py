@@ -148,8 +148,8 @@ def _stop_if_lost(run: Run, state: TrainState, workdir: pathlib.Path) -> None:
   if in_a_row >= run.max_skipped_in_a_row:
     raise TrainingStopped(
         f'the loss or its gradient was not finite in {in_a_row} steps in a row, up to step '
-        f'{int(state.step)}; none of them changed the weights, and the last checkpoint in {workdir} '
-        'is from before; lower the learning rate, or set clip_norm, and start again')
+        f'{int(state.step)}; none of them changed the weights, which the last checkpoint in '
+        f'{workdir} holds; lower the learning rate, or set clip_norm, and start again')
 
 
 class MetricsLog:

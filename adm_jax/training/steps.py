@@ -108,7 +108,7 @@ def train_step(task: Task, optimizer: optax.GradientTransformation,
     examples = {**batch, 't': t, 'weight': weight, 'key': keys[:, 1]}
     grads, terms = gradients(state.params, examples, dropout_key)
 
-    grad_norm = optax.global_norm(grads)
+    grad_norm = optax.tree.norm(grads)
     good = jnp.isfinite(grad_norm) & jnp.isfinite(terms['loss']).all()
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -127,7 +127,8 @@ def train_step(task: Task, optimizer: optax.GradientTransformation,
     one = jnp.float32(1)
     metrics = by_quartile({name: values * weight for name, values in terms.items()},
                           t, num_timesteps)
-    metrics |= {'grad_norm': Mean(grad_norm, one), 'param_norm': Mean(optax.global_norm(params), one)}
+    metrics['grad_norm'] = Mean(grad_norm, one)
+    metrics['param_norm'] = Mean(optax.tree.norm(params), one)
     # A skipped step must not turn the means of its neighbours into NaN.
     metrics = jax.tree.map(lambda a: jnp.where(good, a, 0), metrics)
     return state, metrics | {'skipped': Mean(bad.astype(jnp.float32), one)}

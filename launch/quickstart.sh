@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# From a fresh checkout to classifier-guided samples: makes a virtual environment, installs, and runs
+# `adm demo`, to which all arguments are passed. A second run reuses what is there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. launch/environment.sh
+adm_environment ''
+exec adm demo "$@"

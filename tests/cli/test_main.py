@@ -1,0 +1,53 @@
+"""The commands: a user's mistake is one line and exit code 2."""
+
+import subprocess
+import sys
+
+import pytest
+import tiny
+
+from adm_jax.cli.main import main
+
+
+@pytest.mark.parametrize('words, message', [
+    ([], 'COMMAND'),
+    (['trian'], 'invalid choice'),
+    (['train'], '--config'),
+    (['train', '--config', 'absent.py', '--workdir', 'x'], 'no config file absent.py'),
+    (['train', '--config', tiny.__file__, '--workdir', 'x', '--config.batch_sise=1'],
+     "did you mean 'batch_size'"),
+    (['train', '--config', tiny.__file__, '--workdir', 'x', '--config.task.model.channels=33'],
+     '33 channels'),
+    (['demo', '--out', 'x', '--unet.batch_sise=3'], "did you mean 'batch_size'"),
+    (['demo', '--out', 'x', '--respacing', 'ddim300'], "'ddim300' is impossible"),
+    (['demo', '--out', 'x', '--num', '0'], 'num=0'),
+    (['demo', '--out', 'x', '--frob'], '--frob'),
+])
+def test_a_mistake_is_one_line_and_leaves_nothing(words, message, capsys, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert main(words) == 2
+  captured = capsys.readouterr()
+  assert message in captured.err and captured.err.count('\n') == 1 and not captured.out
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_work_directory_that_is_a_file_is_one_line(tmp_path, capsys):
+  (tmp_path / 'x').write_text('mine')
+  assert main(['train', '--config', tiny.__file__, '--workdir', str(tmp_path / 'x')]) == 2
+  assert capsys.readouterr().err.count('adm: ') == 1
+  assert (tmp_path / 'x').read_text() == 'mine'
+
+
+@pytest.mark.parametrize('command', [[], ['train'], ['demo']])
+def test_help_is_printed(command, capsys):
+  with pytest.raises(SystemExit) as exit_:
+    main([*command, '--help'])
+  assert exit_.value.code == 0 and 'usage: adm' in capsys.readouterr().out
+
+
+def test_the_package_imports_without_what_only_some_users_need():
+  code = ('import sys, adm_jax.sampling, adm_jax.models, adm_jax.cli.main\n'
+          'heavy = {"tensorflow", "tensorflow_datasets", "clu", "grain", "sklearn", "torch"}\n'
+          'sys.exit(", ".join(heavy & set(sys.modules)))')
+  result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+  assert result.returncode == 0, result.stderr

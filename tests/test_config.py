@@ -1,0 +1,92 @@
+"""Configs: what is written is what is built, stored and compared."""
+
+import pytest
+import tiny
+
+from adm_jax import config as config_lib
+from adm_jax import schedules
+from adm_jax.config import call
+from adm_jax.errors import UsageError
+from adm_jax.models import UNet
+
+
+def test_build_makes_the_calls_innermost_first():
+  config = call(schedules.respace, schedule=call(schedules.linear, num_steps=100), spec='10')
+  wanted = schedules.respace(schedules.linear(num_steps=100), '10')
+  assert config_lib.build(config) == wanted
+
+
+def test_defaults_are_visible_and_overridable():
+  config = call(UNet, image_size=8, out_channels=2)
+  assert config.depth == UNet(image_size=8, out_channels=2, attention_resolutions=(8,)).depth
+  assert config_lib.override(config, ['--config.depth=5']).depth == 5
+  assert config.depth != 5  # the original is untouched
+
+
+@pytest.mark.parametrize('word, path, value', [
+    ('--config.batch_size=3', 'batch_size', 3),
+    ('--config.ema_rates=(.5,.25)', 'ema_rates', (0.5, 0.25)),
+    ('--config.ema_rates=.5', 'ema_rates', (0.5,)),
+    ('--config.ema_warmup=true', 'ema_warmup', True),
+    ('--config.optimizer.learning_rate=1', 'optimizer.learning_rate', 1.0),
+    ('--config.optimizer.clip_norm=0.5', 'optimizer.clip_norm', 0.5),
+    ('--config.optimizer.clip_norm=None', 'optimizer.clip_norm', None),
+    ('--config.data.split=held_out', 'data.split', 'held_out'),
+    ('--config.task.model.channel_mult=1,2', 'task.model.channel_mult', (1, 2)),
+])
+def test_overrides_are_python_literals_of_the_old_type(word, path, value):
+  config = config_lib.override(tiny.get_config(), [word])
+  for name in path.split('.'):
+    config = config[name]
+  assert config == value and type(config) is type(value)
+
+
+@pytest.mark.parametrize('word, message', [
+    ('--config.batch_sise=3', "did you mean 'batch_size'"),
+    ('--config.task.model.dept=3', "did you mean 'task.model.depth'"),
+    ('--config.batch_size=many', 'not a int'),
+    ('--config.batch_size=1.5', 'not a int'),
+    ('--config.task.model=3', 'did you mean'),
+    ('--batch_size=3', '--config.key=value'),
+    ('--config.batch_size', '--config.key=value'),
+])
+def test_a_wrong_override_says_what_would_be_right(word, message):
+  with pytest.raises(UsageError, match=message) as error:
+    config_lib.override(tiny.get_config(), [word])
+  assert '\n' not in str(error.value)
+
+
+def test_a_mistyped_argument_in_a_config_file_gets_the_near_miss():
+  with pytest.raises(UsageError, match="did you mean 'num_steps'"):
+    call(schedules.linear, num_step=100)
+
+
+@pytest.mark.parametrize('make', [tiny.get_config, tiny.classifier_config])
+def test_stored_configs_come_back_equal(make):
+  text = config_lib.to_json(make())
+  restored = config_lib.from_json(text)
+  assert config_lib.to_json(restored) == text
+  assert config_lib.build(restored.task).model == config_lib.build(make().task).model
+
+
+def test_differences_name_the_keys_with_both_values():
+  old = config_lib.to_json(tiny.get_config())
+  new = config_lib.to_json(tiny.get_config(batch_size=16, total_steps=99))
+  assert config_lib.differences(old, old) == []
+  assert config_lib.differences(old, new, ignore=('total_steps',)) == [
+      'batch_size: 8 before, 16 now']
+
+
+def test_a_stored_config_cannot_name_foreign_code():
+  text = '{"fn": {"$name": "os:system"}, "command": "echo broken in"}'
+  with pytest.raises(UsageError, match='os:system'):
+    config_lib.from_json(text)
+
+
+@pytest.mark.parametrize('content, message', [(None, 'no config file'), ('x = 1\n', 'get_config')])
+def test_a_wrong_config_file_is_one_line(tmp_path, content, message):
+  path = tmp_path / 'run.py'
+  if content is not None:
+    path.write_text(content)
+  with pytest.raises(UsageError, match=message):
+    config_lib.load(path)

@@ -1,0 +1,223 @@
+"""A run is what its config says, however often it was killed."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from adm_jax import config as config_lib
+from adm_jax.errors import UsageError
+from adm_jax.training import checkpoints, loop
+
+
+class Killed(Exception):
+  pass
+
+
+def _train(workdir, config=None, stop_at=None):
+  """Trains, in this process; `stop_at` breaks off after that step, as a crash would."""
+  config = config or tiny.get_config()
+  def progress(step, line):
+    if step == stop_at:
+      raise Killed
+  return loop.train(config_lib.build(config), config_lib.to_json(config), workdir,
+                    progress=progress)
+
+
+def _equal(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """(work directory, final state) of an undisturbed run."""
+  workdir = tmp_path_factory.mktemp('finished') / 'run'
+  return workdir, _train(workdir)
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+  """A work directory of a finished run that the test may spoil."""
+  return pathlib.Path(shutil.copytree(finished[0], tmp_path / 'run'))
+
+
+def _files(folder):
+  return {path.relative_to(folder): path.read_bytes() for path in folder.rglob('*')
+          if path.is_file()}
+
+
+@pytest.mark.parametrize('stop_at', [3, 4, 5, 11])
+def test_a_broken_off_run_ends_as_an_undisturbed_one(finished, tmp_path, stop_at):
+  workdir, state = finished
+  with pytest.raises(Killed):
+    _train(tmp_path / 'run', stop_at=stop_at)
+  _equal(_train(tmp_path / 'run'), state)
+  assert loop.read_metrics(tmp_path / 'run') == loop.read_metrics(workdir)
+
+
+def test_kill_9_and_the_same_command_give_the_same_curve(tmp_path):
+  """Two processes are killed wherever they happen to be, once a checkpoint is there."""
+  config = [sys.executable, '-m', 'adm_jax.cli.main', 'train', '--config', tiny.__file__,
+            '--config.total_steps=400', '--config.save_every=40', '--config.log_every=20']
+  environment = {**os.environ, 'PYTHONPATH': str(pathlib.Path(tiny.__file__).parent)}
+  def start(name):
+    return subprocess.Popen([*config, '--workdir', str(tmp_path / name)], env=environment,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+  for least in (40, 160):
+    process = start('killed')
+    while process.poll() is None and max(checkpoints.saved_steps(tmp_path / 'killed'),
+                                         default=0) < least:
+      time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, 'it was over before it could be killed'
+  whole = start('whole')
+  output, _ = whole.communicate()
+  assert whole.returncode == 0, output.decode()
+  again = start('killed')
+  output, _ = again.communicate()
+  assert again.returncode == 0, output.decode()
+  lines = loop.read_metrics(tmp_path / 'killed')
+  assert [line['step'] for line in lines] == list(range(20, 401, 20))
+  assert lines == loop.read_metrics(tmp_path / 'whole')
+
+
+def test_a_finished_run_is_not_run_again(finished, copy):
+  before = _files(copy)
+  _equal(_train(copy), finished[1])
+  assert loop.read_metrics(copy) == loop.read_metrics(finished[0])
+  assert set(before) == set(_files(copy))
+
+
+def test_a_longer_run_goes_on_from_a_finished_one(copy, tmp_path):
+  longer = tiny.get_config(total_steps=16)
+  _equal(_train(copy, longer), _train(tmp_path / 'at once', longer))
+
+
+def test_the_last_checkpoints_are_kept_with_the_config_inside(finished):
+  workdir, _ = finished
+  assert checkpoints.saved_steps(workdir) == [8, 12]
+  stored = workdir / 'checkpoints' / '12' / 'config' / 'metadata'
+  assert json.loads(stored.read_text()) == json.loads(config_lib.to_json(tiny.get_config()))
+
+
+def test_metrics_have_every_quartile_and_are_means_over_their_window(finished):
+  lines = loop.read_metrics(finished[0])
+  assert [line['step'] for line in lines] == [2, 4, 6, 8, 10, 12]
+  names = set().union(*lines)
+  assert {f'{term}{q}' for term in ('loss', 'mse', 'vb') for q in ('', '_q0', '_q1', '_q2', '_q3')
+          } | {'grad_norm', 'param_norm', 'skipped'} <= names
+
+
+def test_a_line_that_a_crash_cut_short_is_written_again(copy, finished):
+  with open(copy / 'metrics.jsonl', 'a') as file:
+    file.write('{"step": 14, "lo')
+  _train(copy)
+  assert loop.read_metrics(copy) == loop.read_metrics(finished[0])
+
+
+@pytest.mark.parametrize('weights, pick', [
+    (None, lambda state: state.ema['0.9']), ('0.5', lambda state: state.ema['0.5']),
+    ('params', lambda state: state.params)])
+def test_weights_are_loaded_by_name_the_slowest_average_by_default(finished, weights, pick):
+  workdir, state = finished
+  trained = checkpoints.load(workdir, weights=weights)
+  assert trained.step == 12 and trained.weights == (weights or '0.9')
+  _equal(trained.params, pick(state))
+  x = jnp.zeros((1, 8, 8, 1))
+  assert trained.task.model.apply({'params': trained.params}, x, jnp.zeros(1)).shape[-1] == 2
+
+
+def test_training_stops_after_a_run_of_steps_that_are_not_finite(tmp_path):
+  config = tiny.get_config(max_skipped_in_a_row=4)
+  run = config_lib.build(config)
+  def terms(params, examples, dropout_key):
+    return {'loss': jnp.full(examples['t'].shape, jnp.nan)}
+  run = dataclasses.replace(run, task=run.task._replace(terms=terms))
+  with pytest.raises(loop.TrainingStopped, match='4 steps in a row') as error:
+    loop.train(run, config_lib.to_json(config), tmp_path / 'run')
+  assert '\n' not in str(error.value)
+
+
+def _refused(match, call):
+  with pytest.raises(UsageError, match=match) as error:
+    call()
+  assert '\n' not in str(error.value)
+
+
+def test_another_config_is_refused_and_nothing_is_touched(copy):
+  before = _files(copy)
+  _refused('batch_size: 8 before, 16 now', lambda: _train(copy, tiny.get_config(batch_size=16)))
+  assert _files(copy) == before
+
+
+def test_a_folder_of_other_things_is_refused_and_nothing_is_touched(tmp_path):
+  (tmp_path / 'thesis.tex').write_text('important')
+  _refused('neither empty nor a run', lambda: _train(tmp_path))
+  assert [path.name for path in tmp_path.iterdir()] == ['thesis.tex']
+
+
+def test_a_checkpoint_that_is_cut_short_is_refused(copy):
+  step = copy / 'checkpoints' / '12'
+  for path in (step / 'state' / 'd').iterdir():
+    path.write_bytes(path.read_bytes()[:10])
+  before = _files(step)
+  _refused(f'{step} cannot be read', lambda: _train(copy, tiny.get_config(total_steps=14)))
+  _refused(f'{step} cannot be read', lambda: checkpoints.load(copy))
+  assert _files(step) == before
+
+
+def test_a_checkpoint_without_its_description_is_refused(copy):
+  (copy / 'checkpoints' / '12' / 'state' / '_METADATA').unlink()
+  _refused('cannot be read', lambda: checkpoints.load(copy))
+
+
+def test_a_checkpoint_of_another_architecture_names_the_tensors(copy):
+  """The config was edited to another width: kernels differ in shape."""
+  text = (copy / 'config.json').read_text()
+  (copy / 'config.json').write_text(text.replace('"channels": 32', '"channels": 64'))
+  _refused(r'conv_in/kernel: \(3, 3, 1, 32\) in the checkpoint, \(3, 3, 1, 64\) in the network',
+           lambda: checkpoints.load(copy))
+
+
+@pytest.mark.parametrize('kwargs, match', [
+    (dict(step=5), r'no checkpoint of step 5: it has steps \[8, 12\]'),
+    (dict(weights='0.99'), "no weights '0.99': give params or 0.9 or 0.5")])
+def test_what_a_work_directory_does_not_hold_is_refused(finished, kwargs, match):
+  _refused(match, lambda: checkpoints.load(finished[0], **kwargs))
+
+
+def test_a_missing_checkpoint_is_refused(tmp_path):
+  _refused('has no checkpoint', lambda: checkpoints.load(tmp_path / 'nowhere'))
+
+
+@pytest.mark.parametrize('kwargs, match', [
+    (dict(save_every=3), 'save_every=3 is not a multiple of log_every=2'),
+    (dict(batch_size=0), 'batch_size=0'), (dict(microbatches=3), 'choose a divisor'),
+    (dict(ema_rates=(1.0,)), 'less than 1')])
+def test_an_impossible_run_is_refused_when_it_is_described(kwargs, match):
+  _refused(match, lambda: config_lib.build(tiny.get_config(**kwargs)))
+
+
+@pytest.mark.parametrize('word, match', [
+    ('--config.task.model.image_size=16', r'images of \(8, 8, 1\)'),
+    ('--config.task.model.in_channels=3', 'out_channels=2'),
+    ('--config.task.model.out_channels=1', 'out_channels=1'),
+    ('--config.task.model.num_classes=7', 'has 10 classes, the network 7'),
+    ('--config.task.model.channels=48', '32 groups'),
+    ('--config.task.model.channel_mult=1,1,1,1,1', 'cannot be halved 4 times'),
+    ('--config.task.model.attention_resolutions=7', r'\[7\] never occur'),
+    ('--config.task.model.remat=some', "remat 'some'")])
+def test_a_network_that_cannot_be_is_refused_when_it_is_described(word, match):
+  _refused(match, lambda: config_lib.build(config_lib.override(tiny.get_config(), [word])))
