@@ -80,6 +80,17 @@ def scan_steps(solver: Solver, denoise: Denoiser, steps: Step, carry: tuple[Arra
   return jax.lax.scan(body, carry, steps)
 
 
+def remembering_x0(solver: Solver) -> Solver:
+  """`solver`, with the latest predicted x_0 [B H W C] beside its memory: (memory, x_0).
+
+  Keeping one image in the carry costs no memory; stacking all of a run's would.
+  """
+  def step(denoise, x, memory, step, noise):
+    x, inner, prediction = solver.step(denoise, x, memory[0], step, noise)
+    return x, (inner, prediction.x0), prediction
+  return Solver(lambda x: (solver.init(x), jnp.zeros_like(x)), step)
+
+
 def network_denoiser(model: Any, diffusion: Diffusion, *, classifier: Any = None,
                      scale: float = 1.0, clip: bool = True,
                      clip_guided: bool = False) -> Callable[..., Denoiser]:
@@ -140,10 +151,10 @@ class Sampler:
     return len(self.steps.t)
 
   def advance(self, params, carry, steps, keys, labels):
-    """The pure function that is compiled: some of the steps, carry -> (carry, x_0 [B H W C])."""
-    carry, x0 = scan_steps(self.solver, self.denoiser(params, labels), steps, carry,
-                           noise_from_keys(keys, self.shape), keep=lambda p: p.x0)
-    return carry, x0[-1]
+    """The pure function that is compiled: some of the steps, from carry to carry."""
+    carry, _ = scan_steps(remembering_x0(self.solver), self.denoiser(params, labels), steps, carry,
+                          noise_from_keys(keys, self.shape))
+    return carry
 
   def __call__(self, params: Any, keys: Array, labels: Array | None = None, *,
                x: Array | None = None, parts: int = 1,
@@ -172,13 +183,13 @@ class Sampler:
     """Yields (x, the predicted x_0), both f32[B H W C], after each of the parts."""
     # A copy: the carry is donated to the compiled function.
     x = self._start(keys) if x is None else jnp.array(x)
-    carry = (x, self.solver.init(x))
+    carry = (x, remembering_x0(self.solver).init(x))
     length = self.num_steps // divide(self.num_steps, parts)
     for begin in range(0, self.num_steps, length):
       steps = jax.tree.map(lambda a: a[begin:begin + length], self.steps)
-      carry, x0 = self._advance(params, carry, steps, keys, labels)
-      # Handed out as a copy for the same reason.
-      yield jnp.array(carry[0]), x0
+      carry = self._advance(params, carry, steps, keys, labels)
+      x, (_, x0) = carry
+      yield jnp.array(x), jnp.array(x0)  # copies, for the same reason
 
 
 def sample_job(sampler: Sampler, params: Any, *, seed: int, num: int, batch_size: int,
@@ -226,9 +237,9 @@ def check_labels(labels: np.ndarray | None, num: int, num_classes: int | None) -
     return
   if len(labels) != num:
     raise UsageError(f'{len(labels)} labels for {num} images: give one an image')
-  wrong = [int(label) for label in labels if label < 0 or
-           (num_classes is not None and label >= num_classes)]
-  if wrong:
+  labels = np.asarray(labels)
+  wrong = labels[(labels < 0) | (labels >= (np.inf if num_classes is None else num_classes))]
+  if wrong.size:
     rule = ('labels count from 0' if num_classes is None
             else f'the model has {num_classes} classes, 0 to {num_classes - 1}')
     raise UsageError(f'label {wrong[0]} is out of range: {rule}')

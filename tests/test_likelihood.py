@@ -33,11 +33,12 @@ def test_the_bound_is_the_reference_s(golden):
       diffusion, denoise, x0, golden_process.constant(noise)))(x0)
   tight, loose = golden_process.TIGHT, golden_process.LOOSE
 
-  np.testing.assert_allclose(bound.prior, arrays['bpd_prior_bpd'], rtol=tight)
+  # It is 0 but for rounding where the process ends in pure noise.
+  np.testing.assert_allclose(bound.prior, arrays['bpd_prior_bpd'], rtol=tight, atol=2e-7)
   np.testing.assert_allclose(bound.x0_mse, arrays['bpd_xstart_mse'],
                              rtol=golden_process.tolerance(meta))
   # The noise's error is what is left of x_t and x_0 at t = 0, and of two noises at t = S - 1.
-  np.testing.assert_allclose(bound.eps_mse, arrays['bpd_mse'], rtol=loose)
+  np.testing.assert_allclose(bound.eps_mse, arrays['bpd_mse'], rtol=loose, atol=1e-10)
 
   first = jnp.int32(0)
   prediction = denoise(q_sample(diffusion.schedule, x0, first, noise), first)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from golden_networks import rule_params
 
-from adm_jax import schedules, solvers
+from adm_jax import sampling, schedules, solvers
 from adm_jax.diffusion import Diffusion, Eps, FixedSmall, denoiser
 from adm_jax.errors import UsageError
 from adm_jax.models import Classifier, UNet
@@ -138,8 +138,8 @@ def test_a_guided_run_is_one_scan(solver):
   sampler = Sampler(denoise, solver, solvers.descend(respaced), SHAPE)
   keys = image_keys(jax.random.key(0), jnp.arange(2))
   x = initial_noise(keys, SHAPE)
-  jaxpr = jax.make_jaxpr(sampler.advance)(params, (x, solver.init(x)), sampler.steps, keys,
-                                          jnp.array([0, 1]))
+  carry = (x, sampling.remembering_x0(solver).init(x))
+  jaxpr = jax.make_jaxpr(sampler.advance)(params, carry, sampler.steps, keys, jnp.array([0, 1]))
   assert scans(jaxpr.jaxpr, length=37) == 1
 
 
