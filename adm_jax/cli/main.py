@@ -1,7 +1,6 @@
 """`adm`: finds the command, and turns a user's mistake into one line."""
 
 import argparse
-import os
 import sys
 
 from adm_jax.cli import demo, train
@@ -34,12 +33,6 @@ def main(arguments: list[str] | None = None) -> int:
   except KeyboardInterrupt:
     print('\nadm: interrupted; the same command goes on from the last checkpoint', file=sys.stderr)
     return 130
-
-
-def quiet_logs() -> None:
-  """Keeps libraries' notices of no concern to the user off the screen."""
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-  os.environ.setdefault('GRPC_VERBOSITY', 'ERROR')
 
 
 if __name__ == '__main__':

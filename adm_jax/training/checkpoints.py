@@ -1,7 +1,9 @@
 """Checkpoints: folders that hold the state, the position in the data, and the config (Orbax)."""
 
+import contextlib
 import dataclasses
 import json
+import logging
 import pathlib
 from typing import Any, Callable, Iterator
 
@@ -164,7 +166,8 @@ def _restoring(folder: pathlib.Path, like: Any, restore: Callable[[pathlib.Path]
   """
   ocp = _orbax()
   try:
-    tree = ocp.StandardCheckpointer().metadata(folder / _STATE).item_metadata.tree
+    with _without_warnings():
+      tree = ocp.StandardCheckpointer().metadata(folder / _STATE).item_metadata.tree
     found = _shapes(tree)
   except Exception as error:
     raise UsageError(_damaged(folder, error)) from error
@@ -178,9 +181,22 @@ def _restoring(folder: pathlib.Path, like: Any, restore: Callable[[pathlib.Path]
     raise UsageError(f'the checkpoint {folder} is of another architecture: '
                      f'{"; ".join(lines[:6])}{more}')
   try:
-    return restore(folder)
+    with _without_warnings():
+      return restore(folder)
   except Exception as error:
     raise UsageError(_damaged(folder, error)) from error
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+  """Orbax misses the whole checkpoint's description whenever one item of it is read alone."""
+  logger = logging.getLogger('absl')
+  level = logger.level
+  logger.setLevel(logging.ERROR)
+  try:
+    yield
+  finally:
+    logger.setLevel(level)
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
