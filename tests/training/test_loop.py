@@ -187,7 +187,7 @@ def test_a_checkpoint_of_another_architecture_names_the_tensors(copy):
   """The config was edited to another width: kernels differ in shape."""
   text = (copy / 'config.json').read_text()
   (copy / 'config.json').write_text(text.replace('"channels": 32', '"channels": 64'))
-  _refused(r'conv_in/kernel: \(3, 3, 1, 32\) in the checkpoint, \(3, 3, 1, 64\) in the network',
+  _refused(r'conv_out/kernel: \(3, 3, 32, 2\) in the checkpoint, \(3, 3, 64, 2\) in the network',
            lambda: checkpoints.load(copy))
 
 
