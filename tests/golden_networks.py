@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import flax
 from golden_files import rule_weights
 
 from adm_jax.compat import openai
@@ -48,16 +47,7 @@ def network(meta: dict) -> UNet | SuperRes | Classifier:
   return UNet(size, outputs, in_channels=inputs, **kwargs)
 
 
-def published_shapes(module: UNet | SuperRes | Classifier) -> dict[str, tuple[int, ...]]:
-  """{published name: its shape there} of all parameters."""
-  params = openai.abstract_params(module)
-  names = openai.parameter_names(params, module)
-  shapes = flax.traverse_util.flatten_dict(params)
-  return {name: openai.published_shape(name, path, shapes[path].shape)
-          for path, name in names.items()}
-
-
 def rule_params(module: UNet | SuperRes | Classifier, *, seed: int = 0) -> Any:
   """Parameters of which none is zero, so that every layer matters; activations are of order 1."""
-  weights = rule_weights(published_shapes(module), seed)
+  weights = rule_weights(openai.published_shapes(module), seed)
   return openai.params_from_state_dict(weights, module)

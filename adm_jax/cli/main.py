@@ -3,10 +3,10 @@
 import argparse
 import sys
 
-from adm_jax.cli import demo, train
+from adm_jax.cli import convert, demo, train
 from adm_jax.errors import UsageError
 
-COMMANDS = {'demo': demo, 'train': train}
+COMMANDS = {'demo': demo, 'train': train, 'convert': convert}
 
 
 class _Parser(argparse.ArgumentParser):

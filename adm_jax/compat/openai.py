@@ -13,9 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from adm_jax.compat.flags import create
 from adm_jax.errors import UsageError
 from adm_jax.models import Classifier, SuperRes, UNet
 from adm_jax.models.encoder import attention_levels, height_width
+
+__all__ = ['create', 'params_from_state_dict', 'state_dict_from_params']
 
 Path = tuple[str, ...]
 
@@ -131,14 +134,28 @@ def params_from_state_dict(state_dict: Mapping[str, np.ndarray],
     UsageError: missing, extra or misshapen tensors, by name, with both shapes.
   """
   shapes = flax.traverse_util.flatten_dict(abstract_params(module))
+  check_shapes({name: array.shape for name, array in state_dict.items()}, module)
   names = parameter_names(flax.traverse_util.unflatten_dict(shapes), module)
-  wanted = {name: published_shape(name, path, shapes[path].shape) for path, name in names.items()}
-  found = {name: tuple(array.shape) for name, array in state_dict.items()}
-  if wanted != found:
-    raise UsageError(_difference(wanted, found))
   flat = {path: _to_ours(np.asarray(state_dict[name]), path, shapes[path].shape)
           for path, name in names.items()}
   return flax.traverse_util.unflatten_dict(flat)
+
+
+def published_shapes(module: UNet | SuperRes | Classifier) -> dict[str, tuple[int, ...]]:
+  """{published name: its shape in a state dict} of all parameters of a network."""
+  params = abstract_params(module)
+  shapes = flax.traverse_util.flatten_dict(params)
+  return {name: published_shape(name, path, shapes[path].shape)
+          for path, name in parameter_names(params, module).items()}
+
+
+def check_shapes(found: Mapping[str, tuple[int, ...]],
+                 module: UNet | SuperRes | Classifier) -> None:
+  """Raises UsageError, like a diff, unless `found` {published name: shape} are the network's."""
+  wanted = published_shapes(module)
+  found = {name: tuple(shape) for name, shape in found.items()}
+  if wanted != found:
+    raise UsageError(_difference(wanted, found))
 
 
 def state_dict_from_params(params: Any, module: UNet | SuperRes | Classifier) -> dict:

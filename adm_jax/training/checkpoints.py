@@ -5,6 +5,7 @@ import dataclasses
 import json
 import logging
 import pathlib
+import shutil
 from typing import Any, Callable, Iterator
 
 import jax
@@ -148,6 +149,35 @@ def load(workdir: str | pathlib.Path, *, weights: str | None = None,
   restored = _restoring(workdir / 'checkpoints' / str(step), like, restore, partial=True)
   params = restored['params'] if weights == 'params' else restored['ema'][weights]
   return Trained(task, params, weights, step)
+
+
+def save_weights(workdir: str | pathlib.Path, task_config: config_lib.ConfigDict,
+                 params: Any) -> None:
+  """Makes a folder that `load` reads, of weights that were trained elsewhere.
+
+  Args:
+    workdir: it must not exist; it appears when it is whole.
+    task_config: a call to one of `tasks`, the network's.
+    params: its parameters.
+
+  Raises:
+    UsageError: `workdir` exists.
+  """
+  workdir = pathlib.Path(workdir).absolute()
+  if workdir.exists():
+    raise UsageError(f'{workdir} exists: give the name of a new folder')
+  config = config_lib.ConfigDict({'ema_rates': ()}, convert_dict=False)
+  config.task = task_config
+  workdir.parent.mkdir(parents=True, exist_ok=True)
+  part = workdir.with_name(f'.{workdir.name}.part')
+  shutil.rmtree(part, ignore_errors=True)
+  try:
+    with _orbax().PyTreeCheckpointer() as checkpointer:
+      checkpointer.save(part / 'checkpoints' / '0' / _STATE, {'params': params})
+    (part / 'config.json').write_text(config_lib.to_json(config))
+    part.rename(workdir)
+  finally:
+    shutil.rmtree(part, ignore_errors=True)
 
 
 def saved_steps(workdir: str | pathlib.Path) -> list[int]:

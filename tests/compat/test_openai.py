@@ -10,16 +10,11 @@ import golden_files
 import jax
 import numpy as np
 import pytest
-from golden_networks import published_shapes, rule_params
+from golden_networks import rule_params
 
 from adm_jax.compat import openai
 from adm_jax.errors import UsageError
 from adm_jax.models import Classifier, SuperRes, UNet
-
-# The reference's `channel_mult` for an image size; its upsampler has another one for 512.
-_MULTIPLIERS = {512: (0.5, 1, 1, 2, 2, 4, 4), 256: (1, 1, 2, 2, 4, 4), 128: (1, 1, 2, 3, 4),
-                64: (1, 2, 3, 4)}
-_SUPERRES_MULTIPLIERS = {512: (1, 1, 2, 2, 4, 4), 256: (1, 1, 2, 2, 4, 4)}
 
 SMALL = dict(channels=32, channel_mult=(1, 2), depth=1, attention_resolutions=(4,))
 NETWORKS = {
@@ -43,34 +38,14 @@ def checkpoints():
   return [pytest.param(entry, id=name) for name, entry in entries.items()]
 
 
-def published(kind, flags):
-  """The module that the reference's command-line flags describe."""
-  resolutions = tuple(map(int, flags.get('attention_resolutions', '32,16,8').split(',')))
-  if kind == 'classifier':
-    size = flags['image_size']
-    return Classifier(size, 1000, channels=128, channel_mult=_MULTIPLIERS[size],
-                      depth=flags.get('classifier_depth', 2), attention_resolutions=resolutions)
-  superres = kind == 'superres'
-  size = flags['large_size' if superres else 'image_size']
-  unet = UNet(
-      size, 6, in_channels=6 if superres else 3, channels=flags['num_channels'],
-      channel_mult=(_SUPERRES_MULTIPLIERS if superres else _MULTIPLIERS)[size],
-      depth=flags['num_res_blocks'],
-      attention_resolutions=resolutions, num_heads=flags.get('num_heads', 4),
-      head_channels=flags.get('num_head_channels'),
-      num_classes=1000 if flags['class_cond'] else None,
-      qkv_first=flags.get('use_new_attention_order', False))
-  return SuperRes(unet) if superres else unet
-
-
 # Several checkpoints are of one architecture.
-_shapes = functools.cache(published_shapes)
+_shapes = functools.cache(openai.published_shapes)
 
 
 @pytest.mark.parametrize('checkpoint', checkpoints())
 def test_every_published_tensor_has_its_place(checkpoint):
   """Names, shapes and the number of parameters, without making a single one of them."""
-  shapes = _shapes(published(checkpoint['kind'], checkpoint['flags']))
+  shapes = _shapes(openai.create(checkpoint['kind'], checkpoint['flags'])[0])
   assert shapes == {name: tuple(shape) for name, shape in checkpoint['tensors'].items()}
   assert sum(map(math.prod, shapes.values())) == checkpoint['parameters']
 
@@ -80,7 +55,7 @@ def test_every_published_tensor_has_its_place(checkpoint):
 
 
 def weights(module):
-  return golden_files.rule_weights(published_shapes(module), seed=0)
+  return golden_files.rule_weights(openai.published_shapes(module), seed=0)
 
 
 @pytest.mark.parametrize('module', NETWORKS.values(), ids=NETWORKS)
@@ -155,6 +130,6 @@ def test_another_architecture_is_told_by_its_size_and_first_tensors():
   state_dict = weights(NETWORKS['unet_resample'])
   message = refusal(state_dict)
   for module in (NETWORKS['unet'], NETWORKS['unet_resample']):
-    count = sum(map(math.prod, published_shapes(module).values()))
+    count = sum(map(math.prod, openai.published_shapes(module).values()))
     assert f'{count:,}' in message
   assert message.count(';') <= 6 and 'more' in message

@@ -1,0 +1,69 @@
+"""`adm convert`: a published file becomes a folder that loads, and the same file again."""
+
+import jax
+import numpy as np
+import pytest
+from golden_files import rule_weights
+
+from adm_jax.cli.main import main
+from adm_jax.compat import openai, state_dicts
+from adm_jax.training import checkpoints
+
+# As in 64x64_diffusion.pt, what no shape says is not what would be assumed.
+FLAGS = '--use_new_attention_order True --noise_schedule cosine --num_head_channels 16'
+WORDS = ('--image_size 32 --num_channels 32 --num_res_blocks 1 --channel_mult 1,2 '
+         f'--attention_resolutions 16 --resblock_updown True --learn_sigma True {FLAGS}')
+
+
+@pytest.fixture(scope='module')
+def module():
+  return openai.create('unet', WORDS)[0]
+
+
+@pytest.fixture(scope='module')
+def weights(module):
+  return rule_weights(openai.published_shapes(module), seed=4)
+
+
+@pytest.mark.parametrize('ending', ['.pt', '.safetensors'])
+def test_a_file_becomes_a_folder_and_the_same_file_again(tmp_path, capsys, weights, module, ending):
+  source, target = tmp_path / f'a{ending}', tmp_path / f'b{ending}'
+  state_dicts.write(source, weights)
+  assert main(['convert', str(source), '--out', str(tmp_path / 'a'), '--flags',
+               f'{FLAGS} --image_size 32']) == 0
+  assert 'assumed' in capsys.readouterr().out
+  trained = checkpoints.load(tmp_path / 'a')
+  assert trained.task.model == module and trained.weights == 'params'
+  assert trained.task.diffusion == openai.create('unet', WORDS)[1]
+  jax.tree.map(np.testing.assert_array_equal, trained.params,
+               openai.params_from_state_dict(weights, module))
+  assert main(['convert', str(tmp_path / 'a'), '--to', str(target)]) == 0
+  back = state_dicts.read(target)
+  assert back.keys() == weights.keys()
+  for name, array in weights.items():
+    np.testing.assert_array_equal(back[name], array)
+
+
+@pytest.mark.parametrize('words, message', [
+    (['x.pt'], 'either --out DIR'), (['x.pt', '--out', 'a', '--to', 'b.pt'], 'either --out DIR'),
+    (['absent.pt', '--out', 'a'], 'no file absent.pt'),
+    (['x.bin', '--out', 'a'], 'ends in .bin'),
+    (['absent', '--to', 'b.pt'], 'has no checkpoint'),
+    (['x.pt', '--out', '.'], 'exists'),
+    (['good.pt', '--out', 'a', '--flags', '--num_chanels 3'], '--num_chanels'),
+    (['good.pt', '--out', 'a', '--flags', '--num_res_blocks 2'], 'do not fit the network'),
+    (['cut.pt', '--out', 'a'], 'not a whole PyTorch file'),
+    (['cut.safetensors', '--out', 'a'], 'not a whole safetensors file')])
+def test_a_mistake_is_one_line_and_writes_nothing(tmp_path, monkeypatch, capsys, weights, words,
+                                                  message):
+  monkeypatch.chdir(tmp_path)
+  state_dicts.write(tmp_path / 'good.pt', weights)
+  for ending in ('.pt', '.safetensors'):
+    state_dicts.write(tmp_path / f'cut{ending}', weights)
+    whole = (tmp_path / f'cut{ending}').read_bytes()
+    (tmp_path / f'cut{ending}').write_bytes(whole[:len(whole) // 2])
+  before = sorted(tmp_path.iterdir())
+  assert main(['convert', *words]) == 2
+  captured = capsys.readouterr()
+  assert message in captured.err and captured.err.count('\n') == 1 and not captured.out
+  assert sorted(tmp_path.iterdir()) == before
