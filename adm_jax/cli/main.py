@@ -3,10 +3,10 @@
 import argparse
 import sys
 
-from adm_jax.cli import convert, demo, train
+from adm_jax.cli import convert, demo, models, train
 from adm_jax.errors import UsageError
 
-COMMANDS = {'demo': demo, 'train': train, 'convert': convert}
+COMMANDS = {'demo': demo, 'train': train, 'convert': convert, 'models': models}
 
 
 class _Parser(argparse.ArgumentParser):
