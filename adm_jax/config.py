@@ -2,8 +2,8 @@
 
 A config holds the thing itself, not its name: `call(schedules.cosine, num_steps=1000)` is a
 `ConfigDict` that `build` turns into `schedules.cosine(num_steps=1000)`. Every argument can be
-overridden on the command line (`--config.task.diffusion.schedule.num_steps=4000`), and the whole
-is stored with every checkpoint as JSON, functions by their names.
+overridden on the command line (`--config.optimizer.learning_rate=3e-4`), and the whole is stored
+with every checkpoint as JSON, functions by their names.
 """
 
 import ast
@@ -22,8 +22,11 @@ from adm_jax.errors import UsageError
 
 ConfigDict = ml_collections.ConfigDict
 _FN = 'fn'
-# A stored config may name only what these packages hold: reading one must not run foreign code.
-_TRUSTED = ('adm_jax', 'optax', 'jax')
+# A stored config may name only these, or what these modules define. Whoever builds one calls what
+# it names: nothing that touches files, the network or the system may be among them.
+_TRUSTED = ('adm_jax.data', 'adm_jax.diffusion', 'adm_jax.losses', 'adm_jax.models',
+            'adm_jax.schedules', 'adm_jax.timestep_samplers', 'adm_jax.training.loop:Run',
+            'adm_jax.training.state:adamw', 'adm_jax.training.tasks')
 
 
 def call(fn: Callable, **kwargs: Any) -> ConfigDict:
@@ -63,10 +66,18 @@ def load(path: str | pathlib.Path) -> ConfigDict:
   if not pathlib.Path(path).is_file():
     raise UsageError(f'there is no config file {path}: give the path of a file like '
                      'configs/digits_unet.py')
-  namespace = runpy.run_path(str(path))
-  if 'get_config' not in namespace:
-    raise UsageError(f'{path} defines no get_config(): see configs/digits_unet.py')
-  return namespace['get_config']()
+  try:
+    namespace = runpy.run_path(str(path))
+    config = namespace['get_config']() if 'get_config' in namespace else None
+  except UsageError:
+    raise
+  except Exception as error:
+    reason = ' '.join(str(error).split())
+    raise UsageError(f'{path} cannot be run: {type(error).__name__}: {reason}') from error
+  if not isinstance(config, ConfigDict):
+    raise UsageError(f'{path} defines no get_config() that returns a config: see '
+                     'configs/digits_unet.py')
+  return config
 
 
 def override(config: ConfigDict, arguments: list[str]) -> ConfigDict:
@@ -95,19 +106,33 @@ def override(config: ConfigDict, arguments: list[str]) -> ConfigDict:
 
 def _parse(text: str, node: ConfigDict, name: str) -> Any:
   """The value that `text` means for the key `name` of a call."""
-  old = node[name]
+  old, parameter = node[name], inspect.signature(node[_FN]).parameters[name]
   try:
     value = ast.literal_eval(text)
   except (ValueError, SyntaxError):
     value = {'true': True, 'false': False}.get(text.lower(), text)
-  optional = old is None or inspect.signature(node[_FN]).parameters[name].default is None
   if isinstance(old, float) and type(value) is int:
     value = float(value)
   if isinstance(old, tuple) and isinstance(value, (int, float)):
     value = (value,)
-  if old is None or (optional and value is None) or type(value) is type(old):
+  if old is None or parameter.default is None:
+    if _fits(value, parameter.annotation):
+      return value
+  elif type(value) is type(old) and not (
+      isinstance(value, tuple) and any(isinstance(item, str) for item in value)):
     return value
-  raise UsageError(f'{name}={text} is not a {type(old).__name__}, which replaces {old!r}')
+  kind = (parameter.annotation if old is None else type(old).__name__)
+  raise UsageError(f'{name}={text} is not of the right type, {kind}: it replaces {old!r}')
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+  """Whether a value may stand where the annotation does; what cannot be checked may."""
+  if value is not None and annotation == float | None and type(value) is int:
+    return True
+  try:
+    return isinstance(value, annotation) and not isinstance(value, bool)
+  except TypeError:
+    return True
 
 
 def to_json(config: ConfigDict) -> str:
@@ -117,16 +142,34 @@ def to_json(config: ConfigDict) -> str:
 
 def from_json(text: str) -> ConfigDict:
   """Reads what `to_json` wrote. Only functions of this project and its libraries are looked up."""
-  return _restore(json.loads(text))
+  return _restore(_parsed(text))
 
 
 def differences(old: str, new: str, ignore: tuple[str, ...] = ()) -> list[str]:
-  """What two configs, as JSON, disagree on: 'batch_size: 64 before, 128 now', a key each."""
-  before, after = (dict(_leaves(from_json(text), plain=True)) for text in (old, new))
+  """What two configs, as JSON, disagree on: 'batch_size: 64 before, 128 now', a key each.
+
+  Names are compared as text and never looked up, so that they may be of anyone's modules.
+  """
+  before, after = (dict(_flat(_parsed(text))) for text in (old, new))
   keys = sorted({*before, *after} - set(ignore))
   absent = '(absent)'
   return [f'{key}: {before.get(key, absent)} before, {after.get(key, absent)} now' for key in keys
           if before.get(key, absent) != after.get(key, absent)]
+
+
+def _parsed(text: str) -> Any:
+  try:
+    return json.loads(text)
+  except ValueError as error:
+    raise UsageError(f'the stored config is cut short or no JSON ({error})') from error
+
+
+def _flat(node: dict, prefix: str = ''):
+  for key, value in node.items():
+    if isinstance(value, dict) and '$name' not in value:
+      yield from _flat(value, f'{prefix}{key}.')
+    else:
+      yield f'{prefix}{key}', value['$name'] if isinstance(value, dict) else value
 
 
 def _near(name: str, known: Any) -> str:
@@ -143,12 +186,12 @@ def _storable(value: Any) -> bool:
           or inspect.isfunction(value))
 
 
-def _leaves(config: ConfigDict, prefix: str = '', plain: bool = False):
+def _leaves(config: ConfigDict, prefix: str = ''):
   for key, value in config.items():
     if isinstance(value, ConfigDict):
-      yield from _leaves(value, f'{prefix}{key}.', plain)
-    elif plain or key != _FN:
-      yield f'{prefix}{key}', _plain(value) if plain else value
+      yield from _leaves(value, f'{prefix}{key}.')
+    elif key != _FN:
+      yield f'{prefix}{key}', value
 
 
 def _plain(value: Any) -> Any:
@@ -176,10 +219,10 @@ def _restore(value: Any) -> Any:
 
 def _look_up(name: str) -> Any:
   module, _, path = name.partition(':')
-  if module.partition('.')[0] not in _TRUSTED:
-    raise UsageError(f'the stored config names {name}, which is not part of adm_jax: '
-                     'give the config file it was made from')
-  value = importlib.import_module(module)
-  for part in path.split('.'):
-    value = getattr(value, part)
+  trusted = any(name == known or name.startswith((f'{known}:', f'{known}.')) for known in _TRUSTED)
+  value = getattr(importlib.import_module(module), path, None) if trusted else None
+  # Defined there, not merely imported there.
+  if not callable(value) or getattr(value, '__module__', None) != module:
+    raise UsageError(f'the stored config names {name}, which is not one of the functions that a '
+                     'stored config may name: give the config that it was made from')
   return value

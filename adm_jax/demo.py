@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import pathlib
 import time
 from typing import Any, Callable
@@ -11,18 +12,20 @@ import jax
 import numpy as np
 
 from adm_jax import config as config_lib
-from adm_jax import likelihood, pictures, sampling, schedules, solvers
+from adm_jax import likelihood, pictures, sampling, solvers
 from adm_jax.configs import digits_classifier, digits_unet
 from adm_jax.data.digits import digits
 from adm_jax.data.sources import ArraySource
-from adm_jax.diffusion import Diffusion, denoiser
+from adm_jax.diffusion import denoiser, respaced
 from adm_jax.errors import UsageError
 from adm_jax.evaluation.frechet import frechet_distance, moments
 from adm_jax.evaluation.judge import Judge
 from adm_jax.files import written_whole
 from adm_jax.images import to_float, to_uint8
 from adm_jax.training import checkpoints
-from adm_jax.training.loop import read_metrics, train
+from adm_jax.training.loop import MAY_CHANGE, train
+
+_OUTPUTS = ('report.md', 'samples.png', 'samples_guided.npz', 'samples_unguided.npz')
 
 # bar(total, title) is a context that gives advance(count, note='').
 Bar = Callable[[int, str], Any]
@@ -58,6 +61,10 @@ class Settings:
       least = 10 if name == 'num' else 1  # an image a class
       if getattr(self, name) < least:
         raise UsageError(f'{name}={getattr(self, name)}: give at least {least}')
+    if not math.isfinite(self.scale):
+      raise UsageError(f'scale={self.scale}: give a finite number')
+    if self.seed < 0:
+      raise UsageError(f'seed={self.seed}: give 0 or more')
 
 
 def run(out: pathlib.Path, settings: Settings, bar: Bar, unet_overrides: tuple[str, ...] = (),
@@ -77,22 +84,41 @@ def run(out: pathlib.Path, settings: Settings, bar: Bar, unet_overrides: tuple[s
   }
   stamp = _stamp(settings, configs)
   report = out / 'report.md'
-  if report.exists() and stamp in report.read_text():
+  if all((out / name).exists() for name in _OUTPUTS) and stamp in report.read_text():
     return report.read_text()
 
-  diffusion = config_lib.build(configs['unet'].task).diffusion
-  for spec in (settings.respacing, settings.likelihood_respacing, settings.encoding_respacing):
-    respaced(diffusion, spec)  # refuses what cannot be before minutes of training
-
+  _check(out, settings, configs)
   start = time.monotonic()
   for name, config in configs.items():
     _train(out / name, config, bar, title=f'training the {name}')
   trained = time.monotonic() - start
+  report.unlink(missing_ok=True)  # it must not lie beside samples that it is not about
   results = _measure(out, settings, bar)
   text = _report(results, settings, trained, time.monotonic() - start, stamp)
   with written_whole(report) as part:
     part.write_text(text)
   return text
+
+
+def _check(out: pathlib.Path, settings: Settings, configs: dict) -> None:
+  """Refuses what cannot end well, before minutes of training."""
+  runs = {}
+  for name, config in configs.items():
+    try:
+      runs[name] = config_lib.build(config)
+      checkpoints.check_workdir((out / name).absolute(), config_lib.to_json(config), MAY_CHANGE)
+    except UsageError as error:
+      raise UsageError(f'{name}: {error}') from error
+  unet, classifier = (runs[name].task for name in ('unet', 'classifier'))
+  if unet.model.num_classes is not None:
+    raise UsageError('unet: task.model.num_classes is set, but the demo guides an unconditional '
+                     'network: leave it None')
+  if unet.diffusion.schedule != classifier.diffusion.schedule:
+    raise UsageError('the unet and the classifier have different schedules: the classifier must '
+                     'know the noise it is to guide through, so change both')
+  for spec in (settings.respacing, settings.likelihood_respacing, settings.encoding_respacing):
+    respaced(unet.diffusion, spec)
+  out.mkdir(parents=True, exist_ok=True)
 
 
 def _stamp(settings: Settings, configs: dict) -> str:
@@ -113,11 +139,6 @@ def _train(workdir: pathlib.Path, config: config_lib.ConfigDict, bar: Bar, title
     train(run, config_lib.to_json(config), workdir, progress=progress)
 
 
-def respaced(diffusion: Diffusion, spec: str) -> Diffusion:
-  """The same process with fewer steps, see `schedules.respace`."""
-  return dataclasses.replace(diffusion, schedule=schedules.respace(diffusion.schedule, spec))
-
-
 def _measure(out: pathlib.Path, settings: Settings, bar: Bar) -> dict[str, Any]:
   """Samples, writes the .npz files and the picture, and returns every number of the report."""
   unet = checkpoints.load(out / 'unet')
@@ -130,13 +151,13 @@ def _measure(out: pathlib.Path, settings: Settings, bar: Bar) -> dict[str, Any]:
   for name, guide in (('unguided', None), ('guided', classifier.task.model)):
     process = respaced(unet.task.diffusion, settings.respacing)
     sampler = sampling.Sampler(
-        sampling.network_denoiser(unet.task.model, process, classifier=guide, scale=settings.scale),
+        sampling.NetworkDenoiser(unet.task.model, process, classifier=guide, scale=settings.scale),
         solvers.ancestral(), solvers.descend(process.schedule), unet.task.image_shape)
     with bar(settings.num * sampler.num_steps, f'sampling {name}') as advance:
       batches = sampling.sample_job(
           sampler, {'model': unet.params, 'classifier': classifier.params}, seed=settings.seed,
-          num=settings.num, batch_size=settings.batch_size, labels=labels,
-          num_classes=classifier.task.model.num_classes, parts=10, progress=advance)
+          num=settings.num, batch_size=settings.batch_size,
+          labels=None if guide is None else labels, parts=10, progress=advance)
       samples[name] = np.concatenate([np.asarray(to_uint8(x)) for x in batches])
     with written_whole(out / f'samples_{name}.npz') as part:
       np.savez(part, samples[name], labels.astype(np.int64))  # arr_0, arr_1: as published samples
@@ -157,20 +178,22 @@ def _measure(out: pathlib.Path, settings: Settings, bar: Bar) -> dict[str, Any]:
       'bits': _bits_through_training(out / 'unet', held_out, settings, bar),
       'rms': _encode_and_decode(unet, held_out, settings, bar),
       'weights': f'{unet.weights} at step {unet.step}',
-      'classifier_accuracy': read_metrics(out / 'classifier')[-1].get('accuracy_top1'),
   }
 
 
 def _picture(real: ArraySource, samples: dict[str, np.ndarray], labels: np.ndarray,
-             settings: Settings, columns: int = 8):
+             settings: Settings):
   """Real, unguided and guided images side by side; a row a digit for real and guided."""
-  def rows(images, classes):
-    chosen = [np.flatnonzero(classes == digit)[:columns] for digit in range(10)]
+  classes = range(len(real.class_names))
+  columns = min(8, settings.num // len(classes))
+  def rows(images, of_class):
+    chosen = [np.flatnonzero(of_class == digit)[:columns] for digit in classes]
     return pictures.grid(images[np.concatenate(chosen)], columns, scale=5, gap=2)
   return pictures.side_by_side({
       'real': rows(real.images, real.labels),
       'unguided': rows(samples['unguided'], labels),
-      f'guided (scale {settings.scale:g}), same noise': rows(samples['guided'], labels)})
+      f'guided (scale {settings.scale:g}), same noise': rows(samples['guided'], labels)},
+      row_names=real.class_names)
 
 
 def _bits_through_training(workdir: pathlib.Path, held_out: ArraySource, settings: Settings,
@@ -199,10 +222,10 @@ def _bits_through_training(workdir: pathlib.Path, held_out: ArraySource, setting
 
 def _encode_and_decode(unet: checkpoints.Trained, held_out: ArraySource, settings: Settings,
                        bar: Bar) -> float:
-  """rms of x_0 after DDIM up to pure noise and back; x_0 in [-1, 1]."""
+  """rms of x_0 after DDIM up to the noisiest step and back; x_0 in [-1, 1]."""
   x0 = to_float(held_out.images[:settings.encoded])
   process = respaced(unet.task.diffusion, settings.encoding_respacing)
-  make = sampling.network_denoiser(unet.task.model, process)
+  make = sampling.NetworkDenoiser(unet.task.model, process)
   keys = sampling.image_keys(jax.random.key(0), np.arange(len(x0)))  # DDIM draws no noise
   x = x0
   ways = (solvers.ascend(process.schedule), solvers.descend(process.schedule))
@@ -241,7 +264,7 @@ def _report(results: dict[str, Any], settings: Settings, trained: float, total: 
       'last hidden layer (they are not FID). The bound on the likelihood is over '
       f'{settings.likelihood_images} held-out digits and {settings.likelihood_respacing} steps; '
       f'encoding and decoding are DDIM, {settings.encoding_respacing} steps each.', '',
-      f'Training took {trained:.0f} s, everything {total:.0f} s, on '
-      f'{jax.device_count()} x {jax.devices()[0].device_kind}.', '',
+      f'Training took {trained:.0f} s, everything {total:.0f} s, on one '
+      f'{jax.devices()[0].device_kind}.', '',
       f'<!-- {stamp} -->', '']
   return '\n'.join(lines)

@@ -1,4 +1,4 @@
-"""The one exception that means "the request was wrong", as opposed to "the program is"."""
+"""The exceptions that a user is meant to see, one line each."""
 
 
 class UsageError(ValueError):
@@ -7,3 +7,7 @@ class UsageError(ValueError):
   Its message is one line that names the value, the rule and the way out. The commands print that
   line and exit with code 2; in Python it is an ordinary `ValueError`.
   """
+
+
+class TrainingStopped(RuntimeError):
+  """Training cannot go on; the message says why and what to do."""

@@ -29,18 +29,29 @@ def grid(images: np.ndarray, columns: int, *, scale: int = 1, gap: int = 1) -> n
   return canvas
 
 
-def side_by_side(panels: dict[str, np.ndarray], *, margin: int = 16,
-                 text_size: int = 15) -> Image.Image:
-  """Panels uint8[H W 3] of one height next to each other, each under its title."""
+def side_by_side(panels: dict[str, np.ndarray], *, row_names: tuple[str, ...] = (),
+                 margin: int = 16, text_size: int = 15) -> Image.Image:
+  """Panels uint8[H W 3] next to each other, each under its title.
+
+  Args:
+    panels: {title: panel}, of one height.
+    row_names: of the panels' rows, which share the height evenly; written left of the first.
+    margin: white pixels around panels.
+    text_size: in pixels.
+  """
   font = ImageFont.load_default(text_size)
   heading = 2 * text_size
-  width = sum(panel.shape[1] + margin for panel in panels.values()) + margin
-  height = max(panel.shape[0] for panel in panels.values()) + heading + margin
-  picture = Image.new('RGB', (width, height), 'white')
+  heights = [panel.shape[0] for panel in panels.values()]
+  widths = [max(panel.shape[1], int(font.getlength(title))) for title, panel in panels.items()]
+  left = margin * (2 if row_names else 1)
+  picture = Image.new('RGB', (left + sum(widths) + margin * len(widths),
+                              max(heights) + heading + margin), 'white')
   draw = ImageDraw.Draw(picture)
-  left = margin
-  for title, panel in panels.items():
+  for i, name in enumerate(row_names):
+    middle = heading + max(heights) * (i + 0.5) / len(row_names)
+    draw.text((margin, middle), name, fill='black', font=font, anchor='mm')
+  for (title, panel), width in zip(panels.items(), widths, strict=True):
     draw.text((left, text_size // 2), title, fill='black', font=font)
     picture.paste(Image.fromarray(panel), (left, heading))
-    left += panel.shape[1] + margin
+    left += width + margin
   return picture

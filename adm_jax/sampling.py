@@ -1,6 +1,6 @@
 """Running a solver: the one `lax.scan`, a key per image, and jobs of many images.
 
-    denoiser = network_denoiser(unet, diffusion, classifier=classifier, scale=1.0)
+    denoiser = NetworkDenoiser(unet, diffusion, classifier=classifier, scale=1.0)
     sampler = Sampler(denoiser, solvers.ddim(), solvers.descend(diffusion.schedule), (64, 64, 3))
     x = sampler(params, image_keys(jax.random.key(0), np.arange(16)), labels)
 
@@ -91,40 +91,53 @@ def remembering_x0(solver: Solver) -> Solver:
   return Solver(lambda x: (solver.init(x), jnp.zeros_like(x)), step)
 
 
-def network_denoiser(model: Any, diffusion: Diffusion, *, classifier: Any = None,
-                     scale: float = 1.0, clip: bool = True,
-                     clip_guided: bool = False) -> Callable[..., Denoiser]:
-  """Makes what a `Sampler` needs of networks: (params, labels) -> Denoiser.
+@dataclasses.dataclass(frozen=True)
+class NetworkDenoiser:
+  """What a `Sampler` needs of networks: (params, labels) -> Denoiser.
 
-  Args:
+  `params` is {'model': ..., 'classifier': ...}; `labels` i32[B], or None where nothing has classes.
+
+  Attributes:
     model: a `UNet`; it gets the labels if it has classes.
-    diffusion: the (respaced) process to sample.
+    diffusion: the (respaced) process to sample; the sampler's steps must be its schedule's.
     classifier: a `Classifier` to guide with, or None.
     scale: of its gradient.
     clip: see `diffusion.predict`.
     clip_guided: see `guidance.guided`.
-
-  Returns:
-    A function of params, {'model': ..., 'classifier': ...}, and labels i32[B] or None.
   """
-  def make(params, labels):
-    y = labels if model.num_classes is not None else None
+  model: Any
+  diffusion: Diffusion
+  classifier: Any = None
+  scale: float = 1.0
+  clip: bool = True
+  clip_guided: bool = False
+
+  @property
+  def num_classes(self) -> int | None:
+    """How many labels there are to choose from; None if labels have no effect."""
+    return (self.model if self.classifier is None else self.classifier).num_classes
+
+  def __call__(self, params: Any, labels: Array | None) -> Denoiser:
+    y = labels if self.model.num_classes is not None else None
     denoise = denoiser(
-        diffusion, lambda x, time: model.apply({'params': params['model']}, x, time, y), clip=clip)
-    if classifier is None:
+        self.diffusion, lambda x, time: self.model.apply({'params': params['model']}, x, time, y),
+        clip=self.clip)
+    if self.classifier is None:
       return denoise
     gradient = classifier_gradient(
-        lambda x, time: classifier.apply({'params': params['classifier']}, x, time), labels, scale)
-    return guided(denoise, gradient, diffusion.schedule, clip=clip_guided)
-  return make
+        lambda x, time: self.classifier.apply({'params': params['classifier']}, x, time), labels,
+        self.scale)
+    return guided(denoise, gradient, self.diffusion.schedule, clip=self.clip_guided)
 
 
 def divide(num_steps: int, most: int) -> int:
   """The largest number of equal parts, at most `most`, that `num_steps` falls into."""
+  if most < 1 or num_steps < 1:
+    raise UsageError(f'{num_steps} steps cannot be run in {most} parts: give at least 1 of each')
   return max(parts for parts in range(1, min(most, num_steps) + 1) if num_steps % parts == 0)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Sampler:
   """schedule x prediction x guidance x solver: everything about a sampling run but the weights.
 
@@ -132,7 +145,8 @@ class Sampler:
   same scan in a few equal parts, between which the host may draw a progress bar.
 
   Attributes:
-    denoiser: (params, labels) -> Denoiser; `params` is any pytree, `labels` i32[B] or None.
+    denoiser: (params, labels) -> Denoiser; `params` is any pytree, `labels` i32[B] or None. If it
+      has an attribute `num_classes`, labels are checked against it.
     solver: the method.
     steps: where it goes.
     shape: (H, W, C) of an image.
@@ -174,13 +188,14 @@ class Sampler:
     """
     for x, _ in self.progressive(params, keys, labels, x=x, parts=parts):
       if progress is not None:
-        progress(self.num_steps // divide(self.num_steps, parts))
         jax.block_until_ready(x)
+        progress(self.num_steps // divide(self.num_steps, parts))
     return x
 
   def progressive(self, params: Any, keys: Array, labels: Array | None = None, *,
                   x: Array | None = None, parts: int = 10) -> Iterator[tuple[Array, Array]]:
     """Yields (x, the predicted x_0), both f32[B H W C], after each of the parts."""
+    labels = check_labels(labels, len(keys), getattr(self.denoiser, 'num_classes', None))
     # A copy: the carry is donated to the compiled function.
     x = self._start(keys) if x is None else jnp.array(x)
     carry = (x, remembering_x0(self.solver).init(x))
@@ -193,8 +208,7 @@ class Sampler:
 
 
 def sample_job(sampler: Sampler, params: Any, *, seed: int, num: int, batch_size: int,
-               labels: np.ndarray | None = None, num_classes: int | None = None,
-               x: np.ndarray | None = None, parts: int = 1,
+               labels: np.ndarray | None = None, x: np.ndarray | None = None, parts: int = 1,
                progress: Callable[[int], None] | None = None) -> Iterator[np.ndarray]:
   """Makes images 0 .. num - 1 of a job, batch by batch, with one compiled program.
 
@@ -205,7 +219,6 @@ def sample_job(sampler: Sampler, params: Any, *, seed: int, num: int, batch_size
     num: how many images.
     batch_size: how many at once; the last batch is padded, and the padding dropped.
     labels: i32[num], or None.
-    num_classes: the model's, to check the labels against.
     x: f32[num H W C] to start from, instead of noise.
     parts: see `Sampler`.
     progress: called with the number of image-steps done since the last call.
@@ -214,10 +227,11 @@ def sample_job(sampler: Sampler, params: Any, *, seed: int, num: int, batch_size
     f32[B H W C]; all batches but the last have `batch_size` images.
 
   Raises:
-    UsageError: a label that the model does not know (an index beyond an embedding's end would
-      quietly give NaN).
+    UsageError: a label that the model does not know, or a number of them other than `num`.
   """
-  check_labels(labels, num, num_classes)
+  if num < 1 or batch_size < 1:
+    raise UsageError(f'num={num}, batch_size={batch_size}: give at least 1 of each')
+  labels = check_labels(labels, num, getattr(sampler.denoiser, 'num_classes', None))
   key = jax.random.key(seed)
   batch_size = min(batch_size, num)
   for begin in range(0, num, batch_size):
@@ -231,15 +245,26 @@ def sample_job(sampler: Sampler, params: Any, *, seed: int, num: int, batch_size
     yield np.asarray(images[:count])
 
 
-def check_labels(labels: np.ndarray | None, num: int, num_classes: int | None) -> None:
-  """Raises UsageError unless there are `num` labels in [0, num_classes)."""
+def check_labels(labels: Any, num: int, num_classes: int | None) -> np.ndarray | None:
+  """Labels as i32[num], once they are all in [0, num_classes); None stays None.
+
+  JAX would not complain: an index beyond a table's end gives NaN there, and no guidance at all in a
+  classifier's gradient.
+
+  Raises:
+    UsageError: another number of labels than of images, one that the model does not know, or none
+      where it needs them.
+  """
   if labels is None:
-    return
-  if len(labels) != num:
-    raise UsageError(f'{len(labels)} labels for {num} images: give one an image')
+    if num_classes is not None:
+      raise UsageError(f'the model has {num_classes} classes: give a label for each image')
+    return None
   labels = np.asarray(labels)
+  if labels.shape != (num,):
+    raise UsageError(f'labels of shape {labels.shape} for {num} images: give one an image')
   wrong = labels[(labels < 0) | (labels >= (np.inf if num_classes is None else num_classes))]
   if wrong.size:
     rule = ('labels count from 0' if num_classes is None
             else f'the model has {num_classes} classes, 0 to {num_classes - 1}')
     raise UsageError(f'label {wrong[0]} is out of range: {rule}')
+  return labels.astype(np.int32)

@@ -1,8 +1,9 @@
 """Noise schedules and their respacing.
 
 A schedule is a table of variances beta_1 .. beta_S; everything else of the forward process follows
-from it. All tables are float64 NumPy and are derived before any rounding to float32, because
-`1 - alpha_bar` loses most of its digits at both ends of the process.
+from it. All tables here are float64 NumPy and are derived before any rounding to float32, because
+`1 - alpha_bar` loses most of its digits at both ends of the process. (DDIM's own step takes its
+roots from float32, as the reference does.)
 
 Index t counts from 0: x_{t=0} has already had one step of noise, as in the reference code.
 """
@@ -123,8 +124,14 @@ def from_betas(betas, *, rescale_timesteps: bool = False) -> Schedule:
   return Schedule(betas, np.arange(len(betas)), len(betas), rescale_timesteps)
 
 
+def _check_num_steps(num_steps: int) -> None:
+  if num_steps < 1:
+    raise UsageError(f'num_steps={num_steps}: a process has at least 1 step')
+
+
 def linear(*, num_steps: int, rescale_timesteps: bool = False) -> Schedule:
   """Ho et al. (2020): beta from 1e-4 to 0.02 for T = 1000, scaled by 1000 / T for other T."""
+  _check_num_steps(num_steps)
   scale = 1000 / num_steps
   return from_betas(np.linspace(scale * 1e-4, scale * 0.02, num_steps, dtype=np.float64),
                     rescale_timesteps=rescale_timesteps)
@@ -133,6 +140,7 @@ def linear(*, num_steps: int, rescale_timesteps: bool = False) -> Schedule:
 def cosine(*, num_steps: int, offset: float = 0.008, max_beta: float = 0.999,
            rescale_timesteps: bool = False) -> Schedule:
   """Nichol & Dhariwal (2021), eq. 17: alpha_bar(u) = cos^2((u + s) / (1 + s) * pi / 2)."""
+  _check_num_steps(num_steps)
   u = np.arange(num_steps + 1) / num_steps
   alpha_bar = np.cos((u + offset) / (1 + offset) * np.pi / 2) ** 2
   return from_betas(np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], max_beta),

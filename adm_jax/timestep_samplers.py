@@ -17,11 +17,13 @@ class TimestepSampler(NamedTuple):
   """A distribution over timesteps that may follow the losses.
 
   Attributes:
+    num_steps: T of the process whose timesteps it draws.
     init: () -> state.
     sample: (state, keys key[B]) -> (t i32[B], weights f32[B]); weights are 1 / (T p(t)), so that
       the mean of weight x loss estimates the mean over uniform t. Each t depends on its key alone.
     update: (state, t i32[B], losses f32[B]) -> state; with the losses of the whole global batch.
   """
+  num_steps: int
   init: Callable[[], Any]
   sample: Callable[[Any, Array], tuple[Array, Array]]
   update: Callable[[Any, Array, Array], Any]
@@ -33,7 +35,8 @@ def uniform(num_steps: int) -> TimestepSampler:
     del state
     t = jax.vmap(lambda key: jax.random.randint(key, (), 0, num_steps))(keys)
     return t, jnp.ones(t.shape)
-  return TimestepSampler(init=lambda: (), sample=sample, update=lambda state, t, losses: state)
+  return TimestepSampler(num_steps, init=lambda: (), sample=sample,
+                         update=lambda state, t, losses: state)
 
 
 @flax.struct.dataclass
@@ -73,7 +76,7 @@ def loss_second_moment(num_steps: int, *, history: int = 10,
     return LossHistory(state.losses.at[row, slot].set(losses, mode='drop'),
                        state.counts.at[t].add(1))
 
-  return TimestepSampler(init, sample, update)
+  return TimestepSampler(num_steps, init, sample, update)
 
 
 def second_moment_weights(state: LossHistory, uniform_probability: float) -> Array:

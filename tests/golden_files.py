@@ -5,6 +5,7 @@ this file. A file dropped in there is tested with the others; a kind with no fil
 """
 
 import functools
+import gzip
 import json
 import os
 import pathlib
@@ -32,6 +33,16 @@ def find(name: str) -> pathlib.Path:
   if not (FOLDER / name).exists():
     pytest.skip(f'{FOLDER} holds no {name}')
   return FOLDER / name
+
+
+def published_checkpoints() -> pytest.MarkDecorator:
+  """Runs a test with `checkpoint`, each entry of checkpoints.json.gz."""
+  path = FOLDER / 'checkpoints.json.gz'
+  entries = json.loads(gzip.decompress(path.read_bytes())) if path.exists() else {}
+  cases = [pytest.param(entry, id=name) for name, entry in entries.items()]
+  reason = f'{FOLDER} holds no {path.name}'
+  skipped = pytest.param(None, id='none', marks=pytest.mark.skip(reason=reason))
+  return pytest.mark.parametrize('checkpoint', cases or [skipped])
 
 
 @functools.cache

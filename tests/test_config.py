@@ -1,5 +1,7 @@
 """Configs: what is written is what is built, stored and compared."""
 
+import json
+
 import pytest
 import tiny
 
@@ -44,8 +46,11 @@ def test_overrides_are_python_literals_of_the_old_type(word, path, value):
 @pytest.mark.parametrize('word, message', [
     ('--config.batch_sise=3', "did you mean 'batch_size'"),
     ('--config.task.model.dept=3', "did you mean 'task.model.depth'"),
-    ('--config.batch_size=many', 'not a int'),
-    ('--config.batch_size=1.5', 'not a int'),
+    ('--config.batch_size=many', 'not of the right type, int'),
+    ('--config.batch_size=1.5', 'not of the right type, int'),
+    ('--config.task.model.num_classes=abc', 'not of the right type'),
+    ('--config.optimizer.clip_norm=abc', 'not of the right type'),
+    ("--config.ema_rates=('a',)", 'not of the right type, tuple'),
     ('--config.task.model=3', 'did you mean'),
     ('--batch_size=3', '--config.key=value'),
     ('--config.batch_size', '--config.key=value'),
@@ -77,13 +82,35 @@ def test_differences_name_the_keys_with_both_values():
       'batch_size: 8 before, 16 now']
 
 
-def test_a_stored_config_cannot_name_foreign_code():
-  text = '{"fn": {"$name": "os:system"}, "command": "echo broken in"}'
-  with pytest.raises(UsageError, match='os:system'):
+@pytest.mark.parametrize('name', [
+    'os:system', 'adm_jax.training.loop:os.system', 'adm_jax.training.loop:os',
+    'adm_jax.training.loop:train', 'adm_jax.files:written_whole', 'adm_jax.downloads:download',
+    'adm_jax.data_of_mine:digits', 'jax:jit', 'adm_jax.training.tasks:optax'])
+def test_a_stored_config_cannot_name_foreign_code(name, tmp_path):
+  """Whoever loads a stranger's folder calls what it names."""
+  text = json.dumps({'fn': {'$name': name}, 'command': 'echo broken in'})
+  with pytest.raises(UsageError, match=name):
     config_lib.from_json(text)
 
 
-@pytest.mark.parametrize('content, message', [(None, 'no config file'), ('x = 1\n', 'get_config')])
+def test_configs_with_functions_of_ones_own_can_be_compared():
+  """So that a run with one's own data goes on like any other."""
+  text = config_lib.to_json(tiny.get_config())
+  mine = text.replace('adm_jax.data.digits:digits', 'my_project.data:cats')
+  assert config_lib.differences(mine, mine) == []
+  assert config_lib.differences(text, mine) == [
+      'data.fn: adm_jax.data.digits:digits before, my_project.data:cats now']
+
+
+def test_a_stored_config_that_is_cut_short_is_one_line():
+  with pytest.raises(UsageError, match='cut short') as error:
+    config_lib.from_json(config_lib.to_json(tiny.get_config())[:50])
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('content, message', [
+    (None, 'no config file'), ('x = 1\n', 'get_config'), ('def get_config(:\n', 'SyntaxError'),
+    ('import no_such_module\n', 'no_such_module'), ('def get_config():\n  return 3\n', 'returns')])
 def test_a_wrong_config_file_is_one_line(tmp_path, content, message):
   path = tmp_path / 'run.py'
   if content is not None:

@@ -14,12 +14,12 @@ from adm_jax.diffusion import Diffusion, Eps, FixedSmall, denoiser
 from adm_jax.errors import UsageError
 from adm_jax.models import Classifier, UNet
 from adm_jax.sampling import (
+  NetworkDenoiser,
   Sampler,
   check_labels,
   divide,
   image_keys,
   initial_noise,
-  network_denoiser,
   noise_from_keys,
   sample,
   sample_job,
@@ -37,7 +37,7 @@ def guided_model():
   unet = UNet(8, 6, num_classes=NUM_CLASSES, num_heads=2, **size)
   classifier = Classifier(8, NUM_CLASSES, head_channels=32, **size)
   params = {'model': rule_params(unet, seed=1), 'classifier': rule_params(classifier, seed=2)}
-  return params, network_denoiser(unet, Diffusion(schedule()), classifier=classifier, scale=0.5)
+  return params, NetworkDenoiser(unet, Diffusion(schedule()), classifier=classifier, scale=0.5)
 
 
 def schedule():
@@ -227,14 +227,23 @@ def test_a_job_reports_every_step_of_every_image_once():
 
 @pytest.mark.parametrize('labels, words', [
     ([0, 5, 1], 'label 5 is out of range.*5 classes, 0 to 4'), ([0, -1, 1], 'label -1'),
-    ([0, 1], '2 labels for 3 images')])
-def test_wrong_labels_are_refused_before_anything_runs(labels, words):
-  """In one line; beyond a table's end JAX would quietly clamp or give NaN."""
-  job = sample_job(toy_sampler(), 1.0, seed=0, num=3, batch_size=2, labels=np.array(labels),
-                   num_classes=NUM_CLASSES)
-  with pytest.raises(UsageError, match=words) as error:
-    next(job)
-  assert '\n' not in str(error.value)
+    ([0, 1], r'labels of shape \(2,\) for 3 images'), (1, r'shape \(\) for 3'),
+    (None, 'give a label for each image')])
+def test_wrong_labels_are_refused_before_anything_runs(model, labels, words):
+  """In one line; beyond a classifier's end JAX would quietly not guide at all."""
+  params, sampler = model
+  job = sample_job(sampler, params, seed=0, num=3, batch_size=2, labels=labels)
+  direct = sampler.progressive(params, image_keys(jax.random.key(0), jnp.arange(3)), labels)
+  for run in (job, direct):
+    with pytest.raises(UsageError, match=words) as error:
+      next(run)
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('kwargs', [{'num': 0}, {'batch_size': 0}, {'parts': 0}])
+def test_a_job_of_nothing_is_refused(kwargs):
+  with pytest.raises(UsageError, match='at least 1'):
+    next(sample_job(toy_sampler(), 1.0, **{'seed': 0, 'num': 3, 'batch_size': 2, **kwargs}))
 
 
 def test_a_negative_label_is_refused_where_classes_are_not_known():

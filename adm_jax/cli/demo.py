@@ -1,7 +1,11 @@
 """Train ADM on handwritten digits, sample them guided and unguided, and measure: minutes on a CPU.
 
 Writes samples.png (real, unguided and guided side by side), samples_*.npz, report.md, and the
-trained networks. Needs no network; a second run reuses what is there.
+trained networks. Needs no network; a second run reuses what is there. Beside the options below,
+--unet.key=value and --classifier.key=value override what configs/digits_unet.py and
+configs/digits_classifier.py say:
+
+  adm demo --out runs/longer --unet.total_steps=4000 --unet.optimizer.linear_decay_steps=4000
 """
 
 import dataclasses

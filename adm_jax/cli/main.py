@@ -1,10 +1,11 @@
 """`adm`: finds the command, and turns a user's mistake into one line."""
 
 import argparse
+import os
 import sys
 
 from adm_jax.cli import convert, demo, models, train
-from adm_jax.errors import UsageError
+from adm_jax.errors import TrainingStopped, UsageError
 
 COMMANDS = {'demo': demo, 'train': train, 'convert': convert, 'models': models}
 
@@ -30,9 +31,18 @@ def main(arguments: list[str] | None = None) -> int:
   except UsageError as error:
     print(f'adm: {error}', file=sys.stderr)
     return 2
+  except OSError as error:
+    print(f'adm: {error.strerror or error}: {error.filename or "(no file named)"}', file=sys.stderr)
+    return 2
+  except TrainingStopped as error:
+    print(f'adm: {error}', file=sys.stderr)
+    return 1
   except KeyboardInterrupt:
-    print('\nadm: interrupted; the same command goes on from the last checkpoint', file=sys.stderr)
-    return 130
+    print('\nadm: interrupted; the same command goes on from the last checkpoint', file=sys.stderr,
+          flush=True)
+    sys.stdout.flush()
+    # Not a return: a compiler thread that outlives the interpreter ends in a crash.
+    os._exit(130)
 
 
 if __name__ == '__main__':

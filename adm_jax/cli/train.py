@@ -5,7 +5,6 @@ example:
 """
 
 import pathlib
-import sys
 
 from adm_jax.cli import progress
 
@@ -19,21 +18,20 @@ def add_arguments(parser):
 
 def run(arguments, overrides):
   from adm_jax import config as config_lib
-  from adm_jax.training import loop
+  from adm_jax.training import checkpoints, loop
 
   config = config_lib.override(config_lib.load(arguments.config), overrides)
   described = config_lib.build(config)
-  workdir = pathlib.Path(arguments.workdir)
+  workdir, text = pathlib.Path(arguments.workdir), config_lib.to_json(config)
+  # Before a bar is drawn.
+  checkpoints.check_workdir(workdir, text, loop.MAY_CHANGE)
+  workdir.mkdir(parents=True, exist_ok=True)
   with progress.bar(described.total_steps, 'training') as advance:
     shown = 0
     def report(step, line):
       nonlocal shown
       advance(step - shown, f'loss {line["loss"]:.4f}' if 'loss' in line else '')
       shown = step
-    try:
-      loop.train(described, config_lib.to_json(config), workdir, progress=report)
-    except loop.TrainingStopped as stopped:
-      print(f'adm: {stopped}', file=sys.stderr)
-      return 1
+    loop.train(described, text, workdir, progress=report)
   print(f'checkpoints and metrics: {workdir}')
   return 0

@@ -63,8 +63,8 @@ def timestep_embedding(t: Array, dim: int, max_period: float = 10000.0) -> Array
 class Norm(nn.Module):
   """Group normalisation, an optional scale and shift, and an optional SiLU, in one affine pass.
 
-  Statistics are taken per channel first and combined within groups on [B C], so that the large
-  array is read once for them and once to apply `x * a + b`.
+  Statistics are taken per channel first and combined within groups on [B C]; then everything is one
+  affine map of the centred array, with factors of [B C].
   """
   num_groups: int = 32
   silu: bool = True
@@ -83,8 +83,7 @@ class Norm(nn.Module):
     beta = self.param('bias', zeros_init, (channels,), self.param_dtype)
     gamma, beta = gamma.astype(jnp.float32)[None], beta.astype(jnp.float32)[None]  # [1 C]
 
-    # Two-pass where it is cheap (a shift by the group's mean costs no more memory traffic than the
-    # square), so that a large mean does not cancel the variance.
+    # Of the centred array: E[x^2] - E[x]^2 would lose the variance beside a large mean.
     wide = x.astype(jnp.float32)
     space = tuple(range(1, x.ndim - 1))
     mean = self._over_groups(wide.mean(axis=space), batch, channels)  # [B C]
@@ -261,9 +260,9 @@ REMAT = {
 
 
 def remat(policy: str) -> tuple[type[ResBlock], type[Attention]]:
-  """The ResBlock and Attention classes under a policy; attention's logits are never stored,
+  """The ResBlock and Attention classes under a policy.
 
-  as in the reference, unless the policy is 'none'.
+  As in the reference, attention's logits are not stored, unless the policy is 'none'.
   """
   if policy not in REMAT and policy != 'attention':
     raise UsageError(f'remat {policy!r} is unknown: give none, attention, blocks or full')

@@ -1,6 +1,5 @@
 """The classifier of noisy images: the U-Net's descending half and a pool (`EncoderUNetModel`)."""
 
-import functools
 from typing import Any
 
 import flax.linen as nn
@@ -70,9 +69,10 @@ class Classifier(nn.Module):
 
   def __post_init__(self):
     super().__post_init__()
-    level_widths = encoder_lib.widths(self.channels, self.channel_mult, self.num_groups)
-    for level in (*self._attention_levels(), -1):
-      num_heads(level_widths[level], self.num_heads, self.head_channels)
+    encoder_lib.check_numbers(self)
+    widths, attended = encoder_lib.network_levels(self)
+    for level in (*attended, -1):
+      num_heads(widths[level], self.num_heads, self.head_channels)
     remat(self.remat)
     if self.pool not in ('attention', 'adaptive', 'spatial', 'spatial_v2'):
       raise UsageError(f'pool {self.pool!r} is unknown: give attention, adaptive, spatial or '
@@ -80,32 +80,18 @@ class Classifier(nn.Module):
     if self.pool == 'attention' and self.head_channels is None:
       raise UsageError("pool 'attention' needs head_channels, the width of its heads")
 
-  def _attention_levels(self) -> tuple[int, ...]:
-    return encoder_lib.attention_levels(self.image_size, self.attention_resolutions,
-                                        len(self.channel_mult))
-
   @nn.compact
   def __call__(self, x: Array, t: Array, *, train: bool = False) -> Array:
     """x [B H W in_channels], t [B] integer or float -> logits f32[B num_classes]."""
     dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-    res_class, attention_class = remat(self.remat)
-    res_block = functools.partial(
-        res_class, scale_shift=self.scale_shift, dropout=self.dropout, num_groups=self.num_groups,
-        **dtypes)
-
-    def attention(width, **kwargs):
-      return attention_class(
-          num_heads(width, self.num_heads, self.head_channels), qkv_first=self.qkv_first,
-          num_groups=self.num_groups, implementation=self.attention_implementation, **dtypes,
-          **kwargs)
-
+    res_block, attention = encoder_lib.network_blocks(self)
+    widths, attended = encoder_lib.network_levels(self)
     embedding = encoder_lib.Embedding(self.channels, None, self.param_dtype,
                                       name='embedding')(t, None)
     encoder_lib.check_channels(x, self.in_channels)
     h, stages = encoder_lib.Encoder(
-        encoder_lib.widths(self.channels, self.channel_mult, self.num_groups), self.depth,
-        self._attention_levels(), res_block, attention, self.resblock_updown, self.conv_resample,
-        **dtypes, name='encoder')(x, embedding, train)
+        widths, self.depth, attended, res_block, attention, self.resblock_updown,
+        self.conv_resample, **dtypes, name='encoder')(x, embedding, train)
 
     head = dict(dtype=jnp.float32, param_dtype=self.param_dtype)
     if self.pool in ('adaptive', 'attention'):

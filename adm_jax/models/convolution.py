@@ -4,7 +4,7 @@ XLA for CPUs brings convolutions into the layout of its fast kernels in a progra
 gradient that JAX derives has another layout, so that in the body of a `lax.scan` (guided sampling,
 microbatches) it falls back to plain loops, 65 times slower (32 channels, 3 x 3, JAX 0.10 and 0.12).
 Here CPUs get the same gradient as convolutions in the forward layout, on operands transposed
-beforehand; other platforms get JAX's own.
+beforehand; other platforms get JAX's own. The price is that only reverse-mode derivatives exist.
 """
 
 import functools
@@ -64,7 +64,8 @@ def conv_general_dilated(lhs: Array, rhs: Array, window_strides, padding, *, lhs
   sides = {side for pair in padding for side in pair}
   square = rhs.shape[0] == rhs.shape[1]
   if (tuple(window_strides) == (1, 1) and len(sides) == 1 and square and feature_group_count == 1
-      and set(lhs_dilation or (1,)) | set(rhs_dilation or (1,)) == {1}):
+      and set(lhs_dilation or (1,)) | set(rhs_dilation or (1,)) == {1}
+      and not any(value is not None for value in kwargs.values())):
     return convolve(lhs, rhs, sides.pop())
   return jax.lax.conv_general_dilated(
       lhs, rhs, window_strides, padding, lhs_dilation=lhs_dilation, rhs_dilation=rhs_dilation,

@@ -1,5 +1,6 @@
 """The descending half that the U-Net and the classifier share, and the arithmetic of its levels."""
 
+import functools
 from typing import Any, Callable
 
 import flax.linen as nn
@@ -7,7 +8,15 @@ import jax
 import jax.numpy as jnp
 
 from adm_jax.errors import UsageError
-from adm_jax.models.blocks import Resample, conv, dense, downsample, timestep_embedding
+from adm_jax.models.blocks import (
+  Resample,
+  conv,
+  dense,
+  downsample,
+  num_heads,
+  remat,
+  timestep_embedding,
+)
 
 Array = jax.Array
 Dtype = Any
@@ -56,6 +65,49 @@ def widths(channels: int, channel_mult: tuple[float, ...], num_groups: int) -> t
                      f'cannot be normalised in {num_groups} groups: choose channels whose products '
                      f'with channel_mult {num_groups} divides, or another num_groups')
   return result
+
+
+def check_numbers(network: nn.Module) -> None:
+  """Raises UsageError for numbers that no network with the attributes of `UNet` can have."""
+  for name in ('depth', 'channels', 'num_groups', 'num_heads', 'head_channels', 'num_classes',
+               'in_channels'):
+    value = getattr(network, name)
+    if value is not None and value < 1:
+      raise UsageError(f'{name}={value}: give at least 1')
+  if not network.channel_mult:
+    raise UsageError('channel_mult=(): give a multiplier for each level')
+  if not 0 <= network.dropout < 1:
+    raise UsageError(f'dropout={network.dropout}: a rate is at least 0 and less than 1')
+
+
+def network_levels(network: nn.Module) -> tuple[tuple[int, ...], tuple[int, ...]]:
+  """(widths, levels with attention) of a network with the attributes of `UNet`."""
+  return (widths(network.channels, network.channel_mult, network.num_groups),
+          attention_levels(network.image_size, network.attention_resolutions,
+                           len(network.channel_mult)))
+
+
+def network_blocks(network: nn.Module) -> tuple[Callable[..., nn.Module], Callable[..., nn.Module]]:
+  """(res_block, attention): the blocks of a network, with all that they share bound.
+
+  Args:
+    network: a module with the attributes of `UNet`.
+
+  Returns:
+    res_block: (channels, resample=None, name=...) -> `ResBlock`.
+    attention: (channels, heads=network.num_heads, name=...) -> `Attention`.
+  """
+  res_class, attention_class = remat(network.remat)
+  shared = dict(num_groups=network.num_groups, dtype=network.dtype,
+                param_dtype=network.param_dtype)
+  res_block = functools.partial(res_class, scale_shift=network.scale_shift,
+                                dropout=network.dropout, **shared)
+
+  def attention(channels, heads=network.num_heads, **kwargs):
+    return attention_class(
+        num_heads(channels, heads, network.head_channels), qkv_first=network.qkv_first,
+        implementation=network.attention_implementation, **shared, **kwargs)
+  return res_block, attention
 
 
 class Embedding(nn.Module):

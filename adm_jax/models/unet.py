@@ -1,6 +1,5 @@
 """ADM's U-Net (Dhariwal & Nichol 2021, section 3; reference `UNetModel`)."""
 
-import functools
 from typing import Any
 
 import flax.linen as nn
@@ -68,16 +67,12 @@ class UNet(nn.Module):
   def __post_init__(self):
     super().__post_init__()
     # What cannot work is refused when the network is described, before anything compiles.
-    level_widths = encoder_lib.widths(self.channels, self.channel_mult, self.num_groups)
-    attended = {level_widths[level] for level in self._attention_levels()} | {level_widths[-1]}
-    for width in attended:
+    encoder_lib.check_numbers(self)
+    widths, attended = encoder_lib.network_levels(self)
+    for level in (*attended, -1):
       for count in (self.num_heads, self.num_heads_upsample or self.num_heads):
-        num_heads(width, count, self.head_channels)
+        num_heads(widths[level], count, self.head_channels)
     remat(self.remat)
-
-  def _attention_levels(self) -> tuple[int, ...]:
-    return encoder_lib.attention_levels(self.image_size, self.attention_resolutions,
-                                        len(self.channel_mult))
 
   @nn.compact
   def __call__(self, x: Array, t: Array, y: Array | None = None, *, train: bool = False) -> Array:
@@ -93,28 +88,17 @@ class UNet(nn.Module):
       f32[B H W out_channels].
     """
     dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
-    res_class, attention_class = remat(self.remat)
-    res_block = functools.partial(
-        res_class, scale_shift=self.scale_shift, dropout=self.dropout, num_groups=self.num_groups,
-        **dtypes)
-
-    def attention(width, count=self.num_heads, **kwargs):
-      return attention_class(
-          num_heads(width, count, self.head_channels), qkv_first=self.qkv_first,
-          num_groups=self.num_groups, implementation=self.attention_implementation, **dtypes,
-          **kwargs)
-
-    level_widths = encoder_lib.widths(self.channels, self.channel_mult, self.num_groups)
-    attended = self._attention_levels()
+    res_block, attention = encoder_lib.network_blocks(self)
+    widths, attended = encoder_lib.network_levels(self)
     embedding = encoder_lib.Embedding(self.channels, self.num_classes, self.param_dtype,
                                       name='embedding')(t, y)
     encoder_lib.check_channels(x, self.in_channels)
     h, skips = encoder_lib.Encoder(
-        level_widths, self.depth, attended, res_block, attention, self.resblock_updown,
+        widths, self.depth, attended, res_block, attention, self.resblock_updown,
         self.conv_resample, **dtypes, name='encoder')(x, embedding, train)
 
     decoder_heads = self.num_heads_upsample or self.num_heads
-    for level, width in reversed(list(enumerate(level_widths))):
+    for level, width in reversed(list(enumerate(widths))):
       for i in range(self.depth + 1):
         h = jnp.concatenate([h, skips.pop()], axis=-1)
         h = res_block(width, name=f'up_{level}_{i}')(h, embedding, train)

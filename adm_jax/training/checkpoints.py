@@ -41,19 +41,9 @@ class Checkpoints:
     """
     self._config_json = config_json
     self._workdir = pathlib.Path(workdir).absolute()
-    stored = self._workdir / 'config.json'
-    if self._workdir.exists() and not self._workdir.is_dir():
-      raise UsageError(f'{self._workdir} is a file: give a folder as work directory')
-    if stored.exists():
-      changed = config_lib.differences(stored.read_text(), config_json, may_change)
-      if changed:
-        raise UsageError(f'{self._workdir} holds a run with another config ({"; ".join(changed)}): '
-                         'give the config it was made with, or another work directory')
-    elif self._workdir.exists() and any(self._workdir.iterdir()):
-      raise UsageError(f'{self._workdir} is neither empty nor a run of this program: give another '
-                       'work directory')
+    check_workdir(self._workdir, config_json, may_change)
     self._workdir.mkdir(parents=True, exist_ok=True)
-    with written_whole(stored) as part:
+    with written_whole(self._workdir / 'config.json') as part:
       part.write_text(config_json)
     ocp = _orbax()
     self._manager = ocp.CheckpointManager(
@@ -94,6 +84,26 @@ class Checkpoints:
     return _restoring(folder, like, lambda _: self._manager.restore(step, args=args))[_STATE]
 
 
+def check_workdir(workdir: pathlib.Path, config_json: str,
+                  may_change: tuple[str, ...] = ()) -> None:
+  """Raises UsageError unless a run of this config may start or go on in `workdir`.
+
+  A run without a checkpoint has nothing to lose: it may start anew with another config.
+  """
+  stored = workdir / 'config.json'
+  if workdir.exists() and not workdir.is_dir():
+    raise UsageError(f'{workdir} is a file: give a folder as work directory')
+  if stored.exists():
+    changed = (config_lib.differences(stored.read_text(), config_json, may_change)
+               if saved_steps(workdir) else [])
+    if changed:
+      raise UsageError(f'{workdir} holds a run with another config ({"; ".join(changed)}): give '
+                       'the config it was made with, or another work directory')
+  elif workdir.exists() and any(workdir.iterdir()):
+    raise UsageError(f'{workdir} is neither empty nor a run of this program: give another work '
+                     'directory')
+
+
 @dataclasses.dataclass(frozen=True)
 class Trained:
   """Weights, with what they are weights of.
@@ -111,7 +121,7 @@ class Trained:
 
 
 def load(workdir: str | pathlib.Path, *, weights: str | None = None,
-         step: int | None = None) -> Trained:
+         step: int | None = None, config: config_lib.ConfigDict | None = None) -> Trained:
   """Reads one set of weights from a work directory, and nothing else of its state.
 
   Args:
@@ -119,6 +129,8 @@ def load(workdir: str | pathlib.Path, *, weights: str | None = None,
     weights: 'params', or the rate of an average, like '0.9999'; by default the slowest average, or
       'params' where there is none.
     step: which checkpoint; by default the latest.
+    config: the config that it was made from; needed only if that names functions of your own, since
+      a stored config may not.
 
   Raises:
     UsageError: no checkpoint, one that is cut short, or one that does not fit its config.
@@ -131,7 +143,7 @@ def load(workdir: str | pathlib.Path, *, weights: str | None = None,
     raise UsageError(f'{workdir} has no checkpoint{"" if step is None else f" of step {step}"}: '
                      f'{have}')
   step = steps[-1] if step is None else step
-  config = config_lib.from_json((workdir / 'config.json').read_text())
+  config = config or config_lib.from_json((workdir / 'config.json').read_text())
   task = config_lib.build(config.task)
   if weights is None:
     weights = str(max(config.ema_rates)) if config.ema_rates else 'params'
@@ -236,6 +248,7 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _damaged(folder: pathlib.Path, error: Exception) -> str:
-  reason = ' '.join(str(error).split())[:200]
+  missing = isinstance(error, AttributeError)  # Orbax's way to say that a description is absent
+  reason = 'a file is missing' if missing else ' '.join(str(error).split())[:200]
   return (f'the checkpoint {folder} cannot be read ({reason}): if it was cut short, move it away '
           'and the run goes on from the one before')

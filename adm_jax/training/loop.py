@@ -13,7 +13,7 @@ import optax
 
 from adm_jax.data import pipeline
 from adm_jax.data.sources import Source
-from adm_jax.errors import UsageError
+from adm_jax.errors import TrainingStopped, UsageError
 from adm_jax.files import written_whole
 from adm_jax.timestep_samplers import TimestepSampler
 from adm_jax.training.checkpoints import Checkpoints
@@ -77,6 +77,12 @@ class Run:
     for rate in self.ema_rates:
       if not 0 <= rate < 1:
         raise UsageError(f'ema_rates holds {rate}: a rate is at least 0 and less than 1')
+    if self.seed < 0:
+      raise UsageError(f'seed={self.seed}: give 0 or more')
+    num_steps = self.task.diffusion.schedule.num_steps
+    if self.timestep_sampler.num_steps != num_steps:
+      raise UsageError(f'timestep_sampler.num_steps={self.timestep_sampler.num_steps}, but the '
+                       f'process has {num_steps} steps: set the one to the other')
     self.task.check(self.data)
 
   def init(self) -> TrainState:
@@ -84,10 +90,6 @@ class Run:
     key = jax.random.fold_in(jax.random.key(self.seed), _INIT)
     return jax.jit(lambda key: init_state(
         key, self.task, self.optimizer, self.ema_rates, self.timestep_sampler))(key)
-
-
-class TrainingStopped(RuntimeError):
-  """Training cannot go on; the message says why and what to do."""
 
 
 def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
@@ -117,6 +119,9 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
     else:
       state = checkpoints.restore(latest, jax.eval_shape(run.init), batches)
     done = latest or 0
+    if done > run.total_steps:
+      raise UsageError(f'{workdir} is at step {done} already: total_steps={run.total_steps} asks '
+                       'for less')
     log = MetricsLog(workdir / 'metrics.jsonl', resume_at=done)
     if progress is not None:
       progress(done, {})
@@ -135,7 +140,8 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
       if done % run.log_every == 0 or last:
         line = log.write(done, window)
         window = []
-        _stop_if_lost(run, state, workdir)
+      if last or done % run.log_every == 0 or done % run.max_skipped_in_a_row == 0:
+        _stop_if_lost(run, state, checkpoints.latest_step())
       if done % run.save_every == 0 or last:
         checkpoints.save(done, state, batches)
       if progress is not None:
@@ -143,13 +149,15 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
     return state
 
 
-def _stop_if_lost(run: Run, state: TrainState, workdir: pathlib.Path) -> None:
+def _stop_if_lost(run: Run, state: TrainState, saved: int | None) -> None:
   in_a_row = int(state.skipped_in_a_row)
   if in_a_row >= run.max_skipped_in_a_row:
+    left = ('no checkpoint was saved yet' if saved is None
+            else f'the last checkpoint is of step {saved}')
     raise TrainingStopped(
-        f'the loss or its gradient was not finite in {in_a_row} steps in a row, up to step '
-        f'{int(state.step)}; none of them changed the weights, which the last checkpoint in '
-        f'{workdir} holds; lower the learning rate, or set clip_norm, and start again')
+        f'the loss or its gradient was not finite in the last {in_a_row} steps, up to step '
+        f'{int(state.step)}, and none of these changed the weights; {left}; a step before them may '
+        'have been too long: lower the learning rate, or set clip_norm, in a new work directory')
 
 
 class MetricsLog:

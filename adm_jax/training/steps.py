@@ -58,8 +58,8 @@ def train_step(task: Task, optimizer: optax.GradientTransformation,
   that a resumed run repeats the uninterrupted one, and microbatches change nothing but memory
   (dropout masks aside).
 
-  A step whose loss or gradient is not finite changes neither parameters, averages, optimiser nor
-  timestep sampler; it is counted.
+  A step whose loss, gradient or result is not finite changes neither parameters, averages,
+  optimiser nor timestep sampler; it is counted.
 
   Args:
     task: network and loss.
@@ -108,10 +108,10 @@ def train_step(task: Task, optimizer: optax.GradientTransformation,
     examples = {**batch, 't': t, 'weight': weight, 'key': keys[:, 1]}
     grads, terms = gradients(state.params, examples, dropout_key)
 
-    grad_norm = optax.tree.norm(grads)
-    good = jnp.isfinite(grad_norm) & jnp.isfinite(terms['loss']).all()
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
+    grad_norm, param_norm = optax.tree.norm(grads), optax.tree.norm(params)
+    good = jnp.isfinite(terms['loss']).all() & jnp.isfinite(grad_norm) & jnp.isfinite(param_norm)
     changed = dict(
         params=params,
         ema={str(rate): _average(state.ema[str(rate)], params,
@@ -128,7 +128,7 @@ def train_step(task: Task, optimizer: optax.GradientTransformation,
     metrics = by_quartile({name: values * weight for name, values in terms.items()},
                           t, num_timesteps)
     metrics['grad_norm'] = Mean(grad_norm, one)
-    metrics['param_norm'] = Mean(optax.tree.norm(params), one)
+    metrics['param_norm'] = Mean(param_norm, one)
     # A skipped step must not turn the means of its neighbours into NaN.
     metrics = jax.tree.map(lambda a: jnp.where(good, a, 0), metrics)
     return state, metrics | {'skipped': Mean(bad.astype(jnp.float32), one)}

@@ -22,6 +22,12 @@ from adm_jax.cli.main import main
     (['demo', '--out', 'x', '--respacing', 'ddim300'], "'ddim300' is impossible"),
     (['demo', '--out', 'x', '--num', '0'], 'num=0'),
     (['demo', '--out', 'x', '--frob'], '--frob'),
+    (['demo', '--out', 'x', '--scale', 'nan'], 'scale=nan'),
+    (['demo', '--out', 'x', '--classifier.batch_size=0'], 'classifier: batch_size=0'),
+    (['demo', '--out', 'x', '--unet.task.model.num_classes=10'], 'unconditional'),
+    (['demo', '--out', 'x', '--unet.task.diffusion.schedule.offset=0.01'], 'different schedules'),
+    (['train', '--config', tiny.__file__, '--workdir', '/proc/x'], '/proc/x'),
+    (['demo', '--out', '/proc/x'], '/proc/x'),
 ])
 def test_a_mistake_is_one_line_and_leaves_nothing(words, message, capsys, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)

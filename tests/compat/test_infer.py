@@ -1,7 +1,5 @@
 """Flags are read off shapes wherever shapes say them."""
 
-import gzip
-import json
 import math
 
 import golden_files
@@ -15,15 +13,6 @@ from adm_jax.errors import UsageError
 OPEN = ('num_heads', 'head_channels', 'qkv_first', 'dropout', 'image_size', 'remat')
 
 
-def _checkpoints():
-  path = golden_files.FOLDER / 'checkpoints.json.gz'
-  if not path.exists():
-    reason = f'{golden_files.FOLDER} holds no checkpoints.json.gz'
-    return [pytest.param(None, id='none', marks=pytest.mark.skip(reason=reason))]
-  entries = json.loads(gzip.decompress(path.read_bytes()))
-  return [pytest.param(entry, id=name) for name, entry in entries.items()]
-
-
 def _told(module):
   network = getattr(module, 'unet', module)
   fields = {name: getattr(network, name) for name in network.__dataclass_fields__
@@ -32,7 +21,7 @@ def _told(module):
   return fields | {'attended': sorted(levels)}
 
 
-@pytest.mark.parametrize('checkpoint', _checkpoints())
+@golden_files.published_checkpoints()
 def test_published_networks_are_recognised(checkpoint):
   shapes = {name: tuple(shape) for name, shape in checkpoint['tensors'].items()}
   found = infer(shapes)

@@ -1,8 +1,6 @@
 """Published parameters: every name and shape of the 15 checkpoints, and the way there and back."""
 
 import functools
-import gzip
-import json
 import math
 
 import flax
@@ -29,20 +27,11 @@ NETWORKS = {
 # The published checkpoints.
 
 
-def checkpoints():
-  path = golden_files.FOLDER / 'checkpoints.json.gz'
-  if not path.exists():
-    reason = f'{golden_files.FOLDER} holds no checkpoints.json.gz'
-    return [pytest.param(None, id='none', marks=pytest.mark.skip(reason=reason))]
-  entries = json.loads(gzip.decompress(path.read_bytes()))
-  return [pytest.param(entry, id=name) for name, entry in entries.items()]
-
-
 # Several checkpoints are of one architecture.
 _shapes = functools.cache(openai.published_shapes)
 
 
-@pytest.mark.parametrize('checkpoint', checkpoints())
+@golden_files.published_checkpoints()
 def test_every_published_tensor_has_its_place(checkpoint):
   """Names, shapes and the number of parameters, without making a single one of them."""
   shapes = _shapes(openai.create(checkpoint['kind'], checkpoint['flags'])[0])

@@ -17,7 +17,8 @@ import pytest
 import tiny
 
 from adm_jax import config as config_lib
-from adm_jax.errors import UsageError
+from adm_jax.data.digits import digits
+from adm_jax.errors import TrainingStopped, UsageError
 from adm_jax.training import checkpoints, loop
 
 
@@ -140,12 +141,13 @@ def test_weights_are_loaded_by_name_the_slowest_average_by_default(finished, wei
 
 
 def test_training_stops_after_a_run_of_steps_that_are_not_finite(tmp_path):
-  config = tiny.get_config(max_skipped_in_a_row=4)
+  config = tiny.get_config(max_skipped_in_a_row=3)
   run = config_lib.build(config)
   def terms(params, examples, dropout_key):
     return {'loss': jnp.full(examples['t'].shape, jnp.nan)}
   run = dataclasses.replace(run, task=run.task._replace(terms=terms))
-  with pytest.raises(loop.TrainingStopped, match='4 steps in a row') as error:
+  match = 'last 3 steps, up to step 3,.*no checkpoint'
+  with pytest.raises(TrainingStopped, match=match) as error:
     loop.train(run, config_lib.to_json(config), tmp_path / 'run')
   assert '\n' not in str(error.value)
 
@@ -160,6 +162,31 @@ def test_another_config_is_refused_and_nothing_is_touched(copy):
   before = _files(copy)
   _refused('batch_size: 8 before, 16 now', lambda: _train(copy, tiny.get_config(batch_size=16)))
   assert _files(copy) == before
+
+
+def test_a_run_that_never_saved_anything_may_start_anew_with_another_config(tmp_path):
+  with pytest.raises(Killed):
+    _train(tmp_path / 'run', stop_at=1)
+  config = tiny.get_config(batch_size=4)
+  _train(tmp_path / 'run', config)
+  assert (tmp_path / 'run' / 'config.json').read_text() == config_lib.to_json(config)
+
+
+def test_fewer_steps_than_are_done_are_refused(copy):
+  shorter = tiny.get_config(total_steps=5)
+  _refused('at step 12 already: total_steps=5', lambda: _train(copy, shorter))
+
+
+def test_a_run_on_ones_own_data_goes_on_and_its_weights_load(tmp_path, monkeypatch):
+  """A function of the user's own is stored by name, compared by name, and never looked up."""
+  def mine(split='train'):
+    return digits(split)
+  mine.__module__ = 'a_module_of_mine'
+  config = tiny.get_config(data=config_lib.call(mine))
+  with pytest.raises(Killed):
+    _train(tmp_path / 'run', config, stop_at=5)
+  assert _train(tmp_path / 'run', config).step == 12
+  assert checkpoints.load(tmp_path / 'run', config=config).step == 12
 
 
 def test_a_folder_of_other_things_is_refused_and_nothing_is_touched(tmp_path):
@@ -205,7 +232,7 @@ def test_a_missing_checkpoint_is_refused(tmp_path):
 @pytest.mark.parametrize('kwargs, match', [
     (dict(save_every=3), 'save_every=3 is not a multiple of log_every=2'),
     (dict(batch_size=0), 'batch_size=0'), (dict(microbatches=3), 'choose a divisor'),
-    (dict(ema_rates=(1.0,)), 'less than 1')])
+    (dict(ema_rates=(1.0,)), 'less than 1'), (dict(seed=-1), 'seed=-1')])
 def test_an_impossible_run_is_refused_when_it_is_described(kwargs, match):
   _refused(match, lambda: config_lib.build(tiny.get_config(**kwargs)))
 
@@ -218,6 +245,12 @@ def test_an_impossible_run_is_refused_when_it_is_described(kwargs, match):
     ('--config.task.model.channels=48', '32 groups'),
     ('--config.task.model.channel_mult=1,1,1,1,1', 'cannot be halved 4 times'),
     ('--config.task.model.attention_resolutions=7', r'\[7\] never occur'),
-    ('--config.task.model.remat=some', "remat 'some'")])
+    ('--config.task.model.remat=some', "remat 'some'"),
+    ('--config.task.model.depth=0', 'depth=0'),
+    ('--config.task.model.head_channels=0', 'at least 1'),
+    ('--config.task.model.dropout=1.5', 'dropout=1.5'),
+    ('--config.task.model.channel_mult=()', 'a multiplier for each level'),
+    ('--config.task.diffusion.schedule.num_steps=0', 'at least 1 step'),
+    ('--config.task.diffusion.schedule.num_steps=50', 'num_steps=40, but the process has 50')])
 def test_a_network_that_cannot_be_is_refused_when_it_is_described(word, match):
   _refused(match, lambda: config_lib.build(config_lib.override(tiny.get_config(), [word])))
