@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Makes the virtual environment that the other scripts share, and installs into it. To be sourced.
 #
 #   ADM_VENV    where it lies             (default .venv beside this folder)

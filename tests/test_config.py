@@ -34,6 +34,7 @@ def test_defaults_are_visible_and_overridable():
     ('--config.optimizer.clip_norm=0.5', 'optimizer.clip_norm', 0.5),
     ('--config.optimizer.clip_norm=None', 'optimizer.clip_norm', None),
     ('--config.data.split=held_out', 'data.split', 'held_out'),
+    ('--config.task.model.dtype=bfloat16', 'task.model.dtype', 'bfloat16'),
     ('--config.task.model.channel_mult=1,2', 'task.model.channel_mult', (1, 2)),
 ])
 def test_overrides_are_python_literals_of_the_old_type(word, path, value):

@@ -74,6 +74,12 @@ def check_numbers(network: nn.Module) -> None:
     value = getattr(network, name)
     if value is not None and value < 1:
       raise UsageError(f'{name}={value}: give at least 1')
+  for name in ('dtype', 'param_dtype'):
+    try:
+      jnp.dtype(getattr(network, name))
+    except TypeError as error:
+      raise UsageError(f'{name}={getattr(network, name)} is no dtype: give float32 or bfloat16'
+                       ) from error
   if not network.channel_mult:
     raise UsageError('channel_mult=(): give a multiplier for each level')
   if not 0 <= network.dropout < 1:

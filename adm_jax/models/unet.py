@@ -61,8 +61,8 @@ class UNet(nn.Module):
   num_groups: int = 32
   remat: str = 'none'
   attention_implementation: str | None = None
-  dtype: Dtype = jnp.float32
-  param_dtype: Dtype = jnp.float32
+  dtype: Dtype = 'float32'  # a name, so that configs can hold it
+  param_dtype: Dtype = 'float32'
 
   def __post_init__(self):
     super().__post_init__()

@@ -249,6 +249,7 @@ def test_an_impossible_run_is_refused_when_it_is_described(kwargs, match):
     ('--config.task.model.depth=0', 'depth=0'),
     ('--config.task.model.head_channels=0', 'at least 1'),
     ('--config.task.model.dropout=1.5', 'dropout=1.5'),
+    ('--config.task.model.dtype=float31', 'dtype=float31'),
     ('--config.task.model.channel_mult=()', 'a multiplier for each level'),
     ('--config.task.diffusion.schedule.num_steps=0', 'at least 1 step'),
     ('--config.task.diffusion.schedule.num_steps=50', 'num_steps=40, but the process has 50')])

@@ -105,6 +105,18 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(run, state, ba
   assert (later.skipped, later.skipped_in_a_row) == (2, 0)
 
 
+def test_a_config_can_compute_in_bfloat16(batch):
+  """The loss stays close, and parameters, averages and metrics stay float32."""
+  run = config_lib.build(config_lib.override(tiny.get_config(),
+                                             ['--config.task.model.dtype=bfloat16']))
+  state = run.init()
+  later, metrics = jax.jit(_make(run))(state, batch, KEY)
+  _, exact = jax.jit(_make(tiny.unet_run()))(state, batch, KEY)
+  assert {leaf.dtype for leaf in jax.tree.leaves((later.params, later.ema, metrics))} == {
+      np.dtype('float32')}
+  np.testing.assert_allclose(metrics['mse'].value, exact['mse'].value, rtol=0.02)
+
+
 def test_quartiles_part_the_batch():
   t = jnp.array([0, 9, 10, 19, 20, 39, 39])
   values = jnp.arange(7.0)
