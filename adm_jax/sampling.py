@@ -31,7 +31,8 @@ def image_keys(key: Array, index: Array) -> Array:
   return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
 
 
-def _normal(keys: Array, shape: tuple[int, ...]) -> Array:
+def normal_each(keys: Array, shape: tuple[int, ...]) -> Array:
+  """Standard normal f32[B *shape], each image's from its own key of key[B]."""
   return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
 
 
@@ -41,13 +42,13 @@ def _stream(keys: Array, data: Array | int) -> Array:
 
 def initial_noise(keys: Array, shape: tuple[int, int, int]) -> Array:
   """x_T, f32[B H W C], for `keys` key[B] and `shape` (H, W, C)."""
-  return _normal(_stream(keys, _START), shape)
+  return normal_each(_stream(keys, _START), shape)
 
 
 def noise_from_keys(keys: Array, shape: tuple[int, int, int]) -> Noise:
   """The noise of each step: index -> f32[B H W C], an independent draw for each index."""
   streams = _stream(keys, _STEPS)
-  return lambda index: _normal(_stream(streams, index), shape)
+  return lambda index: normal_each(_stream(streams, index), shape)
 
 
 def sample(solver: Solver, denoise: Denoiser, steps: Step, x: Array, noise: Noise, *,

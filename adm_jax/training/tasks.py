@@ -15,6 +15,7 @@ from adm_jax.diffusion import Diffusion, q_sample
 from adm_jax.errors import UsageError
 from adm_jax.images import check_divides, shrink, to_float
 from adm_jax.models.encoder import height_width
+from adm_jax.sampling import normal_each
 
 Array = jax.Array
 Params = Any
@@ -39,10 +40,6 @@ class Task(NamedTuple):
   init: Callable[[Array], Params]
   terms: Callable[[Params, dict, Array | None], dict[str, Array]]
   check: Callable[[Any], None]
-
-
-def _noise(keys: Array, shape: tuple[int, ...]) -> Array:
-  return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
 
 
 def _train_kwargs(dropout_key: Array | None) -> dict:
@@ -86,7 +83,8 @@ def diffusion(model: nn.Module, diffusion: Diffusion,
     def network(x, time):
       return model.apply({'params': params}, x, time, labels(examples),
                          **_train_kwargs(dropout_key))
-    return objective(diffusion, network, x0, examples['t'], _noise(examples['key'], x0.shape[1:]))
+    eps = normal_each(examples['key'], x0.shape[1:])
+    return objective(diffusion, network, x0, examples['t'], eps)
 
   def check(source):
     _check_images(source, image_shape)
@@ -116,7 +114,8 @@ def superres(model: nn.Module, diffusion: Diffusion, low_res_size: int | tuple[i
     def network(x, time):
       return model.apply({'params': params}, x, time, label, low_res=low_res,
                          **_train_kwargs(dropout_key))
-    return objective(diffusion, network, x0, examples['t'], _noise(examples['key'], x0.shape[1:]))
+    eps = normal_each(examples['key'], x0.shape[1:])
+    return objective(diffusion, network, x0, examples['t'], eps)
 
   def check(source):
     _check_images(source, image_shape)
@@ -143,7 +142,7 @@ def classifier(model: nn.Module, diffusion: Diffusion, noised: bool = True) -> T
   def terms(params, examples, dropout_key):
     x, t = to_float(examples['image']), examples['t']
     if noised:
-      x = q_sample(diffusion.schedule, x, t, _noise(examples['key'], x.shape[1:]))
+      x = q_sample(diffusion.schedule, x, t, normal_each(examples['key'], x.shape[1:]))
     else:
       t = jnp.zeros_like(t)
     logits = model.apply({'params': params}, x, diffusion.schedule.network_time(t),

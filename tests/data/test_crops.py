@@ -16,9 +16,9 @@ def _cases():
 
 
 CASES = _cases()
-pytestmark = pytest.mark.skipif(not CASES, reason='the golden folder holds no crops.npz')
 
 
+@pytest.mark.skipif(not CASES, reason='the golden folder holds no crops.npz')
 @pytest.mark.parametrize('case', CASES, ids=lambda case: str(case['index']))
 def test_crops_are_the_references_pixels(case):
   arrays = np.load(golden_files.FOLDER / 'crops.npz')
