@@ -155,8 +155,8 @@ def _measure(out: pathlib.Path, settings: Settings, bar: Bar) -> dict[str, Any]:
         solvers.ancestral(), solvers.descend(process.schedule), unet.task.image_shape)
     with bar(settings.num * sampler.num_steps, f'sampling {name}') as advance:
       batches = sampling.sample_job(
-          sampler, {'model': unet.params, 'classifier': classifier.params}, seed=settings.seed,
-          num=settings.num, batch_size=settings.batch_size,
+          sampler, {'model': unet.params, 'classifier': classifier.params},
+          key=jax.random.key(settings.seed), num=settings.num, batch_size=settings.batch_size,
           labels=None if guide is None else labels, parts=10, progress=advance)
       samples[name] = np.concatenate([np.asarray(to_uint8(x)) for x in batches])
     with written_whole(out / f'samples_{name}.npz') as part:

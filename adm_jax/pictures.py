@@ -1,7 +1,14 @@
 """Grids of images, as pictures to look at."""
 
+import concurrent.futures
+import math
+import pathlib
+from typing import Sequence
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from adm_jax.files import written_whole
 
 
 def grid(images: np.ndarray, columns: int, *, scale: int = 1, gap: int = 1) -> np.ndarray:
@@ -27,6 +34,48 @@ def grid(images: np.ndarray, columns: int, *, scale: int = 1, gap: int = 1) -> n
     top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
     canvas[top:top + height, left:left + width] = image
   return canvas
+
+
+def write_grid(path: pathlib.Path, images: np.ndarray, labels: np.ndarray | None = None,
+               names: Sequence[Sequence[str]] | None = None, *, most: int = 64) -> None:
+  """Draws the first images uint8[N H W C] in a near square, each above its class."""
+  images = np.asarray(images[:most])
+  columns = math.ceil(math.sqrt(len(images)))
+  scale = max(1, 64 // images.shape[2])
+  text = 11
+  gap = 4 if labels is None else text + 6
+  canvas = Image.fromarray(np.pad(grid(images, columns, scale=scale, gap=gap),
+                                  ((gap, gap), (gap, gap), (0, 0)), constant_values=255))
+  if labels is not None:
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(text)
+    for i, label in enumerate(labels[:len(images)]):
+      left, top = (gap + (i % columns) * (images.shape[2] * scale + gap),
+                   gap + (i // columns + 1) * (images.shape[1] * scale + gap) - gap)
+      caption = str(label) if names is None else names[label][0]
+      while caption and font.getlength(caption) > images.shape[2] * scale + gap - 2:
+        caption = caption[:-1]
+      draw.text((left, top + 2), caption, fill='black', font=font)
+  with written_whole(path) as part:
+    canvas.save(part)
+
+
+def write_folder(folder: pathlib.Path, images: np.ndarray,
+                 labels: np.ndarray | None = None) -> None:
+  """Writes uint8[N H W C] as LABEL_INDEX.png, or INDEX.png; those that are there stay.
+
+  What stands before the first '_' is the class to the reference's data sets, and to ours.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+
+  def write(i):
+    name = f'{i:06d}.png' if labels is None else f'{labels[i]:03d}_{i:06d}.png'
+    if not (folder / name).exists():
+      image = images[i]
+      with written_whole(folder / name) as part:
+        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(part)
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    for _ in pool.map(write, range(len(images))):
+      pass
 
 
 def side_by_side(panels: dict[str, np.ndarray], *, row_names: tuple[str, ...] = (),

@@ -17,6 +17,7 @@ import numpy as np
 from adm_jax.diffusion import Denoiser, Diffusion, denoiser
 from adm_jax.errors import UsageError
 from adm_jax.guidance import classifier_gradient, guided
+from adm_jax.sharding import over_batch
 from adm_jax.solvers import Solver, Step
 
 Array = jax.Array
@@ -94,12 +95,13 @@ def remembering_x0(solver: Solver) -> Solver:
 
 @dataclasses.dataclass(frozen=True)
 class NetworkDenoiser:
-  """What a `Sampler` needs of networks: (params, labels) -> Denoiser.
+  """What a `Sampler` needs of networks: (params, labels, low_res) -> Denoiser.
 
-  `params` is {'model': ..., 'classifier': ...}; `labels` i32[B], or None where nothing has classes.
+  `params` is {'model': ..., 'classifier': ...}; `labels` i32[B], or None where nothing has classes;
+  `low_res` f32[B h w C] in [-1, 1], or None, is what an upsampler enlarges.
 
   Attributes:
-    model: a `UNet`; it gets the labels if it has classes.
+    model: a `UNet` or `SuperRes`; it gets the labels if it has classes.
     diffusion: the (respaced) process to sample; the sampler's steps must be its schedule's.
     classifier: a `Classifier` to guide with, or None.
     scale: of its gradient.
@@ -118,10 +120,13 @@ class NetworkDenoiser:
     """How many labels there are to choose from; None if labels have no effect."""
     return (self.model if self.classifier is None else self.classifier).num_classes
 
-  def __call__(self, params: Any, labels: Array | None) -> Denoiser:
+  def __call__(self, params: Any, labels: Array | None,
+               low_res: Array | None = None) -> Denoiser:
     y = labels if self.model.num_classes is not None else None
+    more = {} if low_res is None else {'low_res': low_res}
     denoise = denoiser(
-        self.diffusion, lambda x, time: self.model.apply({'params': params['model']}, x, time, y),
+        self.diffusion,
+        lambda x, time: self.model.apply({'params': params['model']}, x, time, y, **more),
         clip=self.clip)
     if self.classifier is None:
       return denoise
@@ -146,16 +151,20 @@ class Sampler:
   same scan in a few equal parts, between which the host may draw a progress bar.
 
   Attributes:
-    denoiser: (params, labels) -> Denoiser; `params` is any pytree, `labels` i32[B] or None. If it
-      has an attribute `num_classes`, labels are checked against it.
+    denoiser: (params, labels) -> Denoiser, or (params, labels, low_res) for an upsampler; `params`
+      is any pytree, `labels` i32[B] or None. If it has an attribute `num_classes`, labels are
+      checked against it.
     solver: the method.
     steps: where it goes.
     shape: (H, W, C) of an image.
+    mesh: of the devices that share a batch (`sharding.mesh`), or None for JAX's default device.
+      Their number must divide the batch; `params` must lie on the same devices.
   """
-  denoiser: Callable[[Any, Array | None], Denoiser]
+  denoiser: Callable[..., Denoiser]
   solver: Solver
   steps: Step
   shape: tuple[int, int, int]
+  mesh: jax.sharding.Mesh | None = None
 
   def __post_init__(self):
     object.__setattr__(self, '_advance', jax.jit(self.advance, donate_argnums=1))
@@ -165,14 +174,15 @@ class Sampler:
   def num_steps(self) -> int:
     return len(self.steps.t)
 
-  def advance(self, params, carry, steps, keys, labels):
+  def advance(self, params, carry, steps, keys, labels, low_res=None):
     """The pure function that is compiled: some of the steps, from carry to carry."""
-    carry, _ = scan_steps(remembering_x0(self.solver), self.denoiser(params, labels), steps, carry,
+    given = (labels,) if low_res is None else (labels, low_res)
+    carry, _ = scan_steps(remembering_x0(self.solver), self.denoiser(params, *given), steps, carry,
                           noise_from_keys(keys, self.shape))
     return carry
 
   def __call__(self, params: Any, keys: Array, labels: Array | None = None, *,
-               x: Array | None = None, parts: int = 1,
+               x: Array | None = None, low_res: Array | None = None, parts: int = 1,
                progress: Callable[[int], None] | None = None) -> Array:
     """Samples a batch.
 
@@ -181,51 +191,62 @@ class Sampler:
       keys: key[B], see `image_keys`.
       labels: i32[B], or None.
       x: [B H W C] to start from, instead of noise.
+      low_res: f32[B h w C] in [-1, 1], for an upsampler.
       parts: run the scan in at most this many equal parts.
       progress: called with the number of steps done since the last call.
 
     Returns:
       f32[B H W C].
     """
-    for x, _ in self.progressive(params, keys, labels, x=x, parts=parts):
+    for x, _ in self.progressive(params, keys, labels, x=x, low_res=low_res, parts=parts):
       if progress is not None:
         jax.block_until_ready(x)
         progress(self.num_steps // divide(self.num_steps, parts))
     return x
 
   def progressive(self, params: Any, keys: Array, labels: Array | None = None, *,
-                  x: Array | None = None, parts: int = 10) -> Iterator[tuple[Array, Array]]:
+                  x: Array | None = None, low_res: Array | None = None,
+                  parts: int = 10) -> Iterator[tuple[Array, Array]]:
     """Yields (x, the predicted x_0), both f32[B H W C], after each of the parts."""
     labels = check_labels(labels, len(keys), getattr(self.denoiser, 'num_classes', None))
+    keys, labels, low_res, x = self._place((keys, labels, low_res, x))
     # A copy: the carry is donated to the compiled function.
     x = self._start(keys) if x is None else jnp.array(x)
     carry = (x, remembering_x0(self.solver).init(x))
     length = self.num_steps // divide(self.num_steps, parts)
     for begin in range(0, self.num_steps, length):
       steps = jax.tree.map(lambda a: a[begin:begin + length], self.steps)
-      carry = self._advance(params, carry, steps, keys, labels)
+      carry = self._advance(params, carry, steps, keys, labels, low_res)
       x, (_, x0) = carry
       yield jnp.array(x), jnp.array(x0)  # copies, for the same reason
 
+  def _place(self, batch: Any) -> Any:
+    return batch if self.mesh is None else jax.device_put(batch, over_batch(self.mesh))
 
-def sample_job(sampler: Sampler, params: Any, *, seed: int, num: int, batch_size: int,
-               labels: np.ndarray | None = None, x: np.ndarray | None = None, parts: int = 1,
-               progress: Callable[[int], None] | None = None) -> Iterator[np.ndarray]:
-  """Makes images 0 .. num - 1 of a job, batch by batch, with one compiled program.
+
+def sample_job(sampler: Sampler, params: Any, *, key: Array, num: int, batch_size: int,
+               begin: int = 0, labels: np.ndarray | None = None,
+               x: Callable[[np.ndarray], Array] | None = None,
+               low_res: Callable[[np.ndarray], Array] | None = None, parts: int = 1,
+               progress: Callable[[int], None] | None = None) -> Iterator[Array]:
+  """Makes images begin .. num - 1 of a job, batch by batch, with one compiled program.
 
   Args:
     sampler: the run.
     params: its weights.
-    seed: of the job.
-    num: how many images.
-    batch_size: how many at once; the last batch is padded, and the padding dropped.
+    key: of the job; image i's is `image_keys(key, i)`.
+    num: how many images the whole job has.
+    batch_size: how many at once, rounded up to a multiple of the devices; the last batch is padded,
+      and the padding dropped.
+    begin: the first image to make.
     labels: i32[num], or None.
-    x: f32[num H W C] to start from, instead of noise.
+    x: what to start from instead of noise: indices i64[B], rising, -> f32[B H W C].
+    low_res: what an upsampler enlarges: indices i64[B], rising, -> f32[B h w C] in [-1, 1].
     parts: see `Sampler`.
     progress: called with the number of image-steps done since the last call.
 
   Yields:
-    f32[B H W C]; all batches but the last have `batch_size` images.
+    f32[B H W C]; all batches but the last have the same size.
 
   Raises:
     UsageError: a label that the model does not know, or a number of them other than `num`.
@@ -233,17 +254,19 @@ def sample_job(sampler: Sampler, params: Any, *, seed: int, num: int, batch_size
   if num < 1 or batch_size < 1:
     raise UsageError(f'num={num}, batch_size={batch_size}: give at least 1 of each')
   labels = check_labels(labels, num, getattr(sampler.denoiser, 'num_classes', None))
-  key = jax.random.key(seed)
-  batch_size = min(batch_size, num)
-  for begin in range(0, num, batch_size):
-    count = min(batch_size, num - begin)
-    index = np.minimum(np.arange(begin, begin + batch_size), num - 1)
+  num_devices = 1 if sampler.mesh is None else sampler.mesh.size
+  batch_size = -(-min(batch_size, num) // num_devices) * num_devices
+  for first in range(begin, num, batch_size):
+    count = min(batch_size, num - first)
+    index = np.minimum(np.arange(first, first + batch_size), num - 1)
     def report(steps, count=count):
       if progress is not None:
         progress(steps * count)
     images = sampler(params, image_keys(key, index), None if labels is None else labels[index],
-                     x=None if x is None else x[index], parts=parts, progress=report)
-    yield np.asarray(images[:count])
+                     x=None if x is None else x(index),
+                     low_res=None if low_res is None else low_res(index), parts=parts,
+                     progress=report)
+    yield images[:count]
 
 
 def check_labels(labels: Any, num: int, num_classes: int | None) -> np.ndarray | None:

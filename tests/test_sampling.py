@@ -40,6 +40,9 @@ def guided_model():
   return params, NetworkDenoiser(unet, Diffusion(schedule()), classifier=classifier, scale=0.5)
 
 
+key = jax.random.key
+
+
 def schedule():
   return schedules.respace(schedules.linear(num_steps=1000), str(STEPS))
 
@@ -71,7 +74,7 @@ def images(model):
   """The 64 images of a job, in one batch."""
   params, sampler = model
   labels = np.arange(64) % NUM_CLASSES
-  job = sample_job(sampler, params, seed=3, num=64, batch_size=64, labels=labels)
+  job = sample_job(sampler, params, key=key(3), num=64, batch_size=64, labels=labels)
   return np.concatenate(list(job)), labels
 
 
@@ -87,7 +90,8 @@ def test_an_image_alone_is_the_same_image(model, images):
 def test_batches_of_7_and_of_64_make_the_same_images(model, images):
   """The last batch of 7 is padded, and the padding neither shows nor changes anything."""
   params, sampler = model
-  batches = list(sample_job(sampler, params, seed=3, num=17, batch_size=7, labels=images[1][:17]))
+  batches = list(sample_job(sampler, params, key=key(3), num=17, batch_size=7,
+                            labels=images[1][:17]))
   assert [len(batch) for batch in batches] == [7, 7, 3]
   np.testing.assert_allclose(np.concatenate(batches), images[0][:17], atol=2e-4)
 
@@ -96,9 +100,9 @@ def test_another_seed_index_or_label_is_another_image(model, images):
   """Nothing that names an image is ignored."""
   params, sampler = model
   labels = images[1][:7]
-  seed = np.concatenate(list(sample_job(sampler, params, seed=4, num=7, batch_size=7,
+  seed = np.concatenate(list(sample_job(sampler, params, key=key(4), num=7, batch_size=7,
                                         labels=labels)))
-  label = np.concatenate(list(sample_job(sampler, params, seed=3, num=7, batch_size=7,
+  label = np.concatenate(list(sample_job(sampler, params, key=key(3), num=7, batch_size=7,
                                          labels=(labels + 1) % NUM_CLASSES)))
   for other in (seed, label, images[0][7:14]):
     assert (np.abs(other - images[0][:7]).max(axis=(1, 2, 3)) > 1e-2).all()
@@ -156,7 +160,7 @@ def test_a_job_of_many_batches_is_compiled_once(parts):
   sampler = Sampler(denoise, sampler.solver, sampler.steps, sampler.shape)
 
   def job(params, num):
-    return list(sample_job(sampler, params, seed=0, num=num, batch_size=4,
+    return list(sample_job(sampler, params, key=key(0), num=num, batch_size=4,
                            labels=np.zeros(num, np.int32), parts=parts))
 
   job(1.0, 4)
@@ -210,14 +214,16 @@ def test_a_run_may_start_from_given_images():
   other = image_keys(jax.random.key(1), jnp.arange(3))
   np.testing.assert_allclose(sampler(1.0, other, x=start), sampler(1.0, keys), atol=1e-6)
   assert np.isfinite(start).all()
-  batches = list(sample_job(sampler, 1.0, seed=0, num=3, batch_size=2, x=np.asarray(start)))
+  batches = list(sample_job(sampler, 1.0, key=key(0), num=3, batch_size=2,
+                            x=lambda index: start[index]))
   np.testing.assert_allclose(np.concatenate(batches), sampler(1.0, keys), atol=1e-6)
 
 
 def test_a_job_reports_every_step_of_every_image_once():
   """Padding is no progress."""
   done = []
-  list(sample_job(toy_sampler(), 1.0, seed=0, num=11, batch_size=4, parts=3, progress=done.append))
+  list(sample_job(toy_sampler(), 1.0, key=key(0), num=11, batch_size=4, parts=3,
+                  progress=done.append))
   assert sum(done) == 11 * STEPS
 
 
@@ -232,7 +238,7 @@ def test_a_job_reports_every_step_of_every_image_once():
 def test_wrong_labels_are_refused_before_anything_runs(model, labels, words):
   """In one line; beyond a classifier's end JAX would quietly not guide at all."""
   params, sampler = model
-  job = sample_job(sampler, params, seed=0, num=3, batch_size=2, labels=labels)
+  job = sample_job(sampler, params, key=key(0), num=3, batch_size=2, labels=labels)
   direct = sampler.progressive(params, image_keys(jax.random.key(0), jnp.arange(3)), labels)
   for run in (job, direct):
     with pytest.raises(UsageError, match=words) as error:
@@ -243,7 +249,7 @@ def test_wrong_labels_are_refused_before_anything_runs(model, labels, words):
 @pytest.mark.parametrize('kwargs', [{'num': 0}, {'batch_size': 0}, {'parts': 0}])
 def test_a_job_of_nothing_is_refused(kwargs):
   with pytest.raises(UsageError, match='at least 1'):
-    next(sample_job(toy_sampler(), 1.0, **{'seed': 0, 'num': 3, 'batch_size': 2, **kwargs}))
+    next(sample_job(toy_sampler(), 1.0, **{'key': key(0), 'num': 3, 'batch_size': 2, **kwargs}))
 
 
 def test_a_negative_label_is_refused_where_classes_are_not_known():

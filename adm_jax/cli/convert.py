@@ -33,46 +33,23 @@ def run(arguments, rest):
   if (arguments.out is None) == (arguments.to is None):
     raise UsageError('give either --out DIR, to read a file, or --to FILE, to write one')
   if arguments.out is not None:
-    return _read(pathlib.Path(arguments.source), pathlib.Path(arguments.out), arguments.flags)
+    return _read(arguments.source, pathlib.Path(arguments.out), arguments.flags)
   return _write(pathlib.Path(arguments.source), pathlib.Path(arguments.to), arguments.weights)
 
 
 def _read(source, out, words):
-  from adm_jax import config as config_lib
-  from adm_jax import downloads, zoo
-  from adm_jax.cli import progress
-  from adm_jax.compat import flags, openai, state_dicts
+  from adm_jax import pretrained, progress
   from adm_jax.training import checkpoints
 
   if out.exists():
     raise UsageError(f'{out} exists: give the name of a new folder')
-  given = flags.words(words)
-  assumed = []
-  if source.suffix or source.exists():
-    state_dict = state_dicts.read(source)
-    kind, known, assumed = _inferred(state_dict, given)
-  else:
-    model = zoo.find(str(source))
-    state_dict = state_dicts.read(downloads.fetch_model(model, progress.bar))
-    kind, known = model.kind, flags.words(model.flags)
-  task_config = flags.describe(kind, known | given)
-  params = openai.params_from_state_dict(state_dict, config_lib.build(task_config).model)
-  checkpoints.save_weights(out, task_config, params)
-  count = sum(array.size for array in state_dict.values())
-  print(f'{out}: {kind}, {count:,} parameters')
-  print('  flags: ' + ' '.join(f'--{name} {value}' for name, value in (known | given).items()))
-  for clause in assumed:
+  read = pretrained.read(source, words, progress.bar)
+  checkpoints.save_weights(out, read.task_config, read.params)
+  print(f'{out}: {read.kind}, {read.num_parameters:,} parameters')
+  print('  flags: ' + ' '.join(f'--{name} {value}' for name, value in read.flags.items()))
+  for clause in read.assumed:
     print(f'  assumed, unless --flags said otherwise: {clause}')
   return 0
-
-
-def _inferred(state_dict, given):
-  from adm_jax.compat import flags
-  from adm_jax.compat.infer import infer
-
-  size = given.get('large_size', given.get('image_size'))
-  shapes = {name: array.shape for name, array in state_dict.items()}
-  return infer(shapes, None if size is None else flags.read_size(size))
 
 
 def _write(source, target, weights):
@@ -82,6 +59,6 @@ def _write(source, target, weights):
   if target.exists():
     raise UsageError(f'{target} exists: give the name of a new file')
   trained = checkpoints.load(source, weights=weights)
-  state_dicts.write(target, openai.state_dict_from_params(trained.params, trained.task.model))
+  state_dicts.write(target, openai.deferred_state_dict(trained.params, trained.task.model))
   print(f'{target}: {trained.weights} of step {trained.step}')
   return 0

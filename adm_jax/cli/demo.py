@@ -11,7 +11,7 @@ configs/digits_classifier.py say:
 import dataclasses
 import pathlib
 
-from adm_jax.cli import progress
+from adm_jax import progress
 from adm_jax.errors import UsageError
 
 

@@ -4,10 +4,10 @@ import argparse
 import os
 import sys
 
-from adm_jax.cli import convert, demo, models, train
+from adm_jax.cli import convert, demo, models, sample, train
 from adm_jax.errors import TrainingStopped, UsageError
 
-COMMANDS = {'demo': demo, 'train': train, 'convert': convert, 'models': models}
+COMMANDS = {'demo': demo, 'train': train, 'sample': sample, 'convert': convert, 'models': models}
 
 
 class _Parser(argparse.ArgumentParser):

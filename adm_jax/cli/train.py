@@ -6,7 +6,7 @@ example:
 
 import pathlib
 
-from adm_jax.cli import progress
+from adm_jax import progress
 
 
 def add_arguments(parser):

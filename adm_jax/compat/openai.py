@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from adm_jax.compat.flags import create
+from adm_jax.deferred import Deferred
 from adm_jax.errors import UsageError
 from adm_jax.models import Classifier, SuperRes, UNet
 from adm_jax.models.encoder import attention_levels, height_width
@@ -119,7 +120,7 @@ def abstract_params(module: UNet | SuperRes | Classifier) -> Any:
   return jax.eval_shape(lambda: module.init(jax.random.key(0), *args, **kwargs))['params']
 
 
-def params_from_state_dict(state_dict: Mapping[str, np.ndarray],
+def params_from_state_dict(state_dict: Mapping[str, np.ndarray | Deferred],
                            module: UNet | SuperRes | Classifier) -> Any:
   """Converts a published state dict to the parameters of `module`.
 
@@ -133,12 +134,20 @@ def params_from_state_dict(state_dict: Mapping[str, np.ndarray],
   Raises:
     UsageError: missing, extra or misshapen tensors, by name, with both shapes.
   """
+  return jax.tree.map(np.asarray, deferred_params(state_dict, module))
+
+
+def deferred_params(state_dict: Mapping[str, np.ndarray | Deferred],
+                    module: UNet | SuperRes | Classifier) -> Any:
+  """`params_from_state_dict`, whose leaves are converted one by one as they are asked for."""
   shapes = flax.traverse_util.flatten_dict(abstract_params(module))
   check_shapes({name: array.shape for name, array in state_dict.items()}, module)
   names = parameter_names(flax.traverse_util.unflatten_dict(shapes), module)
-  flat = {path: _to_ours(np.asarray(state_dict[name]), path, shapes[path].shape)
-          for path, name in names.items()}
-  return flax.traverse_util.unflatten_dict(flat)
+
+  def leaf(path, name):
+    tensor, shape = state_dict[name], shapes[path].shape
+    return Deferred(shape, tensor.dtype, lambda: _to_ours(np.asarray(tensor), path, shape))
+  return flax.traverse_util.unflatten_dict({path: leaf(path, name) for path, name in names.items()})
 
 
 def published_shapes(module: UNet | SuperRes | Classifier) -> dict[str, tuple[int, ...]]:
@@ -160,9 +169,19 @@ def check_shapes(found: Mapping[str, tuple[int, ...]],
 
 def state_dict_from_params(params: Any, module: UNet | SuperRes | Classifier) -> dict:
   """The inverse of `params_from_state_dict`: {published name: array}."""
-  names = parameter_names(params, module)
+  deferred = deferred_state_dict(params, module)
+  return {name: np.asarray(tensor) for name, tensor in deferred.items()}
+
+
+def deferred_state_dict(params: Any,
+                        module: UNet | SuperRes | Classifier) -> dict[str, Deferred]:
+  """`state_dict_from_params`, converted tensor by tensor as they are asked for."""
   flat = flax.traverse_util.flatten_dict(params)
-  return {name: _to_theirs(np.asarray(flat[path]), name, path) for path, name in names.items()}
+
+  def tensor(path, name):
+    return Deferred(published_shape(name, path, flat[path].shape), flat[path].dtype,
+                    lambda: _to_theirs(np.asarray(flat[path]), name, path))
+  return {name: tensor(path, name) for path, name in parameter_names(params, module).items()}
 
 
 def _to_ours(array: np.ndarray, path: Path, shape: tuple[int, ...]) -> np.ndarray:

@@ -12,11 +12,12 @@ import pathlib
 import pickle
 import struct
 import zipfile
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any, Callable, Iterator, Mapping, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
+from adm_jax.deferred import Deferred, raw_bytes
 from adm_jax.errors import UsageError
 from adm_jax.files import written_whole
 
@@ -29,10 +30,10 @@ _STORAGES = {
 _OLD_MAGIC = pickle.dumps(0x1950a86a20f9469cfc6c, protocol=2)
 
 
-def read_state_dict(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-  """The tensors of a `.pt` file, {name: array}, read-only and mapped from the file.
+def read_state_dict(path: str | pathlib.Path) -> dict[str, Deferred]:
+  """The tensors of a `.pt` file, {name: array}, each read from the file when it is asked for.
 
-  Memory is taken only as the arrays are read. A state dict inside a larger checkpoint is found
+  A state dict inside a larger checkpoint is found
   under 'state_dict', 'model' or 'ema'.
 
   Raises:
@@ -65,14 +66,15 @@ def read_state_dict(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   return _tensors(content, path)
 
 
-def write_state_dict(path: str | pathlib.Path, state_dict: Mapping[str, np.ndarray]) -> None:
+def write_state_dict(path: str | pathlib.Path,
+                     state_dict: Mapping[str, np.ndarray | Deferred]) -> None:
   """Writes a file that `torch.load(path, weights_only=True)` reads as an ordinary state dict."""
   with written_whole(path) as part, zipfile.ZipFile(part, 'w', zipfile.ZIP_STORED) as archive:
     archive.writestr('archive/data.pkl', _index_of(state_dict))
     archive.writestr('archive/byteorder', 'little')
     for i, array in enumerate(state_dict.values()):
       with archive.open(f'archive/data/{i}', 'w', force_zip64=True) as member:
-        member.write(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
+        member.write(raw_bytes(array))
     archive.writestr('archive/version', '3\n')
 
 
@@ -95,27 +97,41 @@ def _members(archive: zipfile.ZipFile, path: pathlib.Path) -> dict[str, tuple[in
   return places
 
 
+class _Storage(NamedTuple):
+  """`count` numbers that start at byte `start` of a file."""
+  path: pathlib.Path
+  start: int
+  dtype: np.dtype
+  count: int
+
+  def read(self, offset: int, count: int) -> np.ndarray:
+    array = np.fromfile(self.path, self.dtype, count,
+                        offset=self.start + offset * self.dtype.itemsize)
+    if len(array) < count:
+      raise UsageError(f'{self.path} ends inside a tensor: fetch it again')
+    return array
+
+
 def _storage_loader(path: pathlib.Path, prefix: str, members: Mapping) -> Callable:
-  def load(dtype: Any, key: str, count: int) -> np.ndarray:
+  def load(dtype: Any, key: str, count: int) -> _Storage:
     start, size = members[f'{prefix}data/{key}']
     dtype = np.dtype(dtype)
     if size != count * dtype.itemsize:
       raise UsageError(f'storage {key} has {size} bytes, not the {count * dtype.itemsize} of '
                        f'{count} {dtype} numbers')
-    if count == 0:
-      return np.zeros(0, dtype)
-    return np.memmap(path, dtype, 'r', start, (count,))
+    return _Storage(path, start, dtype, count)
   return load
 
 
 def _rebuild_tensor(storage, offset, size, stride, requires_grad=False, hooks=None, metadata=None):
   del requires_grad, hooks, metadata
-  last = offset + sum((n - 1) * step for n, step in zip(size, stride)) if 0 not in size else offset
-  if offset < 0 or any(step < 0 for step in stride) or (0 not in size and last >= len(storage)):
+  # How many numbers of the storage the tensor spans.
+  span = 0 if 0 in size else 1 + sum((n - 1) * step for n, step in zip(size, stride))
+  if offset < 0 or any(step < 0 for step in stride) or offset + span > storage.count:
     raise UsageError(f'a tensor of shape {tuple(size)} reaches beyond its storage')
   item = storage.dtype.itemsize
-  return np.lib.stride_tricks.as_strided(
-      storage[offset:], tuple(size), tuple(step * item for step in stride), writeable=False)
+  return Deferred(tuple(size), storage.dtype, lambda: np.lib.stride_tricks.as_strided(
+      storage.read(offset, span), tuple(size), tuple(step * item for step in stride)))
 
 
 def _rebuild_parameter(data, requires_grad=False, hooks=None):
@@ -150,13 +166,13 @@ class _Index(pickle.Unpickler):
     return self._load_storage(dtype, key, count)
 
 
-def _tensors(content: Any, path: pathlib.Path) -> dict[str, np.ndarray]:
+def _tensors(content: Any, path: pathlib.Path) -> dict[str, Deferred]:
   for wrapper in ('state_dict', 'model', 'ema'):
     if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
       content = content[wrapper]
   if not isinstance(content, dict) or not content:
     raise UsageError(f'{path} holds no state dict, but a {type(content).__name__}')
-  wrong = [name for name, value in content.items() if not isinstance(value, np.ndarray)]
+  wrong = [name for name, value in content.items() if not isinstance(value, Deferred)]
   if wrong:
     raise UsageError(f'{path} holds no state dict: {wrong[0]!r} is no tensor')
   return dict(content)
@@ -166,7 +182,7 @@ def _tensors(content: Any, path: pathlib.Path) -> dict[str, np.ndarray]:
 # Writing.
 
 
-def _index_of(state_dict: Mapping[str, np.ndarray]) -> bytes:
+def _index_of(state_dict: Mapping[str, np.ndarray | Deferred]) -> bytes:
   """The pickle, protocol 2, of an ordered dict of tensors; written by hand, since Python's pickler
   would import PyTorch to name its functions."""
   names = {np.dtype(dtype): name for name, dtype in _STORAGES.items()}
@@ -175,7 +191,7 @@ def _index_of(state_dict: Mapping[str, np.ndarray]) -> bytes:
     for i, (key, array) in enumerate(state_dict.items()):
       if array.dtype not in names:
         raise UsageError(f'{key} is {array.dtype}, which has no PyTorch storage here')
-      strides = [math.prod(array.shape[axis + 1:]) for axis in range(array.ndim)]
+      strides = [math.prod(array.shape[axis + 1:]) for axis in range(len(array.shape))]
       yield _text(key) + _name('torch._utils', '_rebuild_tensor_v2') + pickle.MARK
       yield (pickle.MARK + _text('storage') + _name('torch', names[array.dtype]) + _text(str(i))
              + _text('cpu') + _integer(array.size) + pickle.TUPLE + pickle.BINPERSID)

@@ -17,6 +17,10 @@ class SuperRes(nn.Module):
   """
   unet: UNet
 
+  @property
+  def num_classes(self) -> int | None:
+    return self.unet.num_classes
+
   @nn.compact
   def __call__(self, x: Array, t: Array, y: Array | None = None, *, low_res: Array,
                train: bool = False) -> Array:

@@ -8,16 +8,19 @@ import pathlib
 import shutil
 from typing import Any, Callable, Iterator
 
+import flax
 import jax
 import numpy as np
 
 from adm_jax import config as config_lib
+from adm_jax import tensor_files
 from adm_jax.errors import UsageError
 from adm_jax.files import written_whole
 from adm_jax.training.state import TrainState
 from adm_jax.training.tasks import Task
 
 _STATE, _DATA, _CONFIG = 'state', 'data', 'config'
+_WEIGHTS = 'weights.safetensors'
 
 
 def _orbax():
@@ -112,7 +115,7 @@ class Trained:
     task: the network and its process, built from the config in the work directory.
     params: its parameters.
     weights: which these are: 'params', or the rate of an average.
-    step: after how many training steps.
+    step: after how many training steps; 0 where that is unknown.
   """
   task: Task
   params: Any
@@ -125,7 +128,7 @@ def load(workdir: str | pathlib.Path, *, weights: str | None = None,
   """Reads one set of weights from a work directory, and nothing else of its state.
 
   Args:
-    workdir: what `train` was given.
+    workdir: what `train` was given, or a folder of converted weights.
     weights: 'params', or the rate of an average, like '0.9999'; by default the slowest average, or
       'params' where there is none.
     step: which checkpoint; by default the latest.
@@ -135,8 +138,10 @@ def load(workdir: str | pathlib.Path, *, weights: str | None = None,
   Raises:
     UsageError: no checkpoint, one that is cut short, or one that does not fit its config.
   """
-  ocp = _orbax()
   workdir = pathlib.Path(workdir).absolute()
+  if (workdir / _WEIGHTS).exists():
+    return _load_weights(workdir, weights, step, config)
+  ocp = _orbax()
   steps = saved_steps(workdir)
   if not steps or (step is not None and step not in steps):
     have = f'it has steps {steps}' if steps else 'train one there, or give another folder'
@@ -163,14 +168,32 @@ def load(workdir: str | pathlib.Path, *, weights: str | None = None,
   return Trained(task, params, weights, step)
 
 
+def _load_weights(workdir: pathlib.Path, weights: str | None, step: int | None,
+                  config: config_lib.ConfigDict | None) -> Trained:
+  """`load`, of a folder that `save_weights` made."""
+  if weights not in (None, 'params') or step not in (None, 0):
+    raise UsageError(f'{workdir} holds one set of weights, converted from elsewhere: give neither '
+                     f'weights ({weights}) nor step ({step})')
+  config = config or config_lib.from_json((workdir / 'config.json').read_text())
+  task = config_lib.build(config.task)
+  flat = tensor_files.read(workdir / _WEIGHTS)
+  params = flax.traverse_util.unflatten_dict(flat, sep='/')
+  _check_shapes(workdir, _shapes(params), _shapes(jax.eval_shape(
+      lambda: task.init(jax.random.key(0)))))
+  return Trained(task, jax.tree.map(np.asarray, params), 'params', 0)
+
+
 def save_weights(workdir: str | pathlib.Path, task_config: config_lib.ConfigDict,
                  params: Any) -> None:
   """Makes a folder that `load` reads, of weights that were trained elsewhere.
 
+  Not by Orbax, which holds all of them twice while it saves: `Deferred` parameters pass one by one
+  into a safetensors file.
+
   Args:
     workdir: it must not exist; it appears when it is whole.
     task_config: a call to one of `tasks`, the network's.
-    params: its parameters.
+    params: its parameters, arrays or `Deferred`.
 
   Raises:
     UsageError: `workdir` exists.
@@ -183,9 +206,9 @@ def save_weights(workdir: str | pathlib.Path, task_config: config_lib.ConfigDict
   workdir.parent.mkdir(parents=True, exist_ok=True)
   part = workdir.with_name(f'.{workdir.name}.part')
   shutil.rmtree(part, ignore_errors=True)
+  part.mkdir()
   try:
-    with _orbax().PyTreeCheckpointer() as checkpointer:
-      checkpointer.save(part / 'checkpoints' / '0' / _STATE, {'params': params})
+    tensor_files.write(part / _WEIGHTS, flax.traverse_util.flatten_dict(params, sep='/'))
     (part / 'config.json').write_text(config_lib.to_json(config))
     part.rename(workdir)
   finally:
@@ -214,19 +237,23 @@ def _restoring(folder: pathlib.Path, like: Any, restore: Callable[[pathlib.Path]
   except Exception as error:
     raise UsageError(_damaged(folder, error)) from error
   wanted = _shapes(like)
-  names = wanted if partial else {*found, *wanted}
-  lines = [f'{name}: {found.get(name, "absent")} in the checkpoint, '
-           f'{wanted.get(name, "absent")} in the network'
-           for name in sorted(names) if found.get(name) != wanted.get(name)]
-  if lines:
-    more = f'; and {len(lines) - 6} more' if len(lines) > 6 else ''
-    raise UsageError(f'the checkpoint {folder} is of another architecture: '
-                     f'{"; ".join(lines[:6])}{more}')
+  _check_shapes(folder, {name: found[name] for name in found if name in wanted or not partial},
+                wanted)
   try:
     with _without_warnings():
       return restore(folder)
   except Exception as error:
     raise UsageError(_damaged(folder, error)) from error
+
+
+def _check_shapes(folder: pathlib.Path, found: dict[str, tuple], wanted: dict[str, tuple]) -> None:
+  lines = [f'{name}: {found.get(name, "absent")} in the checkpoint, '
+           f'{wanted.get(name, "absent")} in the network'
+           for name in sorted({*found, *wanted}) if found.get(name) != wanted.get(name)]
+  if lines:
+    more = f'; and {len(lines) - 6} more' if len(lines) > 6 else ''
+    raise UsageError(f'the checkpoint {folder} is of another architecture: '
+                     f'{"; ".join(lines[:6])}{more}')
 
 
 @contextlib.contextmanager

@@ -33,6 +33,7 @@ class Task(NamedTuple):
       `examples` is a batch with, beside `image` uint8[B H W C] and `label` i32[B], `t` i32[B] and
       `key` key[B], the source of the example's noise.
     check: (source) -> None; raises UsageError if the data cannot be what the network is for.
+    low_res_shape: (h, w, C) of what an upsampler enlarges; None for other networks.
   """
   model: nn.Module
   diffusion: Diffusion
@@ -40,6 +41,7 @@ class Task(NamedTuple):
   init: Callable[[Array], Params]
   terms: Callable[[Params, dict, Array | None], dict[str, Array]]
   check: Callable[[Any], None]
+  low_res_shape: tuple[int, int, int] | None = None
 
 
 def _train_kwargs(dropout_key: Array | None) -> dict:
@@ -98,18 +100,18 @@ def superres(model: nn.Module, diffusion: Diffusion, low_res_size: int | tuple[i
              objective: losses.Objective = losses.mse) -> Task:
   """Trains a `SuperRes` on images and their area-averaged copies of `low_res_size`."""
   unet = model.unet
-  low_res_shape = height_width(low_res_size)
   image_shape = (*height_width(unet.image_size), unet.in_channels // 2)
+  low_res_shape = (*height_width(low_res_size), image_shape[-1])
 
   def init(key):
     label = None if unet.num_classes is None else jnp.zeros(1, jnp.int32)
-    low_res = jnp.zeros((1, *low_res_shape, image_shape[-1]))
+    low_res = jnp.zeros((1, *low_res_shape))
     return model.init(key, jnp.zeros((1, *image_shape)), jnp.zeros(1), label,
                       low_res=low_res)['params']
 
   def terms(params, examples, dropout_key):
     x0 = to_float(examples['image'])
-    low_res = shrink(x0, *low_res_shape)
+    low_res = shrink(x0, *low_res_shape[:2])
     label = None if unet.num_classes is None else examples['label']
     def network(x, time):
       return model.apply({'params': params}, x, time, label, low_res=low_res,
@@ -122,8 +124,8 @@ def superres(model: nn.Module, diffusion: Diffusion, low_res_size: int | tuple[i
     _check_classes(source, unet.num_classes)
 
   _check_output(diffusion, image_shape, unet.out_channels)
-  check_divides(image_shape, low_res_shape)
-  return Task(model, diffusion, image_shape, init, terms, check)
+  check_divides(image_shape[:2], low_res_shape[:2])
+  return Task(model, diffusion, image_shape, init, terms, check, low_res_shape)
 
 
 def classifier(model: nn.Module, diffusion: Diffusion, noised: bool = True) -> Task:

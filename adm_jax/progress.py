@@ -8,11 +8,12 @@ import tqdm
 
 
 @contextlib.contextmanager
-def bar(total: int, title: str) -> Iterator[Callable[..., None]]:
-  """Shows a bar; gives advance(count, note='')."""
+def bar(total: int, title: str, initial: int = 0) -> Iterator[Callable[..., None]]:
+  """Shows a bar, of which `initial` was done before; gives advance(count, note='')."""
   # A log file gets a line now and then, not one a tenth of a second.
   interval = 0.1 if sys.stderr.isatty() else 15
-  with tqdm.tqdm(total=total, desc=f'{title:<24}', mininterval=interval, dynamic_ncols=True,
+  with tqdm.tqdm(total=total, initial=initial, desc=f'{title:<24}', mininterval=interval,
+                 dynamic_ncols=True,
                  bar_format='{desc}{percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} '
                             '[{elapsed}<{remaining}, {rate_fmt}] {postfix}') as shown:
     def advance(count: int, note: str = '') -> None:

@@ -1,0 +1,291 @@
+"""Sample a model on all devices: any number of images, in a folder that survives interruptions.
+
+Images are written as they are made; the same command goes on where it was stopped, and ends with
+the same bytes. OUT/samples.npz has the reference's layout: arr_0, uint8 N H W C, and arr_1, labels.
+
+examples:
+  adm sample --model runs/demo/unet --classifier runs/demo/classifier --scale 2 --num 100
+    --out runs/digits --grid
+  adm sample --model imagenet256 --classifier imagenet256-classifier --scale 1.0
+    --classes 207,360,"golden retriever" --num 50000 --respacing 250 --seed 0 --out runs/in256
+  adm sample --model imagenet64 --upsample 64_256 --num 100 --out runs/stack
+  adm sample --base samples.npz --upsample 64_256 --out runs/enlarged
+  adm sample --model lsun-cat --interpolate 1,2 --num 9 --solver ddim --out runs/between --grid
+  adm sample --model lsun-cat --images cats/ --from-step 400 --out runs/variations --grid
+  adm sample --model lsun-cat --images cats/ --reconstruct --solver ddim --out runs/again --grid
+"""
+
+import pathlib
+from typing import Any, NamedTuple
+
+from adm_jax.errors import UsageError
+
+_FORMATS = ('npz', 'png')
+
+
+def add_arguments(parser):
+  model = parser.add_argument_group('which model (adm models lists the published ones)')
+  model.add_argument('--model', metavar='NAME|DIR|FILE',
+                     help='a published model, a work directory, converted weights, a .pt file')
+  model.add_argument('--weights', metavar='PATH|WHICH',
+                     help="a published model's file; or of a work directory 'params' or an average")
+  model.add_argument('--classifier', metavar='NAME|DIR|FILE', help='what guides it')
+  model.add_argument('--classifier-weights', metavar='PATH', help='its file')
+  model.add_argument('--scale', type=float, metavar='S',
+                     help="of the classifier's gradient; default: the paper's, or 1")
+  model.add_argument('--upsample', metavar='NAME|DIR|FILE', help='enlarges the images it made')
+  model.add_argument('--upsample-weights', metavar='PATH', help='its file')
+  model.add_argument('--base', metavar='FILE', help='an .npz of images, to enlarge instead')
+
+  what = parser.add_argument_group('which images')
+  what.add_argument('--num', type=int, metavar='N', help='default: one a class named, or 16')
+  what.add_argument('--classes', metavar='LIST',
+                    help='indices, ranges and names: 207,360-362,"golden retriever"; default: all')
+  what.add_argument('--class-order', choices=('turn', 'drawn'),
+                    help='in turn, the default with --classes, or drawn uniformly, without')
+  what.add_argument('--seed', type=int, default=0,
+                    help='image i depends on the seed, i and its label alone; default: 0')
+  what.add_argument('--images', metavar='DIR|ZIP', help='start from these images')
+  what.add_argument('--from-step', type=int, metavar='T',
+                    help='with --images: noise them to step T of training, and go on from there')
+  what.add_argument('--reconstruct', action='store_true',
+                    help='with --images: encode them by DDIM, and decode their codes')
+  what.add_argument('--interpolate', metavar='A,B',
+                    help='between two seeds, or with --images between its first two, by DDIM')
+
+  how = parser.add_argument_group('how')
+  how.add_argument('--respacing', metavar='SPEC',
+                   help='the steps to take: 250, ddim25, 90,60,60,20,20; default: the paper\'s')
+  how.add_argument('--upsample-respacing', metavar='SPEC', help='default: as --respacing')
+  how.add_argument('--solver', choices=('ancestral', 'ddim'), default='ancestral')
+  how.add_argument('--eta', type=float, help="of DDIM's noise; default: 0")
+  how.add_argument('--clip-guided', action='store_true',
+                   help='clip x_0 again after guidance, which the reference does not')
+  how.add_argument('--batch-size', type=int, metavar='B', help='over all devices')
+  how.add_argument('--dtype', choices=('float32', 'bfloat16'),
+                   help='default: bfloat16 on accelerators, float32 on CPUs')
+  how.add_argument('--fsdp', type=int, metavar='D',
+                   help='devices that share one copy of the weights; default: as many as must')
+
+  out = parser.add_argument_group('where to')
+  out.add_argument('--out', required=True, metavar='DIR')
+  out.add_argument('--format', choices=_FORMATS, default='npz',
+                   help='png also writes OUT/png/LABEL_INDEX.png')
+  out.add_argument('--grid', action='store_true', help='also draw OUT/grid.png')
+
+
+def run(arguments, rest):
+  if rest:
+    raise UsageError(f'adm sample does not understand {" ".join(rest)}; see adm sample --help')
+  _check(arguments)
+  from adm_jax import jobs
+
+  out = pathlib.Path(arguments.out)
+  jobs.check_folder(out)
+  if arguments.upsample is None:
+    made = _base(arguments, out)
+  elif arguments.base is None:
+    made = _upsampled(arguments, out, _base(arguments, out / 'base'))
+  else:
+    made = _upsampled(arguments, out, _given(pathlib.Path(arguments.base), out))
+  _draw(arguments, out, made)
+  return 0
+
+
+def _check(arguments):
+  """What no model needs to be loaded for."""
+  if (arguments.model is None) == (arguments.base is None):
+    raise UsageError('give --model NAME, or --base FILE.npz with --upsample NAME')
+  if arguments.base is not None and arguments.upsample is None:
+    raise UsageError('--base gives images to enlarge: say by which model with --upsample NAME')
+  if arguments.scale is not None and arguments.classifier is None:
+    raise UsageError('--scale is of a classifier\'s gradient: name one with --classifier')
+  if arguments.eta is not None and arguments.solver != 'ddim':
+    raise UsageError('--eta belongs to --solver ddim')
+  if arguments.num is not None and arguments.num < 1:
+    raise UsageError(f'--num {arguments.num}: give at least 1')
+  if arguments.batch_size is not None and arguments.batch_size < 1:
+    raise UsageError(f'--batch-size {arguments.batch_size}: give at least 1')
+  starts = [name for name, given in (('--from-step', arguments.from_step is not None),
+                                     ('--reconstruct', arguments.reconstruct),
+                                     ('--interpolate', arguments.interpolate is not None)) if given]
+  if len(starts) > 1:
+    raise UsageError(f'{" and ".join(starts)} are different places to start: give one')
+  if arguments.images is not None and not starts:
+    raise UsageError('--images gives images to start from: say how with --from-step T, '
+                     '--reconstruct or --interpolate')
+  if starts and arguments.images is None and starts != ['--interpolate']:
+    raise UsageError(f'{starts[0]} needs images to start from: name them with --images DIR')
+  deterministic = arguments.solver == 'ddim' and not arguments.eta
+  if starts and starts != ['--from-step'] and not deterministic:
+    raise UsageError(f'{starts[0]} needs a sampler without noise: give --solver ddim (and --eta 0)')
+
+
+class _Made(NamedTuple):
+  """Images uint8[N H W C], mapped from a file; their labels i64[N] or None; where they lie."""
+  images: Any
+  labels: Any
+  class_names: Any
+  path: pathlib.Path
+
+
+def _solver(arguments):
+  from adm_jax import solvers
+  return solvers.ddim(arguments.eta or 0.0) if arguments.solver == 'ddim' else solvers.ancestral()
+
+
+def _how(arguments):
+  """What a job's description says beside the model's."""
+  return {'seed': arguments.seed, 'solver': arguments.solver, 'eta': arguments.eta or 0.0}
+
+
+def _base(arguments, out):
+  from adm_jax import pipeline, solvers, starts
+
+  steps = (solvers.descend if arguments.from_step is None
+           else starts.from_step(arguments.from_step))
+  adm = pipeline.load(
+      arguments.model, classifier=arguments.classifier, scale=arguments.scale,
+      respacing=arguments.respacing, solver=_solver(arguments), weights=arguments.weights,
+      classifier_weights=arguments.classifier_weights, clip_guided=arguments.clip_guided,
+      steps=steps, dtype=arguments.dtype, fsdp=arguments.fsdp)
+  if adm.low_res_shape is not None:
+    raise UsageError(f'{arguments.model} enlarges images: give it as --upsample, with --model or '
+                     '--base for the small ones')
+  classes, order = _classes(arguments, adm)
+  num = arguments.num or _default_num(arguments, classes)
+  labels = _labels(adm, num, arguments.seed, classes, order)
+  x = _start(arguments, adm, num, labels)
+  description = {**adm.description, **_how(arguments), 'num': num,
+                 'classes': 'all' if classes is None else classes, 'class_order': order,
+                 'images': arguments.images, 'from_step': arguments.from_step,
+                 'reconstruct': arguments.reconstruct, 'interpolate': arguments.interpolate}
+  return _make(arguments, adm, out, description, num, labels, x=x)
+
+
+def _classes(arguments, adm):
+  """(the classes asked for, or None for all; 'turn' or 'drawn')."""
+  from adm_jax import labels
+  if arguments.classes is None:
+    return None, arguments.class_order or 'drawn'
+  if adm.num_classes is None:
+    raise UsageError(f'{arguments.model} knows no classes: leave out --classes, or guide it with '
+                     '--classifier')
+  return (labels.find(arguments.classes, adm.num_classes, adm.class_names),
+          arguments.class_order or 'turn')
+
+
+def _default_num(arguments, classes):
+  if arguments.images is not None and arguments.interpolate is None:
+    return len(_images(arguments))
+  return 16 if classes is None else len(classes)
+
+
+def _labels(adm, num, seed, classes, order):
+  from adm_jax import labels
+  if adm.num_classes is None:
+    return None
+  if order == 'turn':
+    return labels.in_turn(range(adm.num_classes) if classes is None else classes, num)
+  return adm.labels(num, seed, classes)
+
+
+def _images(arguments):
+  from adm_jax.data.folder import Folder
+  return Folder(arguments.images, labels=None)
+
+
+def _start(arguments, adm, num, labels):
+  """Where the run starts: a function from indices to x, or None for fresh noise."""
+  from adm_jax import starts
+
+  if arguments.interpolate is None and arguments.images is None:
+    return None
+  if arguments.images is None:
+    try:
+      seeds = [int(word) for word in arguments.interpolate.split(',')]
+    except ValueError:
+      seeds = []
+    if len(seeds) != 2:
+      raise UsageError(f'--interpolate {arguments.interpolate}: give two seeds, like 1,2')
+    return starts.between(*(starts.noise_of_seed(adm, seed) for seed in seeds), num)
+  raise NotImplementedError
+
+
+def _make(arguments, adm, out, description, num, labels, **given):
+  """Makes what is missing of a job."""
+  import time
+
+  from adm_jax import jobs, progress
+
+  steps = adm.sampler.num_steps
+  with jobs.open_job(out, description, num, adm.sampler.shape, labels) as job:
+    done = job.done()
+    if done < num:
+      start, made = time.monotonic(), 0
+      with progress.bar(num * steps, f'sampling {out.name}', initial=done * steps) as advance:
+        def report(count):
+          nonlocal made
+          made += count
+          rate = made / steps / (time.monotonic() - start)
+          advance(count, f'{done + made // steps} of {num} images, {rate:.3g} a second, {steps} '
+                         'evaluations each')
+        jobs.fill(job, adm.batches(num, arguments.seed, labels, begin=done,
+                                   batch_size=arguments.batch_size, progress=report, **given))
+    path = job.finish()
+    print(f'samples: {path}  {num} images of {" x ".join(map(str, adm.sampler.shape))}')
+    return _Made(job.images(), job.labels, adm.class_names, path)
+
+
+def _upsampled(arguments, out, base):
+  from adm_jax import pipeline
+
+  adm = pipeline.load(
+      arguments.upsample, respacing=arguments.upsample_respacing or arguments.respacing,
+      solver=_solver(arguments), weights=arguments.upsample_weights, dtype=arguments.dtype,
+      fsdp=arguments.fsdp)
+  if adm.low_res_shape is None:
+    raise UsageError(f'{arguments.upsample} enlarges nothing: give an upsampler as --upsample')
+  pipeline.check_small_images(base.images, adm.low_res_shape)
+  num = min(arguments.num or len(base.images), len(base.images))
+  labels = None if base.labels is None else base.labels[:num]
+  if adm.num_classes is None:
+    labels = None
+  elif labels is None:
+    classes, order = _classes(arguments, adm)
+    labels = _labels(adm, num, arguments.seed, classes, order)
+  description = {**adm.description, **_how(arguments), 'num': num, 'base': str(base.path),
+                 'base_fingerprint': _fingerprint(base.images)}
+  return _make(arguments, adm, out, description, num, labels, low_res=base.images)
+
+
+def _given(path, out):
+  """The images of anyone's .npz."""
+  import numpy as np
+
+  from adm_jax import npz
+
+  names = npz.names(path)
+  out.mkdir(parents=True, exist_ok=True)
+  images = npz.read(path, 'arr_0', out / '.base.npy')
+  labels = npz.read(path, 'arr_1', out / '.labels.npy') if 'arr_1' in names else None
+  if labels is not None and labels.shape != images.shape[:1]:
+    raise UsageError(f'{path} has labels of shape {labels.shape} for {len(images)} images')
+  return _Made(images, None if labels is None else np.asarray(labels, np.int64), None, path)
+
+
+def _fingerprint(images):
+  import hashlib
+  return hashlib.sha256(images[::max(1, len(images) // 16)].tobytes()).hexdigest()[:16]
+
+
+def _draw(arguments, out, made):
+  """The formats beside the .npz; quick to repeat, so a second run with another choice adds it."""
+  from adm_jax import pictures
+
+  if arguments.format == 'png':
+    pictures.write_folder(out / 'png', made.images, made.labels)
+    print(f'pictures: {out / "png"}')
+  if arguments.grid:
+    pictures.write_grid(out / 'grid.png', made.images, made.labels, made.class_names)
+    print(f'grid: {out / "grid.png"}')

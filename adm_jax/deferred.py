@@ -1,0 +1,31 @@
+"""Arrays that are made when they are asked for, so that gigabytes of weights need little memory.
+
+A `Deferred` in place of an array says its shape and dtype; `np.asarray(deferred)` makes it, and
+nothing keeps what was made.
+"""
+
+import dataclasses
+import math
+from typing import Callable
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Deferred:
+  """An array of `shape` and `dtype` that `make()` would return."""
+  shape: tuple[int, ...]
+  dtype: np.dtype
+  make: Callable[[], np.ndarray]
+
+  @property
+  def size(self) -> int:
+    return math.prod(self.shape)
+
+  def __array__(self, dtype=None, copy=None) -> np.ndarray:
+    return np.asarray(self.make(), dtype)
+
+
+def raw_bytes(array: np.ndarray | Deferred) -> memoryview:
+  """The bytes of an array, last axis fastest."""
+  return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))

@@ -1,0 +1,119 @@
+"""Arrays in .npz files, larger than memory: written in pieces, read through a map of the file.
+
+The file is what `np.savez` writes and `np.load` reads; pickled arrays are neither.
+"""
+
+import ast
+import pathlib
+import shutil
+import struct
+import zipfile
+from typing import Iterable, Iterator, NamedTuple
+
+import numpy as np
+
+from adm_jax.errors import UsageError
+from adm_jax.files import written_whole
+
+
+class Pieces(NamedTuple):
+  """An array that comes in pieces along its first axis."""
+  shape: tuple[int, ...]
+  dtype: np.dtype
+  pieces: Iterable[np.ndarray]
+
+
+def write(path: str | pathlib.Path, arrays: dict[str, np.ndarray | Pieces]) -> None:
+  """Writes {name: array}, uncompressed; equal arrays make equal bytes, however they are cut."""
+  with written_whole(path) as part, zipfile.ZipFile(part, 'w', zipfile.ZIP_STORED) as archive:
+    for name, array in arrays.items():
+      if not isinstance(array, Pieces):
+        array = Pieces(array.shape, array.dtype, [array])
+      with archive.open(f'{name}.npy', 'w', force_zip64=True) as member:
+        np.lib.format.write_array_header_1_0(member, {
+            'descr': np.lib.format.dtype_to_descr(np.dtype(array.dtype)), 'fortran_order': False,
+            'shape': tuple(array.shape)})
+        for piece in array.pieces:
+          member.write(np.ascontiguousarray(piece, array.dtype).data)
+
+
+def names(path: str | pathlib.Path) -> list[str]:
+  """The names of the arrays of a file."""
+  with _archive(path) as archive:
+    return [name.removesuffix('.npy') for name in archive.namelist()]
+
+
+def read(path: str | pathlib.Path, name: str, scratch: pathlib.Path) -> np.ndarray:
+  """An array of a file, read-only, mapped into memory and read as it is touched.
+
+  Args:
+    path: of the .npz file.
+    name: of the array.
+    scratch: a compressed array, which cannot be mapped, is unpacked into this file once.
+
+  Raises:
+    UsageError: no such file or array, a pickled array, or a file that is not whole.
+  """
+  with _archive(path) as archive:
+    try:
+      info = archive.getinfo(f'{name}.npy')
+    except KeyError:
+      raise UsageError(f'{path} has no array {name}, only {", ".join(names(path)) or "nothing"}: '
+                       'samples are stored as arr_0') from None
+    with archive.open(info) as member:
+      dtype, shape, header = _header(member, path, name)
+    if info.compress_type == zipfile.ZIP_STORED:
+      return _map(pathlib.Path(path), _start(path, info) + header, dtype, shape)
+    if not scratch.exists():
+      with written_whole(scratch) as part, archive.open(info) as member, open(part, 'wb') as file:
+        shutil.copyfileobj(member, file, 1 << 20)
+  return _map(scratch, header, dtype, shape)
+
+
+def _archive(path: str | pathlib.Path) -> zipfile.ZipFile:
+  if not pathlib.Path(path).is_file():
+    raise UsageError(f'there is no file {path}')
+  try:
+    return zipfile.ZipFile(path)
+  except zipfile.BadZipFile as error:
+    raise UsageError(f'{path} is not a whole .npz file ({error})') from error
+
+
+def _header(member, path, name: str) -> tuple[np.dtype, tuple[int, ...], int]:
+  """(dtype, shape, bytes before the numbers) of a .npy file."""
+  try:
+    version = np.lib.format.read_magic(member)
+    length, = struct.unpack(*(('<H', member.read(2)) if version == (1, 0)
+                              else ('<I', member.read(4))))
+    header = ast.literal_eval(member.read(length).decode())
+    dtype = np.lib.format.descr_to_dtype(header['descr'])
+  except (ValueError, KeyError, SyntaxError, struct.error) as error:
+    raise UsageError(f'{path}: {name} is no array ({error})') from error
+  if dtype.hasobject:
+    raise UsageError(f'{path}: {name} is pickled, and unpickling can run any code: save it as '
+                     'numbers')
+  if header['fortran_order']:
+    raise UsageError(f'{path}: {name} is stored column by column: save a copy in C order')
+  return dtype, header['shape'], (10 if version == (1, 0) else 12) + length
+
+
+def _start(path, info: zipfile.ZipInfo) -> int:
+  """Where a member's bytes begin; the local header's length is written only there."""
+  with open(path, 'rb') as file:
+    file.seek(info.header_offset + 26)
+    name_length, extra_length = struct.unpack('<HH', file.read(4))
+  return info.header_offset + 30 + name_length + extra_length
+
+
+def _map(path: pathlib.Path, offset: int, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+  if 0 in shape:
+    return np.zeros(shape, dtype)
+  try:
+    return np.memmap(path, dtype, 'r', offset, shape)
+  except ValueError as error:
+    raise UsageError(f'{path} is shorter than its arrays: fetch it again') from error
+
+
+def pieces_of(array: np.ndarray, size: int = 1024) -> Iterator[np.ndarray]:
+  """An array's rows, `size` at a time."""
+  return (array[begin:begin + size] for begin in range(0, len(array), size))

@@ -1,0 +1,270 @@
+"""A model by name, ready to sample on all devices.
+
+    adm = pipeline.load('imagenet64', classifier='imagenet64-classifier', scale=1.0)
+    images = adm(labels=[207, 360], seed=0)  # uint8 [2, 64, 64, 3]
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+from typing import Any, Callable, Iterator, Sequence
+
+import jax
+import numpy as np
+
+from adm_jax import labels as labels_lib
+from adm_jax import pretrained, progress, sharding, solvers, zoo
+from adm_jax.diffusion import Diffusion, respaced
+from adm_jax.errors import UsageError
+from adm_jax.images import to_float, to_uint8
+from adm_jax.models import Classifier, SuperRes
+from adm_jax.sampling import NetworkDenoiser, Sampler, image_keys, sample_job
+from adm_jax.training.checkpoints import Trained
+
+Array = jax.Array
+Name = str | pathlib.Path
+
+# Streams of a seed beside its images' own keys, which are numbered from 0. An upsampler's noise
+# must not repeat that of the model whose images it enlarges.
+_LABELS, _UPSAMPLING = 2**31 - 1, 2**31 - 2
+# Pixels a device samples at once, unless told otherwise.
+_PIXELS_AT_ONCE = {'cpu': 2**17}
+_PIXELS_AT_ONCE_ELSE = 2**19
+_MOST_AT_ONCE = 250
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pipeline:
+  """schedule x prediction x guidance x solver, with weights on devices; made by `load`.
+
+  Attributes:
+    sampler: the run; `sampler.shape` is an image's (H, W, C).
+    diffusion: the respaced process.
+    params: the weights, {'model': ..., 'classifier': ...}, on `sampler.mesh`.
+    low_res_shape: (h, w, C) of what an upsampler enlarges; None for other models.
+    class_names: of the model's classes, where known.
+    description: JSON values that say which weights, process and guidance these are.
+  """
+  sampler: Sampler
+  diffusion: Diffusion
+  params: Any
+  low_res_shape: tuple[int, int, int] | None
+  class_names: labels_lib.Names | None
+  description: dict[str, Any]
+
+  @property
+  def num_classes(self) -> int | None:
+    return self.sampler.denoiser.num_classes
+
+  @property
+  def default_batch_size(self) -> int:
+    """What all devices together sample at once."""
+    height, width, _ = self.sampler.shape
+    pixels = _PIXELS_AT_ONCE.get(jax.default_backend(), _PIXELS_AT_ONCE_ELSE)
+    return min(_MOST_AT_ONCE, max(1, pixels // (height * width))) * self.sampler.mesh.size
+
+  def __call__(self, labels: Sequence[int] | None = None, *, num: int | None = None, seed: int = 0,
+               low_res: np.ndarray | None = None, **kwargs) -> np.ndarray:
+    """Samples images.
+
+    Args:
+      labels: a class for each image; by default drawn uniformly.
+      num: how many images; by default as many as labels, or small images.
+      seed: image i is a function of (seed, i, its label, its small image) alone.
+      low_res: uint8[N h w C], the small images that an upsampler enlarges.
+      **kwargs: of `batches`.
+
+    Returns:
+      uint8[N H W C].
+    """
+    given = low_res if labels is None else labels
+    num = (1 if given is None else len(given)) if num is None else num
+    if low_res is not None:
+      low_res = self._check_low_res(np.asarray(low_res), num)
+    labels = self.labels(num, seed) if labels is None else np.asarray(labels, np.int32)
+    return np.concatenate(list(self.batches(num, seed, labels, low_res=low_res, **kwargs)))
+
+  def batches(self, num: int, seed: int, labels: np.ndarray | None = None, *,
+              low_res: np.ndarray | None = None, x: Callable | None = None,
+              batch_size: int | None = None, begin: int = 0, parts: int = 10,
+              progress: Callable[[int], None] | None = None) -> Iterator[np.ndarray]:
+    """Yields uint8[B H W C], images begin .. num - 1; arguments as `sampling.sample_job`.
+
+    `low_res` uint8[num h w C] may be mapped from a file: only what a batch needs is read.
+    """
+    if (low_res is None) != (self.low_res_shape is None):
+      raise UsageError('an upsampler enlarges small images, and nothing else does: '
+                       + ('give low_res' if low_res is None else 'leave out low_res'))
+    job = sample_job(
+        self.sampler, self.params, key=self.key(seed), num=num, begin=begin, labels=labels,
+        batch_size=batch_size or self.default_batch_size, x=x,
+        low_res=None if low_res is None else lambda index: to_float(low_res[index]), parts=parts,
+        progress=progress)
+    for images in job:
+      yield np.asarray(to_uint8(images))
+
+  def progressive(self, labels: Sequence[int] | None = None, *, num: int | None = None,
+                  seed: int = 0, low_res: np.ndarray | None = None,
+                  parts: int = 10) -> Iterator[np.ndarray]:
+    """Yields the predicted x_0 as uint8[N H W C] after each of the parts of one batch."""
+    given = low_res if labels is None else labels
+    num = (1 if given is None else len(given)) if num is None else num
+    labels = self.labels(num, seed) if labels is None else np.asarray(labels, np.int32)
+    index = np.minimum(np.arange(-(-num // self.sampler.mesh.size) * self.sampler.mesh.size),
+                       num - 1)
+    for _, x0 in self.sampler.progressive(
+        self.params, image_keys(self.key(seed), index),
+        None if labels is None else labels[index],
+        low_res=None if low_res is None else to_float(low_res[index]), parts=parts):
+      yield np.asarray(to_uint8(x0))[:num]
+
+  def key(self, seed: int) -> Array:
+    """The key of a job: `sampling.image_keys` makes the images' from it."""
+    key = jax.random.key(seed)
+    return key if self.low_res_shape is None else jax.random.fold_in(key, _UPSAMPLING)
+
+  def labels(self, num: int, seed: int,
+             classes: Sequence[int] | None = None) -> np.ndarray | None:
+    """i32[num], drawn uniformly from `classes`, by default all; None for a model without any."""
+    if self.num_classes is None:
+      return None
+    key = jax.random.fold_in(jax.random.key(seed), _LABELS)
+    return labels_lib.drawn(range(self.num_classes) if classes is None else classes, num, key)
+
+  def _check_low_res(self, low_res: np.ndarray, num: int) -> np.ndarray:
+    check_small_images(low_res, self.low_res_shape)
+    if len(low_res) < num:
+      raise UsageError(f'{len(low_res)} small images do not make {num}')
+    return low_res
+
+
+def check_small_images(images: np.ndarray, shape: tuple[int, int, int] | None) -> None:
+  """Raises UsageError unless `images` are uint8[N *shape], what an upsampler enlarges."""
+  if images.dtype != np.uint8 or images.ndim != 4:
+    raise UsageError(f'the small images are {images.dtype} of shape {images.shape}: give uint8 '
+                     '[N, h, w, C]')
+  if images.shape[1:] != shape:
+    raise UsageError(f'the upsampler enlarges images of {_size(shape)}, these are of '
+                     f'{_size(images.shape[1:])}')
+
+
+def load(model: Name | Trained, *, classifier: Name | Trained | None = None,
+         scale: float | None = None, respacing: str | None = None,
+         solver: solvers.Solver | None = None, weights: Name | None = None,
+         classifier_weights: Name | None = None, clip: bool = True, clip_guided: bool = False,
+         steps: Callable = solvers.descend, dtype: str | None = None, fsdp: int | None = None,
+         devices: Sequence[jax.Device] | None = None,
+         bar: Callable = progress.bar) -> Pipeline:
+  """Gets networks ready to sample.
+
+  Args:
+    model: a published model, a work directory, a file of weights (`pretrained.load`), or what that
+      returned.
+    classifier: what guides it, likewise.
+    scale: of the classifier's gradient; by default the paper's for this pair, or 1.
+    respacing: which of the process's steps to take ('250', 'ddim25', '90,60,60,20,20'); by default
+      the paper's for the model, or 250 of them.
+    solver: by default `solvers.ancestral()`.
+    weights: see `pretrained.load`.
+    classifier_weights: the same for the classifier.
+    clip: see `diffusion.predict`.
+    clip_guided: see `guidance.guided`.
+    steps: where the solver goes, a function of the respaced schedule.
+    dtype: the networks compute in it; by default bfloat16 on accelerators and float32 on CPUs.
+    fsdp: how many devices share one copy of the weights; by default as many as must.
+    devices: by default all.
+    bar: shows the progress of downloads.
+
+  Raises:
+    UsageError: models that do not go together, or that cannot be read.
+  """
+  if classifier is None and (scale is not None or classifier_weights is not None):
+    raise UsageError('a scale or weights of a classifier are given, but no classifier: name one')
+  published = zoo.MODELS.get(str(model))
+  trained = _trained(model, weights, bar)
+  if isinstance(trained.task.model, Classifier):
+    raise UsageError(f'{model} is a classifier, which guides another model: give it as classifier')
+  guide = None if classifier is None else _trained(classifier, classifier_weights, bar)
+  if guide is not None:
+    _check_pair(trained, guide)
+    paired = published is not None and published.classifier == str(classifier)
+    scale = (published.scale if paired else 1.0) if scale is None else scale
+  respacing = _respacing(trained.task.diffusion, published) if respacing is None else respacing
+  diffusion = respaced(trained.task.diffusion, respacing)
+  dtype = dtype or ('float32' if jax.default_backend() == 'cpu' else 'bfloat16')
+  params = {'model': trained.params, **({} if guide is None else {'classifier': guide.params})}
+  size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+  mesh = sharding.mesh(sharding.fsdp_needed(size, devices) if fsdp is None else fsdp, devices)
+  denoiser = NetworkDenoiser(
+      _computing_in(trained.task.model, dtype), diffusion,
+      classifier=None if guide is None else _computing_in(guide.task.model, dtype),
+      scale=1.0 if scale is None else scale, clip=clip, clip_guided=clip_guided)
+  sampler = Sampler(denoiser, solver or solvers.ancestral(), steps(diffusion.schedule),
+                    trained.task.image_shape, mesh)
+  description = {
+      'model': _describe(model, trained),
+      'classifier': None if guide is None else _describe(classifier, guide), 'scale': scale,
+      'respacing': respacing, 'clip': clip, 'clip_guided': clip_guided, 'dtype': dtype}
+  return Pipeline(sampler, diffusion, jax.device_put(params, sharding.of_params(mesh, params)),
+                  trained.task.low_res_shape, _class_names(denoiser.num_classes), description)
+
+
+# ---------------------------------------------------------------------------------------------
+
+
+def _trained(model: Name | Trained, weights: Name | None, bar: Callable) -> Trained:
+  return model if isinstance(model, Trained) else pretrained.load(model, weights, bar)
+
+
+def _check_pair(model: Trained, classifier: Trained) -> None:
+  if not isinstance(classifier.task.model, Classifier):
+    raise UsageError('what is given as classifier is a network that makes images: give a '
+                     'classifier of the same image size')
+  shapes = model.task.image_shape, classifier.task.image_shape
+  if shapes[0] != shapes[1]:
+    raise UsageError(f'the classifier is for images of {_size(shapes[1])}, the model makes '
+                     f'{_size(shapes[0])}: give a classifier of that size')
+  counts = model.task.model.num_classes, classifier.task.model.num_classes
+  if counts[0] not in (None, counts[1]):
+    raise UsageError(f'the classifier knows {counts[1]} classes, the model {counts[0]}: give one '
+                     'that was trained on the same classes')
+  if model.task.diffusion.schedule != classifier.task.diffusion.schedule:
+    raise UsageError('the classifier was trained on another noise schedule than the model: give '
+                     'one of the same schedule')
+
+
+def _respacing(diffusion: Diffusion, published: zoo.Model | None) -> str:
+  if published is not None:
+    return published.respacing
+  return str(min(250, diffusion.schedule.num_steps))
+
+
+def _computing_in(module: Any, dtype: str) -> Any:
+  if isinstance(module, SuperRes):
+    return module.clone(unet=module.unet.clone(dtype=dtype))
+  return module.clone(dtype=dtype)
+
+
+def _class_names(num_classes: int | None) -> labels_lib.Names | None:
+  names = labels_lib.imagenet()
+  return names if num_classes == len(names) else None
+
+
+def _describe(name: Name | Trained, trained: Trained) -> dict[str, Any]:
+  return {'name': 'weights in memory' if isinstance(name, Trained) else str(name),
+          'weights': trained.weights, 'step': trained.step,
+          'fingerprint': _fingerprint(trained.params)}
+
+
+def _fingerprint(params: Any) -> str:
+  """Tells sets of weights apart; looks at a few numbers of each array, so that it takes no time."""
+  digest = hashlib.sha256()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    flat = np.asarray(leaf).reshape(-1)
+    digest.update(f'{jax.tree_util.keystr(path)}{leaf.shape}{leaf.dtype}'.encode())
+    digest.update(flat[::max(1, len(flat) // 64)].tobytes())
+  return digest.hexdigest()[:16]
+
+
+def _size(shape: tuple[int, ...]) -> str:
+  return ' x '.join(map(str, shape))

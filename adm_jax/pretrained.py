@@ -1,0 +1,92 @@
+"""Weights by name or path: a published model, a file of PyTorch's, or a folder of this project."""
+
+import pathlib
+from typing import Any, Callable, NamedTuple
+
+import jax
+import numpy as np
+
+from adm_jax import config as config_lib
+from adm_jax import downloads, progress, zoo
+from adm_jax.compat import flags, openai, state_dicts
+from adm_jax.compat.infer import infer
+from adm_jax.config import ConfigDict
+from adm_jax.errors import UsageError
+from adm_jax.training import checkpoints
+from adm_jax.training.checkpoints import Trained
+
+
+class Pretrained(NamedTuple):
+  """Weights of the reference's format, and what they are weights of.
+
+  Attributes:
+    kind: 'unet', 'superres' or 'classifier'.
+    flags: the reference's.
+    assumed: what the file does not say and `flags` assume, a clause each.
+    task_config: the config of the training task that the flags mean.
+    params: our parameter tree, of `Deferred` arrays: each is read when it is asked for.
+    num_parameters: how many values it holds.
+  """
+  kind: str
+  flags: dict[str, Any]
+  assumed: list[str]
+  task_config: ConfigDict
+  params: Any
+  num_parameters: int
+
+
+def load(name: str | pathlib.Path, weights: str | pathlib.Path | None = None,
+         bar: Callable = progress.bar) -> Trained:
+  """A network with its weights and its process.
+
+  Args:
+    name: a published model (`zoo`), a work directory, a folder of converted weights, or a .pt or
+      .safetensors file, whose flags are then inferred.
+    weights: for a published model, its file, if it is already here; for a work directory, which
+      weights (`checkpoints.load`).
+    bar: shows the progress of a download, see `progress.bar`.
+
+  Raises:
+    UsageError: none of these; or weights that do not fit, cannot be fetched or are not whole.
+  """
+  path = pathlib.Path(name)
+  if str(name) not in zoo.MODELS and path.is_dir():
+    return checkpoints.load(path, weights=None if weights is None else str(weights))
+  read_ = read(name, weights=weights, bar=bar)
+  return Trained(config_lib.build(read_.task_config), jax.tree.map(np.asarray, read_.params),
+                 'params', 0)
+
+
+def read(name: str | pathlib.Path, words: str = '', bar: Callable = progress.bar,
+         weights: str | pathlib.Path | None = None) -> Pretrained:
+  """A published model, or a file in its format; arguments as `load`.
+
+  Args:
+    words: the reference's flags, '--name value ...', where the known or inferred ones are wrong.
+  """
+  given = flags.words(words)
+  if str(name) in zoo.MODELS or not _is_path(name):
+    model = zoo.find(str(name))
+    file = downloads.fetch_model(model, bar) if weights is None else pathlib.Path(weights)
+    state_dict, kind = state_dicts.read(file), model.kind
+    known, assumed = flags.words(model.flags), []
+  elif weights is not None:
+    raise UsageError(f'{name} is a file of weights itself: leave out weights={weights}')
+  else:
+    state_dict = state_dicts.read(pathlib.Path(name))
+    kind, known, assumed = _inferred(state_dict, given)
+  task_config = flags.describe(kind, known | given)
+  params = openai.deferred_params(state_dict, config_lib.build(task_config).model)
+  return Pretrained(kind, known | given, assumed, task_config, params,
+                    sum(tensor.size for tensor in state_dict.values()))
+
+
+def _is_path(name: str | pathlib.Path) -> bool:
+  path = pathlib.Path(name)
+  return bool(path.suffix) or path.exists() or len(path.parts) > 1
+
+
+def _inferred(state_dict, given):
+  size = given.get('large_size', given.get('image_size'))
+  shapes = {name: array.shape for name, array in state_dict.items()}
+  return infer(shapes, None if size is None else flags.read_size(size))

@@ -1,0 +1,97 @@
+"""Where a run starts, if not from fresh noise: in the middle, at a code of an image, between two.
+
+Each function here gives a function from indices i64[B] to x [B H W C], the `x` of
+`sampling.sample_job`.
+"""
+
+import dataclasses
+from typing import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from adm_jax import solvers
+from adm_jax.diffusion import q_sample
+from adm_jax.errors import UsageError
+from adm_jax.images import to_float
+from adm_jax.pipeline import Pipeline
+from adm_jax.sampling import image_keys, initial_noise, normal_each
+from adm_jax.solvers import Step
+
+Array = jax.Array
+Start = Callable[[np.ndarray], Array]
+
+# A stream of the job's key beside its images' own.
+_NOISING = 2**31 - 3
+
+
+def from_step(t: int) -> Callable:
+  """What replaces `solvers.descend` to start at the last step of the schedule that is at most `t`.
+
+  Args:
+    t: in [0, T), a timestep of training.
+  """
+  def steps(schedule) -> Step:
+    if not 0 <= t < schedule.num_train_steps:
+      raise UsageError(f'step {t} is out of range: the process was trained on 0 to '
+                       f'{schedule.num_train_steps - 1}')
+    kept = int((schedule.timesteps <= t).sum())
+    if not kept:
+      raise UsageError(f'the respacing keeps no step up to {t}: its first is '
+                       f'{schedule.timesteps[0]}')
+    return jax.tree.map(lambda leaf: leaf[-kept:], solvers.descend(schedule))
+  return steps
+
+
+def noised(adm: Pipeline, images: np.ndarray, seed: int) -> Start:
+  """x_t ~ q(x_t | x_0) of `images` uint8[N H W C], where t is the first step of `adm`'s sampler."""
+  t = int(adm.sampler.steps.t[0])
+  stream = jax.random.fold_in(adm.key(seed), _NOISING)
+
+  @jax.jit
+  def start(x0, keys):
+    return q_sample(adm.diffusion.schedule, x0, jnp.full(len(x0), t),
+                    normal_each(keys, x0.shape[1:]))
+  return lambda index: start(to_float(images[index]), image_keys(stream, index))
+
+
+def encoded(adm: Pipeline, images: np.ndarray, labels: np.ndarray | None) -> Start:
+  """The codes of `images` uint8[N H W C]: DDIM run backwards, up to the noisiest step.
+
+  Sampling from them by DDIM with eta 0 gives the images again (ADM paper, appendix F).
+  """
+  encode = dataclasses.replace(adm.sampler, solver=solvers.ddim(),
+                               steps=solvers.ascend(adm.diffusion.schedule))
+  def start(index):
+    keys = image_keys(jax.random.key(0), index)  # DDIM draws no noise
+    return encode(adm.params, keys, None if labels is None else labels[index],
+                  x=to_float(images[index]))
+  return start
+
+
+def between(a: Array, b: Array, num: int) -> Start:
+  """`num` points from x_T `a` to `b`, both [H W C], ends included."""
+  fractions = np.linspace(0, 1, num, dtype=np.float32)
+  blend = jax.jit(jax.vmap(slerp, in_axes=(None, None, 0)))
+  return lambda index: blend(a, b, fractions[index])
+
+
+def slerp(a: Array, b: Array, fraction: Array) -> Array:
+  """The point at `fraction` of the great circle from `a` to `b`, arrays of one shape.
+
+  Noise stays noise on this way; on the straight one its variance would sag (Song et al. 2021,
+  appendix D.5).
+  """
+  angle = jnp.arccos(jnp.clip((a * b).sum() / jnp.sqrt((a**2).sum() * (b**2).sum()), -1, 1))
+  # Where both point the same way, the circle is a line, and the sine of its angle no divisor.
+  line = jnp.sin(angle) < 1e-4
+  sine = jnp.where(line, 1, jnp.sin(angle))
+  weights = [jnp.where(line, part, jnp.sin(part * angle) / sine) for part in
+             (1 - fraction, fraction)]
+  return weights[0] * a + weights[1] * b
+
+
+def noise_of_seed(adm: Pipeline, seed: int) -> Array:
+  """x_T f32[H W C] of image 0 of the job with `seed`."""
+  return initial_noise(image_keys(adm.key(seed), np.arange(1)), adm.sampler.shape)[0]
