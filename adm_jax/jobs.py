@@ -20,20 +20,26 @@ from typing import Any, Iterable, Iterator
 import numpy as np
 
 from adm_jax import npz
+from adm_jax.config import differences
 from adm_jax.errors import UsageError
 from adm_jax.files import written_whole
 
 # A shard is written when either is reached: small models make no thousands of files, and large ones
 # lose no more than a batch when they are killed.
-_IMAGES_A_SHARD, _SECONDS_A_SHARD = 500, 20
+_IMAGES_A_SHARD, _SECONDS_A_SHARD = 500, 10
+BASE = 'base'
 _JOB, _SHARDS, _SAMPLES = 'job.json', 'shards', 'samples.npz'
 
 
 def check_folder(folder: pathlib.Path) -> None:
-  """Raises UsageError unless a job may start or go on in `folder`; touches nothing."""
+  """Raises UsageError unless a job may start or go on in `folder`; touches nothing.
+
+  It may hold another job under `BASE`, whose images this one enlarges.
+  """
   if folder.exists() and not folder.is_dir():
     raise UsageError(f'{folder} is a file: give a folder')
-  if folder.is_dir() and not (folder / _JOB).exists() and any(folder.iterdir()):
+  foreign = folder.is_dir() and any(path.name != BASE for path in folder.iterdir())
+  if foreign and not (folder / _JOB).exists():
     raise UsageError(f'{folder} is neither empty nor a job of this command: give another folder')
 
 
@@ -81,7 +87,7 @@ class Job:
 
   def images(self) -> np.ndarray:
     """uint8[N H W C] of a finished job, mapped from its file."""
-    return npz.read(self.samples, 'arr_0', self.folder / 'unused.npy')
+    return npz.read(self.samples, 'arr_0')
 
   def _shards(self) -> list[tuple[int, int, pathlib.Path]]:
     """(begin, end, path) of the shards that follow each other from the first image on."""
@@ -130,11 +136,11 @@ def open_job(folder: pathlib.Path, description: dict[str, Any], num: int,
   text = json.dumps(description, indent=1)
   path = folder / _JOB
   if path.exists():
-    old, new = json.loads(path.read_text()), json.loads(text)
-    changed = [f'{key}: {old.get(key)} there, {new.get(key)} asked for'
-               for key in {**old, **new} if old.get(key) != new.get(key)]
+    changed = differences(path.read_text(), text)
     if changed:
-      raise UsageError(f'{folder} holds another job ({"; ".join(changed)}): give another folder')
+      more = f'; and {len(changed) - 4} more' if len(changed) > 4 else ''
+      raise UsageError(f'{folder} holds another job ({"; ".join(changed[:4])}{more}): give another '
+                       'folder')
   else:
     folder.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as part:

@@ -3,12 +3,11 @@
 The file is what `np.savez` writes and `np.load` reads; pickled arrays are neither.
 """
 
-import ast
 import pathlib
 import shutil
 import struct
 import zipfile
-from typing import Iterable, Iterator, NamedTuple
+from typing import Iterable, NamedTuple
 
 import numpy as np
 
@@ -43,17 +42,19 @@ def names(path: str | pathlib.Path) -> list[str]:
     return [name.removesuffix('.npy') for name in archive.namelist()]
 
 
-def read(path: str | pathlib.Path, name: str, scratch: pathlib.Path) -> np.ndarray:
+def read(path: str | pathlib.Path, name: str, scratch: pathlib.Path | None = None) -> np.ndarray:
   """An array of a file, read-only, mapped into memory and read as it is touched.
 
   Args:
     path: of the .npz file.
     name: of the array.
-    scratch: a compressed array, which cannot be mapped, is unpacked into this file once.
+    scratch: a compressed array, which cannot be mapped, is unpacked into this file, unless it is
+      there, and that is mapped; None reads it into memory.
 
   Raises:
     UsageError: no such file or array, a pickled array, or a file that is not whole.
   """
+  path = pathlib.Path(path)
   with _archive(path) as archive:
     try:
       info = archive.getinfo(f'{name}.npy')
@@ -61,13 +62,15 @@ def read(path: str | pathlib.Path, name: str, scratch: pathlib.Path) -> np.ndarr
       raise UsageError(f'{path} has no array {name}, only {", ".join(names(path)) or "nothing"}: '
                        'samples are stored as arr_0') from None
     with archive.open(info) as member:
-      dtype, shape, header = _header(member, path, name)
+      shape, dtype, start = _header(member, path, name)
+      if info.compress_type != zipfile.ZIP_STORED and scratch is None:
+        return np.frombuffer(member.read(), dtype).reshape(shape)
     if info.compress_type == zipfile.ZIP_STORED:
-      return _map(pathlib.Path(path), _start(path, info) + header, dtype, shape)
+      return _map(path, _start(path, info) + start, dtype, shape)
     if not scratch.exists():
       with written_whole(scratch) as part, archive.open(info) as member, open(part, 'wb') as file:
         shutil.copyfileobj(member, file, 1 << 20)
-  return _map(scratch, header, dtype, shape)
+  return _map(scratch, start, dtype, shape)
 
 
 def _archive(path: str | pathlib.Path) -> zipfile.ZipFile:
@@ -79,25 +82,23 @@ def _archive(path: str | pathlib.Path) -> zipfile.ZipFile:
     raise UsageError(f'{path} is not a whole .npz file ({error})') from error
 
 
-def _header(member, path, name: str) -> tuple[np.dtype, tuple[int, ...], int]:
-  """(dtype, shape, bytes before the numbers) of a .npy file."""
+def _header(member, path, name: str) -> tuple[tuple[int, ...], np.dtype, int]:
+  """(shape, dtype, bytes before the numbers) of a .npy file, read up to there."""
   try:
-    version = np.lib.format.read_magic(member)
-    length, = struct.unpack(*(('<H', member.read(2)) if version == (1, 0)
-                              else ('<I', member.read(4))))
-    header = ast.literal_eval(member.read(length).decode())
-    dtype = np.lib.format.descr_to_dtype(header['descr'])
-  except (ValueError, KeyError, SyntaxError, struct.error) as error:
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0,
+                   (2, 0): np.lib.format.read_array_header_2_0}[np.lib.format.read_magic(member)]
+    shape, fortran_order, dtype = read_header(member)
+  except (ValueError, KeyError) as error:
     raise UsageError(f'{path}: {name} is no array ({error})') from error
   if dtype.hasobject:
     raise UsageError(f'{path}: {name} is pickled, and unpickling can run any code: save it as '
                      'numbers')
-  if header['fortran_order']:
+  if fortran_order:
     raise UsageError(f'{path}: {name} is stored column by column: save a copy in C order')
-  return dtype, header['shape'], (10 if version == (1, 0) else 12) + length
+  return shape, dtype, member.tell()
 
 
-def _start(path, info: zipfile.ZipInfo) -> int:
+def _start(path: pathlib.Path, info: zipfile.ZipInfo) -> int:
   """Where a member's bytes begin; the local header's length is written only there."""
   with open(path, 'rb') as file:
     file.seek(info.header_offset + 26)
@@ -112,8 +113,3 @@ def _map(path: pathlib.Path, offset: int, dtype: np.dtype, shape: tuple[int, ...
     return np.memmap(path, dtype, 'r', offset, shape)
   except ValueError as error:
     raise UsageError(f'{path} is shorter than its arrays: fetch it again') from error
-
-
-def pieces_of(array: np.ndarray, size: int = 1024) -> Iterator[np.ndarray]:
-  """An array's rows, `size` at a time."""
-  return (array[begin:begin + size] for begin in range(0, len(array), size))

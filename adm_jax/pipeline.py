@@ -138,14 +138,19 @@ class Pipeline:
     return low_res
 
 
-def check_small_images(images: np.ndarray, shape: tuple[int, int, int] | None) -> None:
+def check_small_images(images: np.ndarray, shape: tuple[int, int, int]) -> None:
   """Raises UsageError unless `images` are uint8[N *shape], what an upsampler enlarges."""
   if images.dtype != np.uint8 or images.ndim != 4:
     raise UsageError(f'the small images are {images.dtype} of shape {images.shape}: give uint8 '
                      '[N, h, w, C]')
-  if images.shape[1:] != shape:
-    raise UsageError(f'the upsampler enlarges images of {_size(shape)}, these are of '
-                     f'{_size(images.shape[1:])}')
+  check_small_shape(images.shape[1:], shape)
+
+
+def check_small_shape(found: tuple[int, int, int], shape: tuple[int, int, int]) -> None:
+  """Raises UsageError unless images of (h, w, C) `found` are what an upsampler enlarges."""
+  if found != shape:
+    raise UsageError(f'the upsampler enlarges images of {_size(shape)}, these are {_size(found)}: '
+                     'give an upsampler or images of another size')
 
 
 def load(model: Name | Trained, *, classifier: Name | Trained | None = None,

@@ -75,6 +75,7 @@ def read(name: str | pathlib.Path, words: str = '', bar: Callable = progress.bar
   else:
     state_dict = state_dicts.read(pathlib.Path(name))
     kind, known, assumed = _inferred(state_dict, given)
+    assumed = [clause for clause in assumed if not any(flag in clause for flag in given)]
   task_config = flags.describe(kind, known | given)
   params = openai.deferred_params(state_dict, config_lib.build(task_config).model)
   return Pretrained(kind, known | given, assumed, task_config, params,

@@ -70,6 +70,13 @@ def encoded(adm: Pipeline, images: np.ndarray, labels: np.ndarray | None) -> Sta
   return start
 
 
+def codes(adm: Pipeline, images: np.ndarray, labels: np.ndarray | None) -> Array:
+  """`encoded` of a few images uint8[N H W C] at once: f32[N H W C]."""
+  size = adm.sampler.mesh.size
+  index = np.resize(np.arange(len(images)), -(-len(images) // size) * size)
+  return encoded(adm, images, labels)(index)[:len(images)]
+
+
 def between(a: Array, b: Array, num: int) -> Start:
   """`num` points from x_T `a` to `b`, both [H W C], ends included."""
   fractions = np.linspace(0, 1, num, dtype=np.float32)

@@ -48,7 +48,7 @@ def _read(source, out, words):
   print(f'{out}: {read.kind}, {read.num_parameters:,} parameters')
   print('  flags: ' + ' '.join(f'--{name} {value}' for name, value in read.flags.items()))
   for clause in read.assumed:
-    print(f'  assumed, unless --flags said otherwise: {clause}')
+    print(f'  assumed (--flags corrects it): {clause}')
   return 0
 
 

@@ -18,6 +18,7 @@ examples:
 import pathlib
 from typing import Any, NamedTuple
 
+from adm_jax.data.sources import Rows
 from adm_jax.errors import UsageError
 
 _FORMATS = ('npz', 'png')
@@ -51,7 +52,7 @@ def add_arguments(parser):
   what.add_argument('--reconstruct', action='store_true',
                     help='with --images: encode them by DDIM, and decode their codes')
   what.add_argument('--interpolate', metavar='A,B',
-                    help='between two seeds, or with --images between its first two, by DDIM')
+                    help='from seed A to seed B, or with --images from its image A to B, by DDIM')
 
   how = parser.add_argument_group('how')
   how.add_argument('--respacing', metavar='SPEC',
@@ -79,15 +80,23 @@ def run(arguments, rest):
     raise UsageError(f'adm sample does not understand {" ".join(rest)}; see adm sample --help')
   _check(arguments)
   from adm_jax import jobs
+  from adm_jax.pipeline import check_small_images, check_small_shape
 
   out = pathlib.Path(arguments.out)
   jobs.check_folder(out)
+  # All networks are loaded, and fit each other, before anything is made.
+  model = None if arguments.model is None else _model(arguments)
   if arguments.upsample is None:
-    made = _base(arguments, out)
-  elif arguments.base is None:
-    made = _upsampled(arguments, out, _base(arguments, out / 'base'))
+    made = _sampled(arguments, model, out)
   else:
-    made = _upsampled(arguments, out, _given(pathlib.Path(arguments.base), out))
+    upsampler = _upsampler(arguments)
+    if model is None:
+      small = _given(pathlib.Path(arguments.base), out)
+      check_small_images(small.images, upsampler.low_res_shape)
+    else:
+      check_small_shape(model.sampler.shape, upsampler.low_res_shape)
+      small = _sampled(arguments, model, out / jobs.BASE)
+    made = _upsampled(arguments, upsampler, small, out)
   _draw(arguments, out, made)
   return 0
 
@@ -139,7 +148,7 @@ def _how(arguments):
   return {'seed': arguments.seed, 'solver': arguments.solver, 'eta': arguments.eta or 0.0}
 
 
-def _base(arguments, out):
+def _model(arguments):
   from adm_jax import pipeline, solvers, starts
 
   steps = (solvers.descend if arguments.from_step is None
@@ -152,8 +161,24 @@ def _base(arguments, out):
   if adm.low_res_shape is not None:
     raise UsageError(f'{arguments.model} enlarges images: give it as --upsample, with --model or '
                      '--base for the small ones')
+  return adm
+
+
+def _upsampler(arguments):
+  from adm_jax import pipeline
+
+  adm = pipeline.load(
+      arguments.upsample, respacing=arguments.upsample_respacing or arguments.respacing,
+      solver=_solver(arguments), weights=arguments.upsample_weights, dtype=arguments.dtype,
+      fsdp=arguments.fsdp)
+  if adm.low_res_shape is None:
+    raise UsageError(f'{arguments.upsample} enlarges nothing: give an upsampler as --upsample')
+  return adm
+
+
+def _sampled(arguments, adm, out):
   classes, order = _classes(arguments, adm)
-  num = arguments.num or _default_num(arguments, classes)
+  num = arguments.num or _default_num(arguments, adm, classes)
   labels = _labels(adm, num, arguments.seed, classes, order)
   x = _start(arguments, adm, num, labels)
   description = {**adm.description, **_how(arguments), 'num': num,
@@ -169,15 +194,15 @@ def _classes(arguments, adm):
   if arguments.classes is None:
     return None, arguments.class_order or 'drawn'
   if adm.num_classes is None:
-    raise UsageError(f'{arguments.model} knows no classes: leave out --classes, or guide it with '
-                     '--classifier')
+    raise UsageError(f'{arguments.model or arguments.upsample} knows no classes: leave out '
+                     '--classes, or guide it with --classifier')
   return (labels.find(arguments.classes, adm.num_classes, adm.class_names),
           arguments.class_order or 'turn')
 
 
-def _default_num(arguments, classes):
+def _default_num(arguments, adm, classes):
   if arguments.images is not None and arguments.interpolate is None:
-    return len(_images(arguments))
+    return len(_images(arguments, adm))
   return 16 if classes is None else len(classes)
 
 
@@ -190,26 +215,45 @@ def _labels(adm, num, seed, classes, order):
   return adm.labels(num, seed, classes)
 
 
-def _images(arguments):
+def _images(arguments, adm):
   from adm_jax.data.folder import Folder
-  return Folder(arguments.images, labels=None)
+  height, width, channels = adm.sampler.shape
+  if height != width:
+    raise UsageError(f'--images are cut to squares, and the model makes {height} x {width}')
+  return Rows(Folder(arguments.images, height, labels=None, channels=channels))
 
 
 def _start(arguments, adm, num, labels):
   """Where the run starts: a function from indices to x, or None for fresh noise."""
+  import numpy as np
+
   from adm_jax import starts
 
-  if arguments.interpolate is None and arguments.images is None:
+  images = None if arguments.images is None else _images(arguments, adm)
+  if arguments.interpolate is not None:
+    ends = _two(arguments.interpolate)
+    if images is None:
+      return starts.between(*(starts.noise_of_seed(adm, seed) for seed in ends), num)
+    if not all(0 <= end < len(images) for end in ends):
+      raise UsageError(f'--interpolate {arguments.interpolate}: {arguments.images} holds images 0 '
+                       f'to {len(images) - 1}')
+    labels = None if labels is None else labels[[0, -1]]
+    return starts.between(*starts.codes(adm, images[np.asarray(ends)], labels), num)
+  if images is None:
     return None
-  if arguments.images is None:
-    try:
-      seeds = [int(word) for word in arguments.interpolate.split(',')]
-    except ValueError:
-      seeds = []
-    if len(seeds) != 2:
-      raise UsageError(f'--interpolate {arguments.interpolate}: give two seeds, like 1,2')
-    return starts.between(*(starts.noise_of_seed(adm, seed) for seed in seeds), num)
-  raise NotImplementedError
+  if len(images) < num:
+    raise UsageError(f'{arguments.images} holds {len(images)} images: --num {num} is more')
+  if arguments.reconstruct:
+    return starts.encoded(adm, images, labels)
+  return starts.noised(adm, images, arguments.seed)
+
+
+def _two(words):
+  try:
+    first, second = (int(word) for word in words.split(','))
+    return first, second
+  except ValueError:
+    raise UsageError(f'--interpolate {words}: give two numbers, like 1,2') from None
 
 
 def _make(arguments, adm, out, description, num, labels, **given):
@@ -237,26 +281,14 @@ def _make(arguments, adm, out, description, num, labels, **given):
     return _Made(job.images(), job.labels, adm.class_names, path)
 
 
-def _upsampled(arguments, out, base):
-  from adm_jax import pipeline
-
-  adm = pipeline.load(
-      arguments.upsample, respacing=arguments.upsample_respacing or arguments.respacing,
-      solver=_solver(arguments), weights=arguments.upsample_weights, dtype=arguments.dtype,
-      fsdp=arguments.fsdp)
-  if adm.low_res_shape is None:
-    raise UsageError(f'{arguments.upsample} enlarges nothing: give an upsampler as --upsample')
-  pipeline.check_small_images(base.images, adm.low_res_shape)
-  num = min(arguments.num or len(base.images), len(base.images))
-  labels = None if base.labels is None else base.labels[:num]
-  if adm.num_classes is None:
-    labels = None
-  elif labels is None:
-    classes, order = _classes(arguments, adm)
-    labels = _labels(adm, num, arguments.seed, classes, order)
-  description = {**adm.description, **_how(arguments), 'num': num, 'base': str(base.path),
-                 'base_fingerprint': _fingerprint(base.images)}
-  return _make(arguments, adm, out, description, num, labels, low_res=base.images)
+def _upsampled(arguments, adm, small, out):
+  num = min(arguments.num or len(small.images), len(small.images))
+  labels = None if adm.num_classes is None or small.labels is None else small.labels[:num]
+  if adm.num_classes is not None and labels is None:
+    labels = _labels(adm, num, arguments.seed, *_classes(arguments, adm))
+  description = {**adm.description, **_how(arguments), 'num': num, 'base': str(small.path),
+                 'base_fingerprint': _fingerprint(small.images)}
+  return _make(arguments, adm, out, description, num, labels, low_res=small.images)
 
 
 def _given(path, out):
@@ -266,11 +298,11 @@ def _given(path, out):
   from adm_jax import npz
 
   names = npz.names(path)
-  out.mkdir(parents=True, exist_ok=True)
-  images = npz.read(path, 'arr_0', out / '.base.npy')
-  labels = npz.read(path, 'arr_1', out / '.labels.npy') if 'arr_1' in names else None
-  if labels is not None and labels.shape != images.shape[:1]:
-    raise UsageError(f'{path} has labels of shape {labels.shape} for {len(images)} images')
+  images = npz.read(path, 'arr_0', out.with_name(f'.{out.name}.base.npy'))
+  labels = npz.read(path, 'arr_1') if 'arr_1' in names else None
+  if labels is not None and (labels.shape != images.shape[:1] or labels.dtype.kind not in 'iu'):
+    raise UsageError(f'{path} has labels {labels.dtype} of shape {labels.shape} for {len(images)} '
+                     'images: give an integer each')
   return _Made(images, None if labels is None else np.asarray(labels, np.int64), None, path)
 
 

@@ -95,7 +95,7 @@ def _flags(shapes: Shapes, kind: str, depth: int, levels: int,
   # Where there is one level only, nothing says how it would be resampled.
   updown = levels == 1 or _width(shapes, depth + 1) is not None
 
-  assumed = ['noise_schedule linear and diffusion_steps 1000']
+  assumed = ['noise_schedule linear', 'diffusion_steps 1000']
   if kind == 'classifier' and 'out.2.positional_embedding' in shapes:
     side = math.isqrt(shapes['out.2.positional_embedding'][1] - 1)
     size = side << (levels - 1)
@@ -122,7 +122,7 @@ def _flags(shapes: Shapes, kind: str, depth: int, levels: int,
     flags['num_classes'] = shapes['label_emb.weight'][0]
   if kind == 'superres':
     flags |= {'large_size': size, 'small_size': size // 4}
-    assumed.append(f'low resolution {size // 4}')
+    assumed.append(f'small_size {size // 4}')
   else:
     flags['image_size'] = size
   if all(widths[level] % 64 == 0 for level in (*attended, -1)):

@@ -49,3 +49,15 @@ class ArraySource:
   def __repr__(self) -> str:
     # Stable from run to run: an iterator's checkpoint may hold it.
     return f'ArraySource({self.name!r}, {len(self)} images)'
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+  """A source's images as an array that is read as it is indexed: rows[i64[B]] is uint8[B H W C]."""
+  source: Source
+
+  def __len__(self) -> int:
+    return len(self.source)
+
+  def __getitem__(self, index: np.ndarray) -> np.ndarray:
+    return np.stack([self.source[int(i)]['image'] for i in index])
