@@ -1,7 +1,7 @@
 """A folder of samples that grows: killed at any moment, it goes on, and ends with the same bytes.
 
     OUT/job.json               what is being made
-    OUT/shards/BEGIN-END.npy   images BEGIN .. END - 1, uint8 [n H W C]; whole or absent
+    OUT/shards/BEGIN-END.bin   images BEGIN .. END - 1, the bytes of uint8 [n H W C]
     OUT/samples.npz            arr_0 uint8 [N H W C], arr_1 int64 [N]: the published layout
 
 The shards go when the .npz is there. Memory does not grow with N.
@@ -68,17 +68,17 @@ class Job:
 
   def add(self, begin: int, images: np.ndarray) -> None:
     """Writes uint8[n H W C], images begin .. begin + n - 1, as a shard."""
-    path = self.folder / _SHARDS / f'{begin:09d}-{begin + len(images):09d}.npy'
+    path = self.folder / _SHARDS / f'{begin:09d}-{begin + len(images):09d}.bin'
     path.parent.mkdir(exist_ok=True)
     with written_whole(path) as part:
-      np.save(part, images, allow_pickle=False)
+      images.tofile(part)
 
   def finish(self) -> pathlib.Path:
     """Joins the shards, once all images are there, and removes them."""
     if not self.samples.exists():
       shards = self._shards()
       arrays = {'arr_0': npz.Pieces((self.num, *self.shape), np.dtype(np.uint8),
-                                    (np.load(path, allow_pickle=False) for _, _, path in shards))}
+                                    (np.fromfile(path, np.uint8) for _, _, path in shards))}
       if self.labels is not None:
         arrays['arr_1'] = self.labels
       npz.write(self.samples, arrays)
@@ -93,10 +93,10 @@ class Job:
     """(begin, end, path) of the shards that follow each other from the first image on."""
     size = int(np.prod(self.shape))
     found = {}
-    for path in (self.folder / _SHARDS).glob('*.npy'):
+    for path in (self.folder / _SHARDS).glob('*.bin'):
       match = re.fullmatch(r'(\d+)-(\d+)', path.stem)
       # A name without all of its bytes, which a machine that lost power may leave, does not count.
-      if match and path.stat().st_size >= (int(match[2]) - int(match[1])) * size:
+      if match and path.stat().st_size == (int(match[2]) - int(match[1])) * size:
         found[int(match[1])] = (int(match[1]), int(match[2]), path)
     shards, end = [], 0
     while end in found:

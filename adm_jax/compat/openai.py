@@ -5,6 +5,7 @@ names say what a block is (`encoder/down_1_0_attn`). One table, made by walking 
 connects the two.
 """
 
+import functools
 import math
 from typing import Any, Mapping
 
@@ -107,6 +108,7 @@ def _is_token_conv(name: str) -> bool:
   return name.split('.')[-2] in ('qkv', 'proj_out', 'qkv_proj', 'c_proj')
 
 
+@functools.cache  # tracing a full-size network takes seconds
 def abstract_params(module: UNet | SuperRes | Classifier) -> Any:
   """The parameters' tree of `jax.ShapeDtypeStruct`; nothing is computed."""
   unet = module.unet if isinstance(module, SuperRes) else module

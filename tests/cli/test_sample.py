@@ -1,0 +1,194 @@
+"""`adm sample`: one command for every model; interrupted anywhere, it ends with the same bytes."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tiny_models
+from PIL import Image
+
+from adm_jax.cli.main import main
+
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory):
+  """A folder with models and images, from which commands run."""
+  root = tmp_path_factory.mktemp('models')
+  tiny_models.unet(root / 'unet', tiny_models.NUM_CLASSES)
+  tiny_models.unet(root / 'uncond')
+  tiny_models.classifier(root / 'classifier')
+  tiny_models.classifier(root / 'large_classifier', image_size=16)
+  tiny_models.upsampler(root / 'upsampler')
+  (root / 'photos').mkdir()
+  for i in range(3):
+    pixels = np.random.default_rng(i).integers(0, 256, (11, 9, 3), np.uint8)
+    Image.fromarray(pixels).save(root / 'photos' / f'{i}.png')
+  np.savez_compressed(root / 'anyones.npz', pixels_of(4), np.array([3, 0, 3, 1]))
+  np.savez(root / 'wide.npz', pixels_of(4, side=12))
+  np.savez(root / 'floats.npz', pixels_of(4) / 255)
+  return root
+
+
+def pixels_of(num, side=8):
+  return np.random.default_rng(0).integers(0, 256, (num, side, side, 3), np.uint8)
+
+
+@pytest.fixture
+def sample(root, tmp_path, monkeypatch, capsys):
+  """sample(words) -> (images, labels or None) of the job in tmp_path / 'out'."""
+  monkeypatch.chdir(root)
+  def run(*words, out='out'):
+    code = main(['sample', '--respacing', '3', '--out', str(tmp_path / out), *words])
+    assert code == 0, capsys.readouterr().err
+    with np.load(tmp_path / out / 'samples.npz') as arrays:
+      return arrays['arr_0'], arrays['arr_1'] if 'arr_1' in arrays else None
+  return run
+
+
+def test_classes_in_turn_with_pictures_and_labels(sample, tmp_path):
+  images, labels = sample('--model', 'unet', '--classifier', 'classifier', '--classes', '3,0-1',
+                          '--num', '7', '--grid', '--format', 'png')
+  assert images.shape == (7, 8, 8, 3) and images.dtype == np.uint8
+  np.testing.assert_array_equal(labels, [3, 0, 1, 3, 0, 1, 3])
+  assert labels.dtype == np.int64
+  names = sorted(path.name for path in (tmp_path / 'out' / 'png').iterdir())
+  assert names[0] == '000_000001.png' and len(names) == 7
+  np.testing.assert_array_equal(Image.open(tmp_path / 'out' / 'png' / '003_000006.png'), images[6])
+  assert Image.open(tmp_path / 'out' / 'grid.png').width > 3 * 64
+
+
+def test_labels_are_drawn_if_no_class_is_named(sample):
+  images, labels = sample('--model', 'unet', '--num', '40')
+  assert set(labels) == set(range(tiny_models.NUM_CLASSES)) and len(images) == 40
+  _, again = sample('--model', 'unet', '--num', '20', out='again')
+  np.testing.assert_array_equal(again, labels[:20])
+
+
+def test_an_unconditional_model_has_no_labels(sample):
+  images, labels = sample('--model', 'uncond')
+  assert len(images) == 16 and labels is None
+
+
+def test_a_cascade_keeps_order_and_labels(sample, tmp_path):
+  large, labels = sample('--model', 'unet', '--num', '5', '--upsample', 'upsampler')
+  with np.load(tmp_path / 'out' / 'base' / 'samples.npz') as base:
+    np.testing.assert_array_equal(labels, base['arr_1'])
+    small = base['arr_0']
+  assert large.shape == (5, 16, 16, 3) and small.shape == (5, 8, 8, 3)
+  again, _ = sample('--base', str(tmp_path / 'out' / 'base' / 'samples.npz'), '--upsample',
+                    'upsampler', out='again')
+  np.testing.assert_array_equal(again, large)
+
+
+def test_anyones_images_are_enlarged(sample):
+  large, labels = sample('--base', 'anyones.npz', '--upsample', 'upsampler', '--num', '3')
+  assert large.shape == (3, 16, 16, 3)
+  np.testing.assert_array_equal(labels, [3, 0, 3])
+
+
+def test_other_starts_than_noise(sample):
+  ddim = ('--model', 'uncond', '--solver', 'ddim')
+  between, _ = sample(*ddim, '--interpolate', '4,9', '--num', '5', out='between')
+  alone, _ = sample(*ddim, '--seed', '4', '--num', '1', out='alone')
+  assert (np.abs(between[0].astype(int) - alone[0]) <= 1).all()
+  photos = ('--images', 'photos')
+  assert len(sample(*ddim, *photos, '--reconstruct', out='again')[0]) == 3
+  assert len(sample(*ddim, *photos, '--interpolate', '0,2', '--num', '4', out='photos')[0]) == 4
+  one, _ = sample('--model', 'uncond', *photos, '--from-step', '700', out='one')
+  two, _ = sample('--model', 'uncond', *photos, '--from-step', '700', '--seed', '1', out='two')
+  assert len(one) == 3 and (one != two).any()
+
+
+@pytest.mark.parametrize('words, message', [
+    ('', '--model NAME'), ('--model unet --base anyones.npz', '--model NAME'),
+    ('--base anyones.npz', '--upsample NAME'), ('--model imagnet64', 'did you mean imagenet64'),
+    ('--model unet --scale 2', '--scale is of a classifier'),
+    ('--model unet --classifier large_classifier', '16 x 16 x 3'),
+    ('--model unet --classes 5', 'class 5 is out of range'),
+    ('--model unet --classes otter', 'no names'), ('--model uncond --classes 1', 'no classes'),
+    ('--model unet --upsample unet', 'enlarges nothing'), ('--model upsampler', 'as --upsample'),
+    ('--model unet --eta 0.5', '--solver ddim'), ('--model unet --num 0', 'at least 1'),
+    ('--model unet --respacing ddim300', 'impossible'),
+    ('--base wide.npz --upsample upsampler', 'these are 12 x 12 x 3'),
+    ('--base floats.npz --upsample upsampler', 'give uint8'),
+    ('--base absent.npz --upsample upsampler', 'no file absent.npz'),
+    ('--model unet --images photos', 'say how'),
+    ('--model unet --reconstruct --solver ddim', 'needs images'),
+    ('--model unet --images photos --reconstruct', 'give --solver ddim'),
+    ('--model unet --images photos --from-step 5000', '0 to 999'),
+    ('--model unet --images photos --from-step 500 --num 4', 'holds 3 images'),
+    ('--model unet --images absent --from-step 500', 'absent'),
+    ('--model unet --interpolate 1 --solver ddim', 'two numbers'),
+    ('--model unet --images photos --interpolate 0,3 --solver ddim', 'images 0 to 2'),
+    ('--model unet --frob', '--frob')])
+def test_a_mistake_is_one_line_and_writes_nothing(root, tmp_path, monkeypatch, capsys, words,
+                                                  message):
+  monkeypatch.chdir(root)
+  before = sorted(root.iterdir())
+  assert main(['sample', '--out', str(tmp_path / 'out'), *words.split()]) == 2
+  captured = capsys.readouterr()
+  assert message in captured.err and captured.err.count('\n') == 1 and not captured.out
+  assert not (tmp_path / 'out').exists() and sorted(root.iterdir()) == before
+
+
+def test_a_folder_of_another_job_is_left_alone(sample, tmp_path, capsys):
+  sample('--model', 'uncond', '--num', '2')
+  before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
+  words = ['sample', '--respacing', '3', '--model', 'uncond', '--out', str(tmp_path / 'out')]
+  assert main([*words, '--num', '2', '--seed', '1']) == 2
+  assert 'another job (seed: 0 before, 1 now)' in capsys.readouterr().err
+  assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
+
+
+# ---------------------------------------------------------------------------------------------
+# Other processes.
+
+
+def _command(out, *words):
+  return [sys.executable, '-m', 'adm_jax.cli.main', 'sample', '--model', 'unet', '--respacing', '3',
+          '--num', '120', '--out', str(out), *words]
+
+
+def _run(root, out, *words, devices=1):
+  flags = f'--xla_force_host_platform_device_count={devices}'
+  environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags}
+  subprocess.run(_command(out, *words), cwd=root, env=environment, check=True, capture_output=True,
+                 timeout=300)
+  with np.load(out / 'samples.npz') as arrays:
+    return arrays['arr_0'].astype(int), arrays['arr_1']
+
+
+@pytest.fixture(scope='module')
+def whole(root, tmp_path_factory):
+  """An undisturbed run: its folder, images and labels."""
+  out = tmp_path_factory.mktemp('whole') / 'out'
+  return out, *_run(root, out, '--batch-size', '8')
+
+
+@pytest.mark.parametrize('words', [('--batch-size', '50'), ('--batch-size', '8', '--fsdp', '4')])
+def test_the_same_images_on_eight_devices(root, whole, tmp_path, words):
+  """Within a level of 255 for 99.9 % of values: rounding, at the edge of truncation."""
+  _, images, labels = whole
+  others, their_labels = _run(root, tmp_path / 'out', *words, devices=8)
+  assert (np.abs(images - others) <= 1).mean() >= 0.999
+  np.testing.assert_array_equal(labels, their_labels)
+
+
+def test_killed_at_random_it_ends_with_the_same_bytes(root, whole, tmp_path, monkeypatch):
+  out, draw = tmp_path / 'out', random.Random(0)
+  for _ in range(4):
+    running = subprocess.Popen(_command(out, '--batch-size', '8'), cwd=root,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # Once it has begun to write; starting takes long, and killing it there proves nothing.
+    while not (out / 'job.json').exists() and running.poll() is None:
+      time.sleep(0.01)
+    time.sleep(draw.uniform(0, 2))
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+  _run(root, out, '--batch-size', '8')
+  assert (out / 'samples.npz').read_bytes() == (whole[0] / 'samples.npz').read_bytes()

@@ -1,0 +1,57 @@
+"""Arrays in .npz files: NumPy reads ours, and we read NumPy's without reading all of it."""
+
+import numpy as np
+import pytest
+
+from adm_jax import npz
+from adm_jax.errors import UsageError
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (11, 4, 3, 2), np.uint8)
+LABELS = np.arange(11)
+
+
+def _cut(*sizes):
+  return npz.Pieces(IMAGES.shape, IMAGES.dtype, np.split(IMAGES, np.cumsum(sizes)))
+
+
+@pytest.mark.parametrize('sizes', [(), (4, 4), (1,) * 10])
+def test_numpy_reads_it_and_the_bytes_do_not_depend_on_the_pieces(tmp_path, sizes):
+  npz.write(tmp_path / 'a.npz', {'arr_0': _cut(*sizes), 'arr_1': LABELS})
+  npz.write(tmp_path / 'b.npz', {'arr_0': IMAGES, 'arr_1': LABELS})
+  assert (tmp_path / 'a.npz').read_bytes() == (tmp_path / 'b.npz').read_bytes()
+  with np.load(tmp_path / 'a.npz') as arrays:
+    np.testing.assert_array_equal(arrays['arr_0'], IMAGES)
+    np.testing.assert_array_equal(arrays['arr_1'], LABELS)
+
+
+@pytest.mark.parametrize('save', [np.savez, np.savez_compressed])
+@pytest.mark.parametrize('scratch', [True, False])
+def test_we_read_numpys(tmp_path, save, scratch):
+  save(tmp_path / 'a.npz', IMAGES, LABELS)
+  scratch = tmp_path / 'scratch.npy' if scratch else None
+  assert npz.names(tmp_path / 'a.npz') == ['arr_0', 'arr_1']
+  for _ in range(2):  # unpacked already, the second time
+    images = npz.read(tmp_path / 'a.npz', 'arr_0', scratch)
+    np.testing.assert_array_equal(images, IMAGES)
+    assert not images.flags.writeable
+    if save is np.savez or scratch:
+      assert isinstance(images, np.memmap)
+  np.testing.assert_array_equal(npz.read(tmp_path / 'a.npz', 'arr_1'), LABELS)
+
+
+def test_what_cannot_be_read_is_refused_in_a_line(tmp_path):
+  def refused(name, match, array='arr_0'):
+    with pytest.raises(UsageError, match=match) as error:
+      npz.read(tmp_path / name, array)
+    assert '\n' not in str(error.value)
+
+  refused('absent.npz', 'no file')
+  np.savez(tmp_path / 'a.npz', IMAGES)
+  refused('a.npz', 'no array mu, only arr_0', 'mu')
+  whole = (tmp_path / 'a.npz').read_bytes()
+  (tmp_path / 'cut.npz').write_bytes(whole[:len(whole) // 2])
+  refused('cut.npz', 'not a whole .npz file')
+  np.savez(tmp_path / 'pickled.npz', np.array([{}], object))
+  refused('pickled.npz', 'pickled')
+  np.savez(tmp_path / 'columns.npz', np.asfortranarray(IMAGES))
+  refused('columns.npz', 'column by column')

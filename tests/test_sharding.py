@@ -1,0 +1,73 @@
+"""Shardings: what lies where, decided from shapes alone."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AbstractMesh, AxisType
+
+from adm_jax import sharding, zoo
+from adm_jax.compat import openai
+from adm_jax.errors import UsageError
+
+
+def _mesh(data, fsdp):
+  return AbstractMesh((data, fsdp), ('data', 'fsdp'), axis_types=(AxisType.Auto,) * 2)
+
+
+def _bytes_a_device(shapes, mesh):
+  shardings = sharding.of_params(mesh, shapes)
+  return sum(jax.tree.leaves(jax.tree.map(
+      lambda leaf, s: math.prod(s.shard_shape(leaf.shape)) * leaf.dtype.itemsize,
+      shapes, shardings)))
+
+
+@pytest.fixture(scope='module')
+def adm64():
+  model = zoo.find('imagenet64')
+  return openai.abstract_params(openai.create(model.kind, model.flags)[0])
+
+
+def test_fsdp_splits_the_weights_of_adm_64(adm64):
+  """All but the small arrays: at least 1/7 of the whole on each of 8 devices."""
+  whole = _bytes_a_device(adm64, _mesh(8, 1))
+  assert whole == 4 * zoo.find('imagenet64').parameters
+  assert _bytes_a_device(adm64, _mesh(1, 8)) <= whole / 7
+  assert _bytes_a_device(adm64, _mesh(4, 2)) <= whole / 1.9
+
+
+def test_an_array_is_split_along_its_largest_dimension_that_divides():
+  shapes = {'conv': jax.ShapeDtypeStruct((3, 3, 512, 256), np.float32),
+            'odd': jax.ShapeDtypeStruct((1021, 333), np.float32),
+            'small': jax.ShapeDtypeStruct((64, 64), np.float32),
+            'square': jax.ShapeDtypeStruct((512, 512), np.float32)}
+  specs = jax.tree.map(lambda s: tuple(s.spec), sharding.of_params(_mesh(2, 4), shapes))
+  assert specs == {'conv': (None, None, 'fsdp'), 'odd': (), 'small': (),
+                   'square': (None, 'fsdp')}
+
+
+def test_a_batch_is_split_over_all_devices():
+  assert sharding.over_batch(_mesh(2, 4)).shard_shape((16, 8, 8, 3)) == (2, 8, 8, 3)
+  assert sharding.replicated(_mesh(2, 4)).shard_shape((16, 8)) == (16, 8)
+
+
+@pytest.mark.parametrize('fsdp', [0, 2, -1])
+def test_fsdp_must_divide_the_devices(fsdp):
+  with pytest.raises(UsageError, match=f'fsdp={fsdp} does not divide'):
+    sharding.mesh(fsdp, jax.devices()[:1])
+
+
+def test_a_device_that_does_not_say_its_memory_holds_all():
+  assert sharding.fsdp_needed(10**15, jax.devices('cpu')[:1]) == 1
+
+
+class _Device:
+
+  def memory_stats(self):
+    return {'bytes_limit': 16 * 2**30}
+
+
+@pytest.mark.parametrize('gib, wanted', [(1, 1), (6, 1), (7, 2), (20, 4), (10**6, 8)])
+def test_weights_are_split_once_they_take_too_much_of_a_device(gib, wanted):
+  assert sharding.fsdp_needed(gib * 2**30, [_Device()] * 8) == wanted

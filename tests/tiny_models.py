@@ -1,0 +1,44 @@
+"""Folders of small networks that make 8 x 8 images, to sample by path."""
+
+import pathlib
+
+from golden_networks import rule_params
+
+from adm_jax import config as config_lib
+from adm_jax import schedules
+from adm_jax.config import call
+from adm_jax.diffusion import Diffusion, Eps, LearnedRange
+from adm_jax.models import Classifier, SuperRes, UNet
+from adm_jax.training import checkpoints, tasks
+
+NUM_CLASSES = 5
+_TRUNK = dict(channels=32, channel_mult=(1, 2), depth=1, attention_resolutions=())
+
+
+def _diffusion():
+  return call(Diffusion, schedule=call(schedules.linear, num_steps=1000), mean=call(Eps),
+              variance=call(LearnedRange))
+
+
+def _save(path: pathlib.Path, task: config_lib.ConfigDict, seed: int) -> pathlib.Path:
+  checkpoints.save_weights(path, task, rule_params(config_lib.build(task).model, seed=seed))
+  return path
+
+
+def unet(path: pathlib.Path, num_classes: int | None = None, seed: int = 1) -> pathlib.Path:
+  model = call(UNet, image_size=8, out_channels=6, num_classes=num_classes, num_heads=2, **_TRUNK)
+  return _save(path, call(tasks.diffusion, model=model, diffusion=_diffusion()), seed)
+
+
+def classifier(path: pathlib.Path, image_size: int = 8,
+               num_classes: int = NUM_CLASSES) -> pathlib.Path:
+  model = call(Classifier, image_size=image_size, num_classes=num_classes, head_channels=32,
+               **_TRUNK)
+  return _save(path, call(tasks.classifier, model=model, diffusion=_diffusion()), 2)
+
+
+def upsampler(path: pathlib.Path, small: int = 8) -> pathlib.Path:
+  model = call(UNet, image_size=16, in_channels=6, out_channels=6, num_classes=NUM_CLASSES,
+               num_heads=2, **_TRUNK)
+  return _save(path, call(tasks.superres, model=call(SuperRes, unet=model),
+                          diffusion=_diffusion(), low_res_size=small), 3)
