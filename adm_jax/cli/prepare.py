@@ -5,9 +5,10 @@ This alone needs TensorFlow; training reads the files without it.
 examples:
   adm prepare cifar10
   adm prepare lsun/bedroom --data-dir /data/tfds
-  adm prepare imagenet2012     # put ILSVRC2012_img_train.tar and _val.tar into downloads/manual first
+  adm prepare imagenet2012     # after ILSVRC2012_img_train.tar and _val.tar are in downloads/manual
 """
 
+import difflib
 import importlib.util
 
 from adm_jax.errors import UsageError
@@ -32,10 +33,13 @@ def run(arguments, rest):
   try:
     builder = tfds.builder(arguments.name, data_dir=folder, file_format='array_record')
     builder.download_and_prepare()
-  except (tfds.core.registered.DatasetNotFoundError, ValueError, AssertionError) as error:
-    # TFDS explains itself in paragraphs, the manual downloads it misses among them.
-    raise UsageError(f'{arguments.name} cannot be prepared: {" ".join(str(error).split())}'
-                     ) from error
+  except tfds.core.registered.DatasetNotFoundError as error:
+    near = difflib.get_close_matches(arguments.name, tfds.list_builders(), n=3, cutoff=0.4)
+    hint = f'did you mean {", ".join(near)}?' if near else 'see tensorflow.org/datasets/catalog'
+    raise UsageError(f'TFDS has no data set {arguments.name!r}: {hint}') from error
+  except Exception as error:  # downloads, manual downloads, formats, disks: in TFDS's own words
+    raise UsageError(f'{arguments.name} cannot be prepared: '
+                     f'{" ".join(str(error).split())[:600]}') from error
   for split, info in builder.info.splits.items():
     print(f'{arguments.name} {split}: {info.num_examples:,} examples')
   print(f'prepared: {builder.data_dir}')

@@ -43,8 +43,8 @@ def _folders(names: list[str], where: pathlib.Path) -> list[str]:
   parts = [name.split('/')[:-1] for name in names]
   for folders, name in zip(parts, names):
     if not folders:
-      raise UsageError(f'{where / name} lies in no sub-folder, which would be its class: set labels '
-                       "to 'prefix', to a .json or .csv file, or to None")
+      raise UsageError(f'{where / name} lies in no sub-folder, which would be its class: set '
+                       "labels to 'prefix', to a .json or .csv file, or to None")
   # A wrapping folder that holds everything is no class, unless it is all there is.
   least = min(map(len, parts))
   depth = 0
@@ -71,8 +71,8 @@ def from_list(names: list[str], path: pathlib.Path, where: pathlib.Path) -> Labe
     where: the data set, for messages.
   """
   if not path.is_file():
-    raise UsageError(f"labels={str(path)!r} is no file: give 'folders', 'prefix', None, or the path "
-                     'of a .json or .csv')
+    raise UsageError(f"labels={str(path)!r} is no file: give 'folders', 'prefix', None, or the "
+                     'path of a .json or .csv')
   try:
     table = _read_csv(path) if path.suffix.lower() == '.csv' else _read_json(path)
   except (ValueError, TypeError, csv.Error) as error:

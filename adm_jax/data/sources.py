@@ -1,4 +1,4 @@
-"""What a data set is to this project: random access to labelled 8-bit images, and their metadata."""
+"""What a data set is to this project: labelled 8-bit images by index, and their metadata."""
 
 import dataclasses
 from typing import Protocol

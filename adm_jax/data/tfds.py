@@ -62,14 +62,14 @@ class Tfds:
 
   def read(self, index: int, rng: np.random.Generator | None) -> dict:
     """The same with the random crop that `rng` draws, if that is the crop."""
+    record = self._records[index]
     try:
-      record = self._records[index]
       image = self._decode(record[self._image], rng)
     except Exception as error:  # of damaged files Pillow raises anything
       raise UnreadableImage(f'image {index} of {self.name}: {error}') from error
     if image.shape != self.image_shape:
-      raise UsageError(f'image {index} of {self.name} is {image.shape[0]} x {image.shape[1]} (H x W)'
-                       f', not {self.image_shape[0]} x {self.image_shape[1]}: set '
+      raise UsageError(f'image {index} of {self.name} is {image.shape[0]} x {image.shape[1]} '
+                       f'(H x W), not {self.image_shape[0]} x {self.image_shape[1]}: set '
                        "crop='center' and an image_size")
     label = 0 if self._label is None else record[self._label]
     return {'image': image, 'label': np.int32(label)}
@@ -106,18 +106,15 @@ def _open(tfds, name: str, split: str, folder: str, image: str, label: str | Non
   if split.partition('[')[0] not in builder.info.splits:
     raise UsageError(f'{name} has no split {split!r}: it has '
                      f'{", ".join(sorted(builder.info.splits))}')
-  features = builder.info.features
+  features = dict(builder.info.features.items())
   if not isinstance(features.get(image), tfds.features.Image):
     images = [key for key in features if isinstance(features[key], tfds.features.Image)]
     raise UsageError(f'{name} has no image called {image!r}: '
                      + (f'set image to {" or ".join(images)}' if images else 'it has none at all'))
   if label in features and not isinstance(features[label], tfds.features.ClassLabel):
     raise UsageError(f'{label!r} of {name} is no class: set label to None, or to another feature')
-  wanted = {key for key in (image, label) if key in features}
   try:
-    records = builder.as_data_source(
-        split, decoders=tfds.decode.PartialDecoding(
-            wanted, decoders={image: tfds.decode.SkipDecoding()}))
+    records = builder.as_data_source(split, decoders={image: tfds.decode.SkipDecoding()})
   except NotImplementedError as error:
     raise UsageError(f'{name} in {folder} is not in the array_record format, which training reads: '
                      f'move {pathlib.Path(builder.data_dir)} away and run {prepare}') from error
