@@ -10,6 +10,8 @@ import numpy as np
 from adm_jax.data.sources import Source, UnreadableImage
 from adm_jax.errors import UsageError
 
+_log = logging.getLogger(__name__)
+
 
 @dataclasses.dataclass(frozen=True)
 class Loader:
@@ -158,7 +160,7 @@ class Reader:
 
   def __init__(self, source: Source, max_unreadable: float):
     self._source, self._max_unreadable = source, max_unreadable
-    self._unreadable = set()
+    self._unreadable, self._latest = set(), ''
     self.draws = getattr(source, 'draws', False)
 
   def at(self, index: int, rng: np.random.Generator | None) -> dict | None:
@@ -167,20 +169,20 @@ class Reader:
     Raises:
       UsageError: more than the allowed share cannot; each process counts its own.
     """
-    if index in self._unreadable:
-      return None
-    try:
-      return self._source[index] if rng is None else self._source.read(index, rng)
-    except UnreadableImage as error:
-      self._unreadable.add(index)
-      count, total = len(self._unreadable), len(self._source)
-      logging.warning('skipped an unreadable image, %d of %d so far: %s', count, total, error)
-      if count == total or count > self._max_unreadable * total:
-        raise UsageError(
-            f'{count} of the {total} images of {self._source.name} cannot be read, the last is '
-            f'{" ".join(str(error).split())}: replace them, or raise loader.max_unreadable='
-            f'{self._max_unreadable:g}') from error
-      return None
+    if index not in self._unreadable:
+      try:
+        return self._source[index] if rng is None else self._source.read(index, rng)
+      except UnreadableImage as error:
+        self._unreadable.add(index)
+        _log.warning('skipped an unreadable image, %d of %d so far: %s', len(self._unreadable),
+                     len(self._source), error)
+        self._latest = ' '.join(str(error).split())
+    count, total = len(self._unreadable), len(self._source)
+    if count == total or count > self._max_unreadable * total:
+      raise UsageError(
+          f'{count} of the {total} images of {self._source.name} cannot be read, the last is '
+          f'{self._latest}: replace them, or raise loader.max_unreadable={self._max_unreadable:g}')
+    return None
 
   def at_or_after(self, index: int, rng: np.random.Generator | None) -> dict:
     """The first readable image from `index` on, going round at the end."""

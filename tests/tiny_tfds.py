@@ -18,8 +18,11 @@ def photo(index: int, height: int = 12, width: int = 17) -> np.ndarray:
 
 
 def write(data_dir: pathlib.Path, name: str = 'pets', count: int = 7, labelled: bool = True,
-          damaged: tuple[int, ...] = ()) -> None:
-  """Makes `data_dir/name/1.0.0`, a split 'train' of `count` photos, class i % 3 of photo i."""
+          damaged: tuple[int, ...] = (), suffix: str = 'array_record') -> None:
+  """Makes `data_dir/name/1.0.0`, a split 'train' of `count` photos, class i % 3 of photo i.
+
+  With another `suffix` the description names another format.
+  """
   folder = data_dir / name / '1.0.0'
   folder.mkdir(parents=True)
   features = {'image': tfds.features.Image(shape=(None, None, 3))}
@@ -27,7 +30,7 @@ def write(data_dir: pathlib.Path, name: str = 'pets', count: int = 7, labelled: 
     features['label'] = tfds.features.ClassLabel(names=CLASSES)
   template = '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}'
   writer = ArrayRecordWriter(
-      str(folder / f'{name.split("/")[0]}-train.array_record-00000-of-00001'), 'group_size:1')
+      str(folder / f'{name.split("/")[0]}-train.{suffix}-00000-of-00001'), 'group_size:1')
   for i in range(count):
     file = io.BytesIO()
     Image.fromarray(photo(i)).save(file, 'PNG')
@@ -44,5 +47,5 @@ def write(data_dir: pathlib.Path, name: str = 'pets', count: int = 7, labelled: 
           name='train', shard_lengths=[count], num_bytes=0,
           filename_template=tfds.core.ShardedFileTemplate(
               data_dir=folder, template=template, dataset_name=name.split('/')[0], split='train',
-              filetype_suffix='array_record'))],
+              filetype_suffix=suffix))],
       filename_template=template, check_data=False)
