@@ -23,7 +23,7 @@ from PIL import Image
 from adm_jax.data import crops, pipeline
 from adm_jax.data.folder import Folder
 
-BATCH = 128
+BATCH = 32
 
 
 def loop(path: str, size: int, share: int, shares: int, seconds: float) -> tuple[int, float]:
@@ -55,7 +55,7 @@ def processor_seconds() -> float:
 
 def piped(batches: pipeline.Batches, seconds: float) -> float:
   """Images per processor second of the pipeline."""
-  for _ in range(40):  # what was read ahead
+  for _ in range(60):  # what was read ahead
     next(batches)
   end, used, done = time.monotonic() + seconds, processor_seconds(), 0
   while time.monotonic() < end:
@@ -78,7 +78,7 @@ def enlarged(path: str, target: pathlib.Path, count: int = 512) -> None:
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('zip', help='CIFAR-10 as JPEGs, in class folders')
-  parser.add_argument('--seconds', type=float, default=5, help='for each measurement')
+  parser.add_argument('--seconds', type=float, default=8, help='for each measurement')
   parser.add_argument('--rounds', type=int, default=3)
   arguments = parser.parse_args()
   cores = len(os.sched_getaffinity(0))

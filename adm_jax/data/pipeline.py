@@ -116,9 +116,14 @@ def batches(source: Source, *, batch_size: int, seed: int, loader: Loader = Load
 
   def read(part: int, indices: np.ndarray) -> dict:
     first = (part * process_count + process_index) * rows  # its place in the whole order
-    examples = [_augmented(reader, int(index), seed, first + row, loader.flip)
-                for row, index in enumerate(indices)]
-    return _stacked(examples)
+    words = _random_words(seed, first, rows)
+    rngs = ([np.random.Generator(np.random.Philox(key=key)) for key in words[:, 2:]]
+            if reader.draws else [None] * rows)
+    batch = _stacked([reader.at_or_after(int(index), rng) for index, rng in zip(indices, rngs)])
+    if loader.flip:
+      mirrored = words[:, 0] >> np.uint64(63) == 1
+      batch['image'][mirrored] = batch['image'][mirrored, :, ::-1]
+    return batch
 
   # Numbers alone pass through Grain one by one, which costs a tenth of decoding a small image;
   # whole batches of images come out.
@@ -193,15 +198,12 @@ class Reader:
     return example
 
 
-def _augmented(reader: Reader, index: int, seed: int, position: int, flip: bool) -> dict:
-  if not (reader.draws or flip):
-    return reader.at_or_after(index, None)
-  # A counter-based generator: its start is its position, and it is quick to make.
-  rng = np.random.Generator(np.random.Philox(key=seed, counter=position << 64))
-  example = reader.at_or_after(index, rng if reader.draws else None)
-  if flip and rng.random() < 0.5:
-    example = {**example, 'image': example['image'][:, ::-1]}
-  return example
+def _random_words(seed: int, first: int, count: int) -> np.ndarray:
+  """u64[count 4]: those of position i are a function of (seed, i) alone.
+
+  A counter-based generator makes four words a count, so that the words of neighbours lie in a row.
+  """
+  return np.random.Philox(key=seed, counter=first).random_raw(4 * count).reshape(count, 4)
 
 
 def _stacked(examples: list[dict]) -> dict:
