@@ -14,7 +14,7 @@ import inspect
 import json
 import pathlib
 import runpy
-from typing import Any, Callable
+from typing import Any, Callable, get_args
 
 import ml_collections
 
@@ -115,7 +115,8 @@ def _parse(text: str, node: ConfigDict, name: str) -> Any:
     value = float(value)
   if isinstance(old, tuple) and isinstance(value, (int, float)):
     value = (value,)
-  if old is None or parameter.default is None:
+  may_be_none = type(None) in get_args(parameter.annotation)
+  if old is None or parameter.default is None or (value is None and may_be_none):
     if _fits(value, parameter.annotation):
       return value
   elif type(value) is type(old) and not (

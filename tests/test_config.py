@@ -8,6 +8,7 @@ import tiny
 from adm_jax import config as config_lib
 from adm_jax import schedules
 from adm_jax.config import call
+from adm_jax.data.images import images
 from adm_jax.errors import UsageError
 from adm_jax.models import UNet
 
@@ -33,6 +34,7 @@ def test_defaults_are_visible_and_overridable():
     ('--config.optimizer.learning_rate=1', 'optimizer.learning_rate', 1.0),
     ('--config.optimizer.clip_norm=0.5', 'optimizer.clip_norm', 0.5),
     ('--config.optimizer.clip_norm=None', 'optimizer.clip_norm', None),
+    ('--config.task.model.num_classes=None', 'task.model.num_classes', None),
     ('--config.data.split=held_out', 'data.split', 'held_out'),
     ('--config.task.model.dtype=bfloat16', 'task.model.dtype', 'bfloat16'),
     ('--config.task.model.channel_mult=1,2', 'task.model.channel_mult', (1, 2)),
@@ -42,6 +44,14 @@ def test_overrides_are_python_literals_of_the_old_type(word, path, value):
   for name in path.split('.'):
     config = config[name]
   assert config == value and type(config) is type(value)
+
+
+def test_none_may_replace_what_is_or_none(word='--config.labels=None'):
+  config = config_lib.override(call(images, path='a', labels='prefix'), [word])
+  assert config.labels is None
+  assert config_lib.override(config, ['--config.labels=folders']).labels == 'folders'
+  with pytest.raises(UsageError, match='right type'):
+    config_lib.override(config, ['--config.path=None'])
 
 
 @pytest.mark.parametrize('word, message', [

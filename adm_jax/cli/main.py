@@ -4,10 +4,11 @@ import argparse
 import os
 import sys
 
-from adm_jax.cli import convert, demo, models, sample, train
+from adm_jax.cli import convert, demo, models, prepare, sample, train
 from adm_jax.errors import TrainingStopped, UsageError
 
-COMMANDS = {'demo': demo, 'train': train, 'sample': sample, 'convert': convert, 'models': models}
+COMMANDS = {'demo': demo, 'train': train, 'sample': sample, 'convert': convert, 'models': models,
+            'prepare': prepare}
 
 
 class _Parser(argparse.ArgumentParser):

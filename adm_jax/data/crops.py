@@ -15,7 +15,9 @@ def _shrink_to(image: Image.Image, smaller_side: int) -> np.ndarray:
     image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
   scale = smaller_side / min(image.size)
   size = (round(image.width * scale), round(image.height * scale))
-  return np.array(image.resize(size, Image.Resampling.BICUBIC))
+  if size != image.size:  # else Pillow would copy it
+    image = image.resize(size, Image.Resampling.BICUBIC)
+  return np.asarray(image)
 
 
 def center_crop(image: Image.Image, size: int) -> np.ndarray:

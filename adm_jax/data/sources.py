@@ -1,7 +1,4 @@
-"""What a data set is to this project: random access to labelled 8-bit images, and their metadata.
-
-TFDS's `as_data_source` has the same access, so that the pipeline sees no difference.
-"""
+"""What a data set is to this project: labelled 8-bit images by index, and their metadata."""
 
 import dataclasses
 from typing import Protocol
@@ -12,10 +9,13 @@ import numpy as np
 class Source(Protocol):
   """A data set of images.
 
+  A source of random crops has beside this `draws = True` and `read(index, rng)`, which training
+  calls instead of `source[index]`.
+
   Attributes:
     name: for messages, and for the iterator's checkpoint.
     image_shape: (H, W, C).
-    class_names: one a class, in the order of the labels.
+    class_names: one a class, in the order of the labels; () where there are no labels.
   """
   name: str
   image_shape: tuple[int, int, int]
@@ -25,7 +25,15 @@ class Source(Protocol):
     ...
 
   def __getitem__(self, index: int) -> dict:
-    """{'image': uint8[H W C], 'label': int32}."""
+    """{'image': uint8[H W C], 'label': int32, 0 where there are no labels}.
+
+    Raises:
+      UnreadableImage: the file is no image, or damaged.
+    """
+
+
+class UnreadableImage(Exception):
+  """One image of a data set cannot be decoded; the message names it and says why."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

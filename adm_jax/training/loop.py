@@ -25,7 +25,8 @@ from adm_jax.training.tasks import Task
 _INIT, _STEPS = 0, 1
 
 # Keys of a config that a resumed run may change.
-MAY_CHANGE = ('total_steps', 'log_every', 'save_every', 'keep', 'max_skipped_in_a_row')
+MAY_CHANGE = ('total_steps', 'log_every', 'save_every', 'keep', 'max_skipped_in_a_row',
+              'loader.num_threads', 'loader.num_workers', 'loader.max_unreadable')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Run:
     save_every: steps between checkpoints, a multiple of `log_every`.
     keep: how many of the latest checkpoints to keep.
     max_skipped_in_a_row: stop after so many steps in a row with a non-finite loss or gradient.
+    loader: how images are read.
   """
   data: Source
   task: Task
@@ -62,6 +64,7 @@ class Run:
   save_every: int = 1000
   keep: int = 2
   max_skipped_in_a_row: int = 20
+  loader: pipeline.Loader = pipeline.Loader()
 
   def __post_init__(self):
     for name in ('batch_size', 'total_steps', 'log_every', 'save_every', 'keep', 'microbatches'):
@@ -112,7 +115,8 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
   """
   workdir = pathlib.Path(workdir).absolute()
   with Checkpoints(workdir, config_json, keep=run.keep, may_change=MAY_CHANGE) as checkpoints:
-    batches = pipeline.batches(run.data, batch_size=run.batch_size, seed=run.seed)
+    batches = pipeline.batches(run.data, batch_size=run.batch_size, seed=run.seed,
+                               loader=run.loader)
     latest = checkpoints.latest_step()
     if latest is None:
       state = run.init()

@@ -56,6 +56,9 @@ def _check_images(source, image_shape) -> None:
 
 
 def _check_classes(source, num_classes) -> None:
+  if num_classes is not None and not source.class_names:
+    raise UsageError(f'{source.name} has no labels, but the network is for {num_classes} classes: '
+                     'say where labels are (labels of the data), or set num_classes to None')
   if num_classes is not None and len(source.class_names) > num_classes:
     raise UsageError(f'{source.name} has {len(source.class_names)} classes, the network '
                      f'{num_classes}: set num_classes to {len(source.class_names)}')

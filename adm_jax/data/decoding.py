@@ -1,0 +1,82 @@
+"""From an image file's bytes to the pixels that a network sees."""
+
+import dataclasses
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from adm_jax.data import crops
+from adm_jax.errors import UsageError
+
+FORMATS = ('JPEG', 'PNG', 'GIF', 'WEBP', 'BMP')
+_CROPS = {'center': crops.center_crop, 'random': crops.random_crop, None: None}
+# Where a file may say that the camera was turned.
+_ORIENTED = ('exif', 'xmp', 'XML:com.adobe.xmp', 'Raw profile type exif')
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoder:
+  """Decodes, straightens, and crops.
+
+  What the reference does is `convert('RGB')` and the crop, and on ordinary photographs this gives
+  its pixels to the bit. It differs where that is wrong: a picture is turned as its EXIF says,
+  transparent pixels show white rather than whatever colour hides in them, and 16-bit grey levels
+  are scaled rather than cut off at 255. Of an animation the first frame counts.
+
+  Attributes:
+    image_size: the side of the square to crop; without a crop None, for any one size, or the sides
+      (H = W) that every image must have.
+    crop: 'center', 'random' (as ADM's classifiers are trained; needs an `rng`, else the center is
+      taken) or None.
+    channels: 3, or 1 for grey levels.
+  """
+  image_size: int | None
+  crop: str | None = 'center'
+  channels: int = 3
+
+  def __post_init__(self):
+    if self.crop not in _CROPS:
+      raise UsageError(f'crop {self.crop!r} is unknown: give center, random or None')
+    if self.crop is not None and self.image_size is None:
+      raise UsageError(f'crop {self.crop!r} needs an image_size: give one, or crop None')
+    if self.image_size is not None and self.image_size < 1:
+      raise UsageError(f'image_size={self.image_size}: give at least 1')
+    if self.channels not in (1, 3):
+      raise UsageError(f'channels={self.channels}: images have 3, or 1 for grey levels')
+
+  def __call__(self, data: bytes, rng: np.random.Generator | None = None) -> np.ndarray:
+    """uint8[H W C]; raises whatever Pillow does where `data` is no image."""
+    # No `draft`, which decodes large JPEGs faster: it would change the pixels.
+    image = straighten(Image.open(io.BytesIO(data), formats=FORMATS), self.channels)
+    if self.crop is None:
+      pixels = np.asarray(image)
+    elif self.crop == 'random' and rng is not None:
+      pixels = crops.random_crop(image, self.image_size, rng)
+    else:
+      pixels = crops.center_crop(image, self.image_size)
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def size(file: Any) -> tuple[int, int]:
+  """(H, W) of a path's or open file's upright image; only its header is read."""
+  with Image.open(file, formats=FORMATS) as image:
+    turned = any(key in image.info for key in _ORIENTED) and image.getexif().get(0x0112, 1) > 4
+    return image.size if turned else image.size[::-1]
+
+
+def straighten(image: Image.Image, channels: int) -> Image.Image:
+  """Any of Pillow's modes to upright RGB, or to grey levels where `channels` is 1."""
+  wanted = 'RGB' if channels == 3 else 'L'
+  image.load()  # it also completes `info`
+  if any(key in image.info for key in _ORIENTED):
+    image = ImageOps.exif_transpose(image)
+  if image.mode == wanted:
+    return image
+  if image.mode.startswith('I'):
+    image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
+  elif image.has_transparency_data:
+    white = Image.new('RGBA', image.size, 'white')
+    image = Image.alpha_composite(white, image.convert('RGBA'))
+  return image.convert(wanted)

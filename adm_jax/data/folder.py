@@ -1,0 +1,102 @@
+"""A folder, or a zip, of images as a data set."""
+
+import io
+import pathlib
+
+import numpy as np
+
+from adm_jax.data import decoding
+from adm_jax.data import labels as labels_lib
+from adm_jax.data.archives import open_files
+from adm_jax.data.sources import UnreadableImage
+from adm_jax.errors import UsageError
+
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.gif', '.webp', '.bmp')
+_SIZES_CHECKED = 64
+
+
+class Folder:
+  """The images of a folder or of a .zip, with their sub-folders, in the order of their paths.
+
+  Attributes:
+    files: the paths of its images, with slashes, relative to the folder.
+    labels: i32[N], the class of each; see `labels.label`.
+    draws: whether `read` depends on its `rng`.
+    Others as `sources.Source`; pixels are described at `decoding.Decoder`.
+  """
+
+  def __init__(self, path: str | pathlib.Path, image_size: int | None = None,
+               crop: str | None = 'center', labels: str | None = 'folders', channels: int = 3):
+    """Lists the images; none is decoded yet.
+
+    Args:
+      path: the folder or the .zip.
+      image_size: the side to crop to. Without a crop None, or the side that all images must have.
+      crop: 'center', 'random' or None; without a crop all images must be of one size.
+      labels: 'folders', 'prefix', the path of a .json or .csv, or None.
+      channels: 3, or 1 for grey levels.
+
+    Raises:
+      UsageError: no such folder, no image in it, labels missing, or sizes mixed without a crop.
+    """
+    self._decode = decoding.Decoder(image_size, crop, channels)
+    self._files = open_files(path)
+    # What starts with a dot is the system's, as '._1.jpg' and '__MACOSX/' of a Mac's zips are.
+    self.files = [name for name in self._files.names()
+                  if name.lower().endswith(SUFFIXES) and not name.startswith('__MACOSX/')
+                  and not name.rpartition('/')[2].startswith('.')]
+    self.name = str(path)
+    self.draws = crop == 'random'
+    if not self.files:
+      raise UsageError(f'{path} holds no image ({" ".join(SUFFIXES)}): is it the right folder?')
+    self.labels, self.class_names = labels_lib.label(self.files, labels, self._files.path)
+    height, width = (image_size, image_size) if image_size else self._one_size()
+    self.image_shape = (height, width, channels)
+    if crop is None:
+      for i in np.linspace(0, len(self) - 1, min(len(self), _SIZES_CHECKED), dtype=int):
+        size = self._size(int(i))
+        if size is not None:
+          self._check_size(int(i), size)
+
+  def __len__(self) -> int:
+    return len(self.files)
+
+  def __getitem__(self, index: int) -> dict:
+    """As `sources.Source`; where the crop is random, this is the center's."""
+    return self.read(index, None)
+
+  def read(self, index: int, rng: np.random.Generator | None) -> dict:
+    """The same with the random crop that `rng` draws, if that is the crop."""
+    try:
+      image = self._decode(self._files.read(self.files[index]), rng)
+    except Exception as error:  # of damaged files Pillow raises anything
+      raise UnreadableImage(f'{self._files.path / self.files[index]}: {error}') from error
+    if image.shape != self.image_shape:
+      self._check_size(index, image.shape[:2])
+    return {'image': image, 'label': self.labels[index]}
+
+  def __repr__(self) -> str:
+    # Stable from run to run: an iterator's checkpoint may hold it.
+    return f'Folder({self.name!r}, {len(self)} images)'
+
+  def _size(self, index: int) -> tuple[int, int] | None:
+    """(H, W) by the file's header; None if it is damaged, which is for `read` to say."""
+    try:
+      return decoding.size(io.BytesIO(self._files.read(self.files[index])))
+    except Exception:
+      return None
+
+  def _one_size(self) -> tuple[int, int]:
+    """(H, W) of the first image that has a header."""
+    for index in range(len(self)):
+      size = self._size(index)
+      if size is not None:
+        return size
+    raise UsageError(f'none of the {len(self)} images of {self.name} can be read')
+
+  def _check_size(self, index: int, size: tuple[int, int]) -> None:
+    if size != self.image_shape[:2]:
+      raise UsageError(
+          f'{self._files.path / self.files[index]} is {size[0]} x {size[1]} (H x W), not '
+          f'{self.image_shape[0]} x {self.image_shape[1]}: without a crop all images must be of '
+          "one size; set crop='center' and an image_size")

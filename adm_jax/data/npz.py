@@ -1,0 +1,94 @@
+"""An .npz of images, as samples and reference batches are published, as a data set."""
+
+import pathlib
+import zipfile
+
+import numpy as np
+
+from adm_jax.errors import UsageError
+
+_LOCAL_HEADER = 30  # bytes before the name of a zip's member
+
+
+class Npz:
+  """Images `arr_0` uint8[N H W C] and, if there, labels `arr_1` integer[N].
+
+  Arrays that are stored as they are (`np.savez`) are mapped, not read; compressed ones are read.
+
+  Attributes:
+    As `sources.Source`; `class_names` are the numbers up to the largest label.
+  """
+
+  def __init__(self, path: str | pathlib.Path, labelled: bool = True):
+    """Opens the file; without `labelled` its labels are ignored.
+
+    Raises:
+      UsageError: the file does not hold such arrays.
+    """
+    self.name = str(path)
+    self._path = pathlib.Path(path).expanduser()
+    self._open()
+    if self._images.ndim != 4 or self._images.dtype != np.uint8 or not len(self._images):
+      raise UsageError(f'{path}: arr_0 is {self._images.dtype}{list(self._images.shape)}: images '
+                       'are uint8[N H W C]')
+    self._labelled = labelled
+    if self._labels is None or not labelled:
+      self.labels, self.class_names = np.zeros(len(self), np.int32), ()
+      return
+    if self._labels.shape != (len(self),) or self._labels.dtype.kind not in 'iu':
+      raise UsageError(f'{path}: arr_1 is {self._labels.dtype}{list(self._labels.shape)}: labels '
+                       f'of its {len(self)} images are integers [N]')
+    if self._labels.min() < 0:
+      raise UsageError(f'{path}: arr_1 holds {self._labels.min()}: labels are 0 or more')
+    self.labels = np.asarray(self._labels, np.int32)
+    self.class_names = tuple(map(str, range(self.labels.max() + 1)))
+
+  def _open(self) -> None:
+    try:
+      with zipfile.ZipFile(self._path) as archive:
+        names = archive.namelist()
+      self._images = _array(self._path, 'arr_0.npy')
+      self._labels = _array(self._path, 'arr_1.npy') if 'arr_1.npy' in names else None
+    except FileNotFoundError as error:
+      raise UsageError(f'there is no {self._path}: give an .npz of images') from error
+    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+      reason = ' '.join(str(error).split())
+      raise UsageError(f'{self._path} is no .npz of images ({reason}): arr_0 holds the images, '
+                       'uint8[N H W C]') from error
+
+  @property
+  def image_shape(self) -> tuple[int, int, int]:
+    return self._images.shape[1:]
+
+  def __len__(self) -> int:
+    return len(self._images)
+
+  def __getitem__(self, index: int) -> dict:
+    return {'image': np.asarray(self._images[index]), 'label': self.labels[index]}
+
+  def __repr__(self) -> str:
+    # Stable from run to run: an iterator's checkpoint may hold it.
+    return f'Npz({self.name!r}, {len(self)} images)'
+
+  def __reduce__(self):
+    # A worker process maps the file itself, rather than being sent all images.
+    return Npz, (self.name, self._labelled)
+
+
+def _array(path: pathlib.Path, name: str) -> np.ndarray:
+  """An array of an .npz, mapped if its bytes lie there as they are; never unpickled."""
+  with zipfile.ZipFile(path) as archive, open(path, 'rb') as file:
+    member = archive.getinfo(name)
+    if member.compress_type == zipfile.ZIP_STORED:
+      file.seek(member.header_offset)
+      header = file.read(_LOCAL_HEADER)
+      file.seek(int.from_bytes(header[26:28], 'little') + int.from_bytes(header[28:30], 'little'),
+                1)
+      version = np.lib.format.read_magic(file)
+      read_header = (np.lib.format.read_array_header_1_0 if version == (1, 0)
+                     else np.lib.format.read_array_header_2_0)
+      shape, fortran, dtype = read_header(file)
+      if not dtype.hasobject and np.prod(shape):
+        return np.memmap(path, dtype, 'r', file.tell(), shape, 'F' if fortran else 'C')
+  with np.load(path, allow_pickle=False) as arrays:
+    return arrays[name.removesuffix('.npy')]
