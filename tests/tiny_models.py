@@ -12,7 +12,7 @@ from adm_jax.models import Classifier, SuperRes, UNet
 from adm_jax.training import checkpoints, tasks
 
 NUM_CLASSES = 5
-_TRUNK = dict(channels=32, channel_mult=(1, 2), depth=1, attention_resolutions=())
+_TRUNK = dict(channels=32, channel_mult=(1,), depth=1, attention_resolutions=())
 
 
 def _diffusion():

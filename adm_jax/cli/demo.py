@@ -24,7 +24,7 @@ def add_arguments(parser):
 
 
 def run(arguments, rest):
-  from adm_jax import demo
+  from adm_jax import compilation_cache, demo
 
   unet = [word.replace('--unet.', '--config.', 1) for word in rest if word.startswith('--unet.')]
   classifier = [word.replace('--classifier.', '--config.', 1) for word in rest
@@ -34,6 +34,7 @@ def run(arguments, rest):
                      f'own options, but not all of {" ".join(rest)}; see adm demo --help')
   given = {field.name: getattr(arguments, field.name) for field in
            dataclasses.fields(demo.Settings) if getattr(arguments, field.name, None) is not None}
+  compilation_cache.use()
   out = pathlib.Path(arguments.out)
   text = demo.run(out, demo.Settings(**given), progress.bar, tuple(unet), tuple(classifier))
   print(f'\n{text}\npicture: {out / "samples.png"}\nsamples: {out}/samples_*.npz\n'

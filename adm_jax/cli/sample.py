@@ -79,11 +79,12 @@ def run(arguments, rest):
   if rest:
     raise UsageError(f'adm sample does not understand {" ".join(rest)}; see adm sample --help')
   _check(arguments)
-  from adm_jax import jobs
+  from adm_jax import compilation_cache, jobs
   from adm_jax.pipeline import check_small_images, check_small_shape
 
   out = pathlib.Path(arguments.out)
   jobs.check_folder(out)
+  compiled = compilation_cache.use()
   # All networks are loaded, and fit each other, before anything is made.
   model = None if arguments.model is None else _model(arguments)
   if arguments.upsample is None:
@@ -98,6 +99,7 @@ def run(arguments, rest):
       small = _sampled(arguments, model, out / jobs.BASE)
     made = _upsampled(arguments, upsampler, small, out)
   _draw(arguments, out, made)
+  print(f'compiled programs are kept in {compiled}')
   return 0
 
 

@@ -17,6 +17,7 @@ def add_arguments(parser):
 
 
 def run(arguments, overrides):
+  from adm_jax import compilation_cache
   from adm_jax import config as config_lib
   from adm_jax.training import checkpoints, loop
 
@@ -25,6 +26,7 @@ def run(arguments, overrides):
   workdir, text = pathlib.Path(arguments.workdir), config_lib.to_json(config)
   # Before a bar is drawn.
   checkpoints.check_workdir(workdir, text, loop.MAY_CHANGE)
+  compilation_cache.use()
   workdir.mkdir(parents=True, exist_ok=True)
   with progress.bar(described.total_steps, 'training') as advance:
     shown = 0

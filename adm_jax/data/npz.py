@@ -1,13 +1,11 @@
 """An .npz of images, as samples and reference batches are published, as a data set."""
 
 import pathlib
-import zipfile
 
 import numpy as np
 
+from adm_jax import npz
 from adm_jax.errors import UsageError
-
-_LOCAL_HEADER = 30  # bytes before the name of a zip's member
 
 
 class Npz:
@@ -44,17 +42,8 @@ class Npz:
     self.class_names = tuple(map(str, range(self.labels.max() + 1)))
 
   def _open(self) -> None:
-    try:
-      with zipfile.ZipFile(self._path) as archive:
-        names = archive.namelist()
-      self._images = _array(self._path, 'arr_0.npy')
-      self._labels = _array(self._path, 'arr_1.npy') if 'arr_1.npy' in names else None
-    except FileNotFoundError as error:
-      raise UsageError(f'there is no {self._path}: give an .npz of images') from error
-    except (KeyError, ValueError, zipfile.BadZipFile) as error:
-      reason = ' '.join(str(error).split())
-      raise UsageError(f'{self._path} is no .npz of images ({reason}): arr_0 holds the images, '
-                       'uint8[N H W C]') from error
+    self._images = npz.read(self._path, 'arr_0')
+    self._labels = npz.read(self._path, 'arr_1') if 'arr_1' in npz.names(self._path) else None
 
   @property
   def image_shape(self) -> tuple[int, int, int]:
@@ -73,22 +62,3 @@ class Npz:
   def __reduce__(self):
     # A worker process maps the file itself, rather than being sent all images.
     return Npz, (self.name, self._labelled)
-
-
-def _array(path: pathlib.Path, name: str) -> np.ndarray:
-  """An array of an .npz, mapped if its bytes lie there as they are; never unpickled."""
-  with zipfile.ZipFile(path) as archive, open(path, 'rb') as file:
-    member = archive.getinfo(name)
-    if member.compress_type == zipfile.ZIP_STORED:
-      file.seek(member.header_offset)
-      header = file.read(_LOCAL_HEADER)
-      file.seek(int.from_bytes(header[26:28], 'little') + int.from_bytes(header[28:30], 'little'),
-                1)
-      version = np.lib.format.read_magic(file)
-      read_header = (np.lib.format.read_array_header_1_0 if version == (1, 0)
-                     else np.lib.format.read_array_header_2_0)
-      shape, fortran, dtype = read_header(file)
-      if not dtype.hasobject and np.prod(shape):
-        return np.memmap(path, dtype, 'r', file.tell(), shape, 'F' if fortran else 'C')
-  with np.load(path, allow_pickle=False) as arrays:
-    return arrays[name.removesuffix('.npy')]

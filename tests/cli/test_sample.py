@@ -43,7 +43,8 @@ def sample(root, tmp_path, monkeypatch, capsys):
   """sample(words) -> (images, labels or None) of the job in tmp_path / 'out'."""
   monkeypatch.chdir(root)
   def run(*words, out='out'):
-    code = main(['sample', '--respacing', '3', '--out', str(tmp_path / out), *words])
+    code = main(['sample', '--respacing', '3', '--batch-size', '4', '--out', str(tmp_path / out),
+                 *words])
     assert code == 0, capsys.readouterr().err
     with np.load(tmp_path / out / 'samples.npz') as arrays:
       return arrays['arr_0'], arrays['arr_1'] if 'arr_1' in arrays else None

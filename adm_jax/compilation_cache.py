@@ -1,0 +1,19 @@
+"""Compiled programs, kept from run to run: a network compiles for minutes, once."""
+
+import os
+import pathlib
+
+from adm_jax import zoo
+
+
+def use() -> pathlib.Path:
+  """Turns JAX's persistent cache on for this process and returns its folder.
+
+  $JAX_COMPILATION_CACHE_DIR, if set, names it; else it lies beside the downloaded weights
+  (`zoo.cache_folder`).
+  """
+  import jax
+
+  folder = os.environ.get('JAX_COMPILATION_CACHE_DIR') or zoo.cache_folder() / 'compiled'
+  jax.config.update('jax_compilation_cache_dir', str(folder))
+  return pathlib.Path(folder)
