@@ -263,3 +263,23 @@ def test_a_negative_label_is_refused_where_classes_are_not_known():
     (250, 10, 10), (250, 7, 5), (7, 3, 1), (7, 100, 7), (1, 1, 1)])
 def test_parts_are_equal(num_steps, most, parts):
   assert divide(num_steps, most) == parts
+
+
+# ---------------------------------------------------------------------------------------------
+# Other devices than this machine has.
+
+
+@pytest.mark.parametrize('platform', ['tpu', 'cuda'])
+def test_the_guided_run_lowers_for_devices_that_are_not_here(model, platform):
+  """The whole run is one program of StableHLO whose weights are arguments."""
+  params, sampler = model
+  keys = image_keys(jax.random.key(0), np.arange(2))
+  x = initial_noise(keys, SHAPE)
+  carry = (x, sampling.remembering_x0(sampler.solver).init(x))
+  exported = jax.export.export(jax.jit(sampler.advance), platforms=[platform])(
+      *jax.eval_shape(lambda *given: given, params, carry, sampler.steps, keys, np.zeros(2, int)))
+  assert exported.platforms == (platform,)
+  assert [leaf.shape for leaf in jax.tree.leaves(exported.out_avals)] == [
+      leaf.shape for leaf in jax.tree.leaves(carry)]
+  # Weights inside the program would be megabytes.
+  assert len(exported.mlir_module()) < 10**6
