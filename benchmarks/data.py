@@ -23,8 +23,6 @@ from PIL import Image
 from adm_jax.data import crops, pipeline
 from adm_jax.data.folder import Folder
 
-BATCH = 32
-
 
 def loop(path: str, size: int, share: int, shares: int, seconds: float) -> tuple[int, float]:
   """(images, processor seconds) of the bare loop over every `shares`-th file."""
@@ -53,14 +51,14 @@ def processor_seconds() -> float:
   return time.process_time() + sum(map(of, multiprocessing.active_children()))
 
 
-def piped(batches: pipeline.Batches, seconds: float) -> float:
+def piped(batches: pipeline.Batches, batch_size: int, seconds: float) -> float:
   """Images per processor second of the pipeline."""
   for _ in range(60):  # what was read ahead
     next(batches)
   end, used, done = time.monotonic() + seconds, processor_seconds(), 0
   while time.monotonic() < end:
     next(batches)
-    done += BATCH
+    done += batch_size
   return done / (processor_seconds() - used)
 
 
@@ -90,15 +88,16 @@ def main() -> None:
   with tempfile.TemporaryDirectory() as folder:
     large = pathlib.Path(folder) / 'large.zip'
     enlarged(arguments.zip, large)
-    for title, path, size in (('32 x 32', arguments.zip, 32), ('500 x 375 to 64', large, 64),
-                              ('500 x 375 to 256', large, 256)):
+    for title, path, size, batch_size in (
+        ('32 x 32', arguments.zip, 32, 128), ('500 x 375 to 64', large, 64, 32),
+        ('500 x 375 to 256', large, 256, 32)):
       source = Folder(path, size)
       rates = {name: [] for name in ('bare loop', *loaders)}
       for _ in range(arguments.rounds):
         rates['bare loop'].append(bare(str(path), size, cores, arguments.seconds))
         for name, loader in loaders.items():
-          batches = pipeline.batches(source, batch_size=BATCH, seed=0, loader=loader)
-          rates[name].append(piped(batches, arguments.seconds))
+          batches = pipeline.batches(source, batch_size=batch_size, seed=0, loader=loader)
+          rates[name].append(piped(batches, batch_size, arguments.seconds))
           del batches
       medians = {name: statistics.median(values) for name, values in rates.items()}
       cells = [f'{medians["bare loop"]:,.0f}'] + [

@@ -46,8 +46,9 @@ def test_overrides_are_python_literals_of_the_old_type(word, path, value):
   assert config == value and type(config) is type(value)
 
 
-def test_none_may_replace_what_is_or_none(word='--config.labels=None'):
-  config = config_lib.override(call(images, path='a', labels='prefix'), [word])
+def test_none_may_stand_where_the_annotation_says_so():
+  config = call(images, path='a', labels='prefix')
+  config = config_lib.override(config, ['--config.labels=None'])
   assert config.labels is None
   assert config_lib.override(config, ['--config.labels=folders']).labels == 'folders'
   with pytest.raises(UsageError, match='right type'):

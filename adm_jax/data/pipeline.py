@@ -19,8 +19,8 @@ class Loader:
 
   Attributes:
     flip: mirror every other image, by chance; ADM does.
-    num_threads: that decode ahead, in each process that does. Pillow decodes large images in
-      parallel; small ones (CIFAR-10's) are mostly Python, which is not.
+    num_threads: that decode ahead, a batch each, in each process that does. Pillow decodes large
+      images in parallel; small ones (CIFAR-10's) are mostly Python, which is not.
     num_workers: processes that decode; 0: this one. Each starts as a new interpreter, in seconds.
     max_unreadable: stop when more than this share of the images cannot be decoded.
   """
@@ -54,17 +54,8 @@ class Batches:
 
   def __next__(self) -> dict:
     if self._iterator is None:
-      self._iterator = _start(self._dataset[self._taken:], self._loader)
-    try:
-      batch = next(self._iterator)
-    except UsageError:
-      raise
-    except Exception as error:
-      # A worker's error arrives as the text of its traceback.
-      mistake = _usage_error_in(str(error))
-      if mistake is None:
-        raise
-      raise UsageError(mistake) from error
+      self._iterator = _elements(self._dataset[self._taken:], self._loader)
+    batch = next(self._iterator)
     self._taken += 1
     return batch
 
@@ -151,7 +142,7 @@ def in_order(source: Source, *, batch_size: int, loader: Loader = Loader()) -> I
 
   dataset = grain.MapDataset.range(len(source)).batch(batch_size).map(read)
   waiting = []
-  for examples in _start(dataset, loader):
+  for examples in _elements(dataset, loader):
     waiting += examples
     if len(waiting) >= batch_size:
       yield _stacked(waiting[:batch_size])
@@ -210,11 +201,12 @@ def _stacked(examples: list[dict]) -> dict:
   return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
 
 
-def _start(dataset, loader: Loader) -> Iterator:
+def _elements(dataset, loader: Loader) -> Iterator:
+  """The elements of a `grain.MapDataset` in order, read ahead."""
   import grain
 
   options = grain.ReadOptions(num_threads=loader.num_threads,
-                              prefetch_buffer_size=max(4, 2 * loader.num_threads))
+                              prefetch_buffer_size=max(4, loader.num_threads))
   iterated = dataset.to_iter_dataset(options)
   if loader.num_workers:
     from absl import flags
@@ -222,7 +214,16 @@ def _start(dataset, loader: Loader) -> Iterator:
       flags.FLAGS.mark_as_parsed()
     iterated = iterated.mp_prefetch(grain.MultiprocessingOptions(
         num_workers=loader.num_workers, per_worker_buffer_size=4))
-  return iter(iterated)
+  try:
+    yield from iterated
+  except UsageError:
+    raise
+  except Exception as error:
+    # A worker's error arrives as the text of its traceback.
+    mistake = _usage_error_in(str(error))
+    if mistake is None:
+      raise
+    raise UsageError(mistake) from error
 
 
 def _usage_error_in(text: str) -> str | None:
