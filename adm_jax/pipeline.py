@@ -211,7 +211,9 @@ def load(model: Name | Trained, *, classifier: Name | Trained | None = None,
       'classifier': None if guide is None else _describe(classifier, guide), 'scale': scale,
       'respacing': respacing, 'clip': clip, 'clip_guided': clip_guided, 'dtype': dtype}
   return Pipeline(sampler, diffusion, jax.device_put(params, sharding.of_params(mesh, params)),
-                  trained.task.low_res_shape, _class_names(denoiser.num_classes), description)
+                  trained.task.low_res_shape,
+                  _class_names(guide if guide is not None else trained, denoiser.num_classes),
+                  description)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -250,7 +252,10 @@ def _computing_in(module: Any, dtype: str) -> Any:
   return module.clone(dtype=dtype)
 
 
-def _class_names(num_classes: int | None) -> labels_lib.Names | None:
+def _class_names(trained: Trained, num_classes: int | None) -> labels_lib.Names | None:
+  """The names that training left; a thousand classes without any are taken to be ImageNet's."""
+  if trained.class_names is not None and len(trained.class_names) == num_classes:
+    return tuple((name,) for name in trained.class_names)
   names = labels_lib.imagenet()
   return names if num_classes == len(names) else None
 

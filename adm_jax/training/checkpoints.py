@@ -20,7 +20,7 @@ from adm_jax.training.state import TrainState
 from adm_jax.training.tasks import Task
 
 _STATE, _DATA, _CONFIG = 'state', 'data', 'config'
-_WEIGHTS = 'weights.safetensors'
+_WEIGHTS, _CLASSES = 'weights.safetensors', 'classes.json'
 
 
 def _orbax():
@@ -116,11 +116,13 @@ class Trained:
     params: its parameters.
     weights: which these are: 'params', or the rate of an average.
     step: after how many training steps; 0 where that is unknown.
+    class_names: of the data it was trained on, in the order of the labels; None where unknown.
   """
   task: Task
   params: Any
   weights: str
   step: int
+  class_names: tuple[str, ...] | None = None
 
 
 def load(workdir: str | pathlib.Path, *, weights: str | None = None,
@@ -165,7 +167,18 @@ def load(workdir: str | pathlib.Path, *, weights: str | None = None,
 
   restored = _restoring(workdir / 'checkpoints' / str(step), like, restore, partial=True)
   params = restored['params'] if weights == 'params' else restored['ema'][weights]
-  return Trained(task, params, weights, step)
+  return Trained(task, params, weights, step, _class_names(workdir))
+
+
+def write_class_names(workdir: pathlib.Path, names: tuple[str, ...]) -> None:
+  """Stores the names of a run's classes, so that samples can be asked for by name."""
+  with written_whole(workdir / _CLASSES) as part:
+    part.write_text(json.dumps(names, indent=1, ensure_ascii=False))
+
+
+def _class_names(workdir: pathlib.Path) -> tuple[str, ...] | None:
+  path = workdir / _CLASSES
+  return tuple(json.loads(path.read_text())) or None if path.exists() else None
 
 
 def _load_weights(workdir: pathlib.Path, weights: str | None, step: int | None,

@@ -16,7 +16,7 @@ from adm_jax.data.sources import Source
 from adm_jax.errors import TrainingStopped, UsageError
 from adm_jax.files import written_whole
 from adm_jax.timestep_samplers import TimestepSampler
-from adm_jax.training.checkpoints import Checkpoints
+from adm_jax.training.checkpoints import Checkpoints, write_class_names
 from adm_jax.training.state import TrainState, init_state
 from adm_jax.training.steps import train_step
 from adm_jax.training.tasks import Task
@@ -115,6 +115,7 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
   """
   workdir = pathlib.Path(workdir).absolute()
   with Checkpoints(workdir, config_json, keep=run.keep, may_change=MAY_CHANGE) as checkpoints:
+    write_class_names(workdir, run.data.class_names)
     batches = pipeline.batches(run.data, batch_size=run.batch_size, seed=run.seed,
                                loader=run.loader)
     latest = checkpoints.latest_step()

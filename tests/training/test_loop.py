@@ -134,6 +134,7 @@ def test_a_line_that_a_crash_cut_short_is_written_again(copy, finished):
 def test_weights_are_loaded_by_name_the_slowest_average_by_default(finished, weights, pick):
   workdir, state = finished
   trained = checkpoints.load(workdir, weights=weights)
+  assert trained.class_names == tuple(map(str, range(10)))
   assert trained.step == 12 and trained.weights == (weights or '0.9')
   _equal(trained.params, pick(state))
   x = jnp.zeros((1, 8, 8, 1))
