@@ -36,7 +36,7 @@ def network(kind: str, words: Any) -> ConfigDict:
 
 def diffusion(task: ConfigDict, data: ConfigDict, *, batch_size: int, total_steps: int,
               learning_rate: float = 1e-4, timestep_sampler=uniform, flip: bool = True,
-              **kwargs: Any) -> ConfigDict:
+              num_threads: int = 16, **kwargs: Any) -> ConfigDict:
   """A diffusion model or upsampler: Adam at a constant rate, EMA 0.9999 (tables 11 and 13).
 
   Args:
@@ -45,19 +45,21 @@ def diffusion(task: ConfigDict, data: ConfigDict, *, batch_size: int, total_step
     batch_size: of the whole step, over all devices.
     timestep_sampler: a function of `timestep_samplers`.
     flip: the reference of ADM flips in all its training, that of IDDPM does not.
+    num_threads: that decode; 16 for photographs, 1 for images as small as CIFAR-10's.
     kwargs: more arguments of `Run`.
   """
-  return _run(task, data, batch_size, total_steps, timestep_sampler, flip,
+  return _run(task, data, batch_size, total_steps, timestep_sampler, flip, num_threads,
               optimizer=call(adamw, learning_rate=learning_rate), ema_rates=(0.9999,), **kwargs)
 
 
 def classifier(task: ConfigDict, data: ConfigDict, *, batch_size: int, total_steps: int,
-               learning_rate: float, weight_decay: float, **kwargs: Any) -> ConfigDict:
+               learning_rate: float, weight_decay: float, num_threads: int = 16,
+               **kwargs: Any) -> ConfigDict:
   """A noisy classifier: AdamW whose rate falls linearly to 0, no EMA (table 12)."""
   optimizer = call(adamw, learning_rate=learning_rate, weight_decay=weight_decay,
                    linear_decay_steps=total_steps)
-  return _run(task, data, batch_size, total_steps, uniform, flip=True, optimizer=optimizer,
-              **kwargs)
+  return _run(task, data, batch_size, total_steps, uniform, True, num_threads,
+              optimizer=optimizer, **kwargs)
 
 
 def images_of(path: str, image_size: int, **kwargs: Any) -> ConfigDict:
@@ -65,10 +67,10 @@ def images_of(path: str, image_size: int, **kwargs: Any) -> ConfigDict:
   return call(images, path=path, image_size=image_size, **kwargs)
 
 
-def _run(task, data, batch_size, total_steps, timestep_sampler, flip, **kwargs) -> ConfigDict:
+def _run(task, data, batch_size, total_steps, timestep_sampler, flip, num_threads,
+         **kwargs) -> ConfigDict:
   num_steps = task.diffusion.schedule.schedule.num_steps
   return call(Run, **{
       'data': data, 'task': task, 'timestep_sampler': call(timestep_sampler, num_steps=num_steps),
       'batch_size': batch_size, 'total_steps': total_steps, 'save_every': 10_000, 'keep': 3,
-      # Large photographs decode in parallel threads; `num_workers` adds processes.
-      'loader': call(Loader, flip=flip, num_threads=16), **kwargs})
+      'loader': call(Loader, flip=flip, num_threads=num_threads), **kwargs})

@@ -11,4 +11,5 @@ from adm_jax.timestep_samplers import loss_second_moment
 def get_config():
   return recipes.diffusion(
       recipes.network('unet', recipes.CIFAR10), recipes.images_of('tfds:cifar10', 32, labels=None),
-      batch_size=128, total_steps=500_000, timestep_sampler=loss_second_moment)
+      batch_size=128, total_steps=500_000, timestep_sampler=loss_second_moment,
+      num_threads=1)

@@ -14,4 +14,5 @@ def get_config():
                                     '--classifier_attention_resolutions 16,8 '
                                     '--noise_schedule cosine'),
       recipes.images_of('tfds:cifar10', 32),
-      batch_size=256, total_steps=150_000, learning_rate=3e-4, weight_decay=0.05)
+      batch_size=256, total_steps=150_000, learning_rate=3e-4, weight_decay=0.05,
+      num_threads=1)

@@ -8,4 +8,5 @@ def get_config():
   return recipes.diffusion(
       recipes.network('unet', recipes.CIFAR10 + '--class_cond True --num_classes 10'),
       recipes.images_of('tfds:cifar10', 32),
-      batch_size=128, total_steps=500_000, timestep_sampler=loss_second_moment)
+      batch_size=128, total_steps=500_000, timestep_sampler=loss_second_moment,
+      num_threads=1)

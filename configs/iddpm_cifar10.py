@@ -6,4 +6,5 @@ from adm_jax import recipes
 def get_config():
   return recipes.diffusion(
       recipes.published('iddpm-cifar10'), recipes.images_of('tfds:cifar10', 32, labels=None),
-      batch_size=128, total_steps=500_000, flip=False)
+      batch_size=128, total_steps=500_000, flip=False,
+      num_threads=1)

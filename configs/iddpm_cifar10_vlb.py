@@ -7,4 +7,5 @@ from adm_jax.timestep_samplers import loss_second_moment
 def get_config():
   return recipes.diffusion(
       recipes.published('iddpm-cifar10-vlb'), recipes.images_of('tfds:cifar10', 32, labels=None),
-      batch_size=128, total_steps=500_000, timestep_sampler=loss_second_moment, flip=False)
+      batch_size=128, total_steps=500_000, timestep_sampler=loss_second_moment, flip=False,
+      num_threads=1)

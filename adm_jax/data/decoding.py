@@ -13,7 +13,7 @@ from adm_jax.errors import UsageError
 FORMATS = ('JPEG', 'PNG', 'GIF', 'WEBP', 'BMP')
 _CROPS = {'center': crops.center_crop, 'random': crops.random_crop, None: None}
 # Where a file may say that the camera was turned.
-_ORIENTED = ('exif', 'xmp', 'XML:com.adobe.xmp', 'Raw profile type exif')
+_ORIENTED = frozenset({'exif', 'xmp', 'XML:com.adobe.xmp', 'Raw profile type exif'})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Decoder:
 def size(file: Any) -> tuple[int, int]:
   """(H, W) of a path's or open file's upright image; only its header is read."""
   with Image.open(file, formats=FORMATS) as image:
-    turned = any(key in image.info for key in _ORIENTED) and image.getexif().get(0x0112, 1) > 4
+    turned = not _ORIENTED.isdisjoint(image.info) and image.getexif().get(0x0112, 1) > 4
     return image.size if turned else image.size[::-1]
 
 
@@ -70,7 +70,7 @@ def straighten(image: Image.Image, channels: int) -> Image.Image:
   """Any of Pillow's modes to upright RGB, or to grey levels where `channels` is 1."""
   wanted = 'RGB' if channels == 3 else 'L'
   image.load()  # it also completes `info`
-  if any(key in image.info for key in _ORIENTED):
+  if not _ORIENTED.isdisjoint(image.info):
     image = ImageOps.exif_transpose(image)
   if image.mode == wanted:
     return image
