@@ -4,11 +4,23 @@ import argparse
 import os
 import sys
 
-from adm_jax.cli import convert, demo, evaluate, models, prepare, reference, sample, train
+from adm_jax.cli import (
+  convert,
+  demo,
+  evaluate,
+  models,
+  nll,
+  prepare,
+  reference,
+  reproduce,
+  sample,
+  train,
+)
 from adm_jax.errors import TrainingStopped, UsageError
 
 COMMANDS = {'demo': demo, 'train': train, 'sample': sample, 'evaluate': evaluate,
-            'reference': reference, 'convert': convert, 'models': models, 'prepare': prepare}
+            'reference': reference, 'nll': nll, 'reproduce': reproduce, 'convert': convert,
+            'models': models, 'prepare': prepare}
 
 
 class _Parser(argparse.ArgumentParser):

@@ -22,6 +22,7 @@ from adm_jax.data.sources import Rows
 from adm_jax.errors import UsageError
 
 _FORMATS = ('npz', 'png')
+_SOLVERS = ('ancestral', 'ddim')
 
 
 def add_arguments(parser):
@@ -58,7 +59,8 @@ def add_arguments(parser):
   how.add_argument('--respacing', metavar='SPEC',
                    help='the steps to take: 250, ddim25, 90,60,60,20,20; default: the paper\'s')
   how.add_argument('--upsample-respacing', metavar='SPEC', help='default: as --respacing')
-  how.add_argument('--solver', choices=('ancestral', 'ddim'), default='ancestral')
+  how.add_argument('--solver', choices=_SOLVERS, default='ancestral')
+  how.add_argument('--upsample-solver', choices=_SOLVERS, help='default: as --solver')
   how.add_argument('--eta', type=float, help="of DDIM's noise; default: 0")
   how.add_argument('--clip-guided', action='store_true',
                    help='clip x_0 again after guidance, which the reference does not')
@@ -140,14 +142,14 @@ class _Made(NamedTuple):
   path: pathlib.Path
 
 
-def _solver(arguments):
+def _solver(name, arguments):
   from adm_jax import solvers
-  return solvers.ddim(arguments.eta or 0.0) if arguments.solver == 'ddim' else solvers.ancestral()
+  return solvers.ddim(arguments.eta or 0.0) if name == 'ddim' else solvers.ancestral()
 
 
-def _how(arguments):
+def _how(solver, arguments):
   """What a job's description says beside the model's."""
-  return {'seed': arguments.seed, 'solver': arguments.solver, 'eta': arguments.eta or 0.0}
+  return {'seed': arguments.seed, 'solver': solver, 'eta': arguments.eta or 0.0}
 
 
 def _model(arguments):
@@ -157,7 +159,8 @@ def _model(arguments):
            else starts.from_step(arguments.from_step))
   adm = pipeline.load(
       arguments.model, classifier=arguments.classifier, scale=arguments.scale,
-      respacing=arguments.respacing, solver=_solver(arguments), weights=arguments.weights,
+      respacing=arguments.respacing, solver=_solver(arguments.solver, arguments),
+      weights=arguments.weights,
       classifier_weights=arguments.classifier_weights, clip_guided=arguments.clip_guided,
       steps=steps, dtype=arguments.dtype, fsdp=arguments.fsdp)
   if adm.low_res_shape is not None:
@@ -166,13 +169,17 @@ def _model(arguments):
   return adm
 
 
+def _upsample_solver(arguments):
+  return arguments.upsample_solver or arguments.solver
+
+
 def _upsampler(arguments):
   from adm_jax import pipeline
 
   adm = pipeline.load(
       arguments.upsample, respacing=arguments.upsample_respacing or arguments.respacing,
-      solver=_solver(arguments), weights=arguments.upsample_weights, dtype=arguments.dtype,
-      fsdp=arguments.fsdp)
+      solver=_solver(_upsample_solver(arguments), arguments), weights=arguments.upsample_weights,
+      dtype=arguments.dtype, fsdp=arguments.fsdp)
   if adm.low_res_shape is None:
     raise UsageError(f'{arguments.upsample} enlarges nothing: give an upsampler as --upsample')
   return adm
@@ -183,7 +190,7 @@ def _sampled(arguments, adm, out):
   num = arguments.num or _default_num(arguments, adm, classes)
   labels = _labels(adm, num, arguments.seed, classes, order)
   x = _start(arguments, adm, num, labels)
-  description = {**adm.description, **_how(arguments), 'num': num,
+  description = {**adm.description, **_how(arguments.solver, arguments), 'num': num,
                  'classes': 'all' if classes is None else classes, 'class_order': order,
                  'images': arguments.images, 'from_step': arguments.from_step,
                  'reconstruct': arguments.reconstruct, 'interpolate': arguments.interpolate}
@@ -288,7 +295,8 @@ def _upsampled(arguments, adm, small, out):
   labels = None if adm.num_classes is None or small.labels is None else small.labels[:num]
   if adm.num_classes is not None and labels is None:
     labels = _labels(adm, num, arguments.seed, *_classes(arguments, adm))
-  description = {**adm.description, **_how(arguments), 'num': num, 'base': str(small.path),
+  description = {**adm.description, **_how(_upsample_solver(arguments), arguments), 'num': num,
+                 'base': str(small.path),
                  'base_fingerprint': _fingerprint(small.images)}
   return _make(arguments, adm, out, description, num, labels, low_res=small.images)
 
