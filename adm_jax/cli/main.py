@@ -44,6 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
   except UsageError as error:
     print(f'adm: {error}', file=sys.stderr)
     return 2
+  except BrokenPipeError:  # whoever read the output, like head, has seen enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
   except OSError as error:
     print(f'adm: {error.strerror or error}: {error.filename or "(no file named)"}', file=sys.stderr)
     return 2
