@@ -7,6 +7,7 @@
 `exported.load` reads it; so do jax.export.deserialize and the safetensors library alone.
 """
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -32,9 +33,14 @@ def program(adm: Pipeline) -> Callable:
   Image i is the one that `adm` makes with the same seed, index and label, on the same platform. A
   model without classes ignores the labels.
   """
-  sampler = adm.sampler
   if adm.low_res_shape is not None:
     raise UsageError('an upsampler cannot be exported: export the model before it')
+  # The fused kernel of one machine's GPUs would bind the program to them.
+  denoiser = adm.sampler.denoiser
+  networks = {name: network.clone(attention_implementation='xla')
+              for name, network in (('model', denoiser.model), ('classifier', denoiser.classifier))
+              if network is not None}
+  sampler = dataclasses.replace(adm.sampler, denoiser=dataclasses.replace(denoiser, **networks))
 
   def run(params, seed, index, labels):
     keys = image_keys(jax.random.key(seed), index)
