@@ -42,12 +42,13 @@ def golden_denoiser(diffusion, guidance):
 
 def single_steps(solver, denoise, schedule, alpha_bar_next, arrays):
   """One step for each image from its own t."""
+  places = solvers.to_clean(schedule, np.arange(schedule.num_steps))
+  places = places.replace(alpha_bar_next=jnp.asarray(alpha_bar_next, jnp.float32))
+
   @jax.jit
   @jax.vmap
   def step(x, t, noise):
-    here, there = (jnp.asarray(table, jnp.float32)[t]
-                   for table in (schedule.alpha_bar, alpha_bar_next))
-    place = solvers.Step(index=jnp.int32(0), t=t, alpha_bar=here, alpha_bar_next=there)
+    place = jax.tree.map(lambda leaf: leaf[t], places)
     x = x[None]  # [1 H W C]
     return solver.step(denoise, x, solver.init(x), place, noise[None])[0][0]
   return step(arrays['x_t'], arrays['t'], arrays['noise'])
