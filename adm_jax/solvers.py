@@ -57,7 +57,7 @@ class Solver(NamedTuple):
   """A numerical method.
 
   Attributes:
-    init: x [B H W C] -> memory, any pytree.
+    init: x [B H W C] -> memory, any pytree of numbers and of arrays with the leading axis B.
     step: (denoise, x, memory, step, noise) -> (x, memory, prediction): from x at `step.alpha_bar`
       to `step.alpha_bar_next`. `noise` is fresh standard normal [B H W C]; a solver that ignores it
       costs nothing, since XLA removes what is not used.
@@ -237,7 +237,8 @@ def dpm_singlestep() -> Solver:
 
     def by_two(x):
       middle = flow(x, p.x0, step.sigma, step.sigma_middle)
-      past = _Past.of([step.sigma, step.sigma_middle], [p.x0, denoise(middle, step.t_middle).x0])
+      q = denoise(middle, step.t_middle)
+      past = _Past(2, (step.sigma, step.sigma_middle), (p.x0, q.x0))
       return flow(x, past.mean(step.sigma, step.sigma_next, 2), step.sigma, step.sigma_next)
     # To clean data the step is infinite in lambda, and has no middle.
     x = jax.lax.cond(step.sigma_next > 0, by_two, lambda x: p.x0, x)
@@ -295,7 +296,7 @@ def unipc(order: int = 2) -> Solver:
     past = past_and_now.latest(order)
     used = jnp.minimum(past.count, step.left + 1)
     return flow(x, past.mean(here, there, used), here, there), (x, past), p
-  return Solver(lambda x: (x, _Past.none(x, order)), step)
+  return Solver(lambda x: (jnp.zeros_like(x), _Past.none(x, order)), step)
 
 
 def _check_order(order: int) -> None:
@@ -306,21 +307,18 @@ def _check_order(order: int) -> None:
 @flax.struct.dataclass
 class _Past:
   """The latest K predictions, newest first; those beyond `count` mean nothing."""
-  count: Array  # i32, at most K
-  sigma: Array  # f32[K], where they were made
-  x0: Array     # f32[K B H W C]
-
-  @classmethod
-  def of(cls, sigmas: list[Array], x0s: list[Array]) -> '_Past':
-    return cls(jnp.int32(len(sigmas)), jnp.stack(sigmas), jnp.stack(x0s))
+  count: Array | int        # i32, at most K
+  sigma: tuple[Array, ...]  # f32[] each: where they were made
+  x0: tuple[Array, ...]     # [B H W C] each
 
   @classmethod
   def none(cls, x: Array, size: int) -> '_Past':
-    return cls(jnp.int32(0), jnp.ones(size), jnp.zeros((size, *x.shape), x.dtype))
+    # Arrays of their own each, since a sampler donates them.
+    return cls(jnp.int32(0), tuple(jnp.ones(()) for _ in range(size)),
+               tuple(jnp.zeros_like(x) for _ in range(size)))
 
   def add(self, sigma: Array, x0: Array) -> '_Past':
-    return _Past(self.count + 1, jnp.append(sigma, self.sigma),
-                 jnp.concatenate([x0[None], self.x0]))
+    return _Past(self.count + 1, (sigma, *self.sigma), (x0, *self.x0))
 
   def latest(self, size: int) -> '_Past':
     return _Past(jnp.minimum(self.count, size), self.sigma[:size], self.x0[:size])
@@ -335,10 +333,11 @@ class _Past:
       rate: the mean is weighted by exp(rate lambda).
     """
     h = jnp.log(here / there)
-    nodes = list(jnp.log(here / self.sigma) / h)  # 0 is here, 1 is there
+    nodes = [jnp.log(here / sigma) / h for sigma in self.sigma]  # 0 is here, 1 is there
     size = len(nodes)
-    weights = jnp.stack([jnp.stack([*_weights(nodes[:k], _moments(rate * h, k)),
-                                    *[jnp.float32(0)] * (size - k)]) for k in range(1, size + 1)])
+    weights = jnp.stack([
+        jnp.stack(_weights(nodes[:k], _moments(rate * h, k)) + [jnp.float32(0)] * (size - k))
+        for k in range(1, size + 1)])  # [K K]
     # An order that is not used may divide by zero; a row that is not taken does no harm.
     return sum(weight * x0 for weight, x0 in zip(weights[used - 1], self.x0))
 
