@@ -272,7 +272,7 @@ def denoiser(diffusion: Diffusion, network: Network, *, clip: bool = True,
 
 
 def dynamic_threshold(share: float = 0.995) -> Callable[[Array], Array]:
-  """Brings x_0 into [-1, 1] image by image: clips to [-s, s] and divides by s (Imagen, section 2.3).
+  """Brings x_0 into [-1, 1] image by image: clips to [-s, s], divides by s (Imagen, section 2.3).
 
   s is the magnitude that `share` of the image's values do not exceed, at least 1: then it is a
   plain clip. For `transform` above or `guidance.thresholded`.

@@ -219,8 +219,8 @@ def load(model: Name | Trained, *, classifier: Name | Trained | None = None,
     paired = published is not None and published.classifier == str(classifier)
     scale = (published.scale if paired else 1.0) if scale is None else scale
   if cfg_scale is not None and trained.task.null_label is None:
-    raise UsageError(f'{_name(model)} was trained without label dropout: there is no classifier-free '
-                     'guidance for it; guide it by a classifier or a weaker model')
+    raise UsageError(f'{_name(model)} was trained without label dropout, so that there is no '
+                     'classifier-free guidance: guide it by a classifier or a weaker model')
   poor = None if weaker is None else _trained(weaker, weaker_weights, bar)
   if poor is not None:
     _check_weaker(trained, poor)

@@ -156,9 +156,9 @@ class NetworkDenoiser:
     def denoise_as(y, name='model'):
       module = getattr(self, name)
       y = None if module.num_classes is None else y
-      return denoiser(
-          self.diffusion, lambda x, time: module.apply({'params': params[name]}, x, time, y, **more),
-          clip=clip_last and not extrapolates)
+      def network(x, time):
+        return module.apply({'params': params[name]}, x, time, y, **more)
+      return denoiser(self.diffusion, network, clip=clip_last and not extrapolates)
 
     def inside(scale, outside):
       return scale if self.interval is None else within(scale, schedule, *self.interval, outside)

@@ -41,7 +41,7 @@ class Step:
   float64 where alpha_bar in float32 has lost the digits of 1 - alpha_bar.
   """
   index: Array           # i32: position in the run from 0, names the step's noise
-  left: Array            # i32: steps that follow
+  left: Array            # i32: steps that follow to clean data; many if it does not end there
   t: Array               # i32: index of the schedule, where the denoiser is asked
   alpha_bar: Array       # f32: there
   alpha_bar_next: Array  # f32: where the step ends
@@ -88,6 +88,7 @@ def ascend(schedule: Schedule) -> Step:
 
 
 CLEAN = -1  # in place of an index of the schedule: before its first noise
+_MANY = 2**20
 
 
 def to_clean(schedule: Schedule, order: np.ndarray) -> Step:
@@ -110,8 +111,10 @@ def walk(schedule: Schedule, order: np.ndarray, ends: np.ndarray,
   middle = np.array([_middle(schedule.sigma, *pair) for pair in zip(order, ends)], int)
   place = functools.partial(jnp.asarray, dtype=jnp.int32)
   level = functools.partial(jnp.asarray, dtype=jnp.float32)
+  to_data = len(ends) > 0 and ends[-1] == CLEAN
   return Step(
-      index=jnp.arange(len(order)), left=jnp.arange(len(order))[::-1], t=place(order),
+      index=jnp.arange(len(order)),
+      left=place(np.arange(len(order))[::-1] + (0 if to_data else _MANY)), t=place(order),
       alpha_bar=level(alpha_bar[order]), alpha_bar_next=level(alpha_bar[ends]),
       sigma=level(sigma[order]), sigma_next=level(sigma[ends]),
       sigma_start=level(sigma[order if starts is None else starts]),
@@ -202,8 +205,8 @@ def churned(solver: Solver, noise_scale: float = 1.0) -> Solver:
     noise_scale: S_noise.
   """
   def step(denoise, x, memory, step, noise):
-    # Rounding must not make the root of a difference that is exactly 0 a NaN.
-    added = jnp.sqrt(jnp.maximum(step.sigma ** 2 - step.sigma_start ** 2, 0))
+    # The difference of squares, which is exactly 0 where there is nothing to add.
+    added = jnp.sqrt((step.sigma - step.sigma_start) * (step.sigma + step.sigma_start))
     x = (_scale(step.sigma_start) * x + noise_scale * added * noise) / _scale(step.sigma)
     return solver.step(denoise, x, memory, step, noise)
   return solver._replace(step=step)
@@ -314,7 +317,7 @@ class _Past:
   @classmethod
   def none(cls, x: Array, size: int) -> '_Past':
     # Arrays of their own each, since a sampler donates them.
-    return cls(jnp.int32(0), tuple(jnp.ones(()) for _ in range(size)),
+    return cls(jnp.int32(0), tuple(jnp.ones((), x.dtype) for _ in range(size)),
                tuple(jnp.zeros_like(x) for _ in range(size)))
 
   def add(self, sigma: Array, x0: Array) -> '_Past':

@@ -23,7 +23,7 @@ def by_time(schedule: Schedule, num: int) -> Step:
 
 def trailing(schedule: Schedule, num: int) -> Step:
   """Strides of S / num down from S - 1, which end one stride above clean data (Lin et al. 2024)."""
-  return _nearest(schedule, schedule.num_steps * (1 - _fractions(num + 1)[:-1]) - 1)
+  return _nearest(schedule, schedule.num_steps * (1 - _fractions(num) * (num - 1) / num) - 1)
 
 
 def by_log_snr(schedule: Schedule, num: int, *, sigma_max: float = SIGMA_MAX) -> Step:

@@ -182,6 +182,8 @@ def _check_steps(arguments):
                      f'{spaced[0]}')
   if arguments.churn is not None and arguments.solver not in _CHURNED:
     raise UsageError(f'--churn belongs to --solver {" or ".join(_CHURNED)}')
+  if arguments.churn is not None and arguments.from_step is not None:
+    raise UsageError('--churn and --from-step both add noise first: give one')
 
 
 def _check_guidance(arguments):
