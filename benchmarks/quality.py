@@ -28,6 +28,11 @@ class Method(NamedTuple):
   space: Callable | None = None
 
 
+def churned_karras(schedule, num_steps: int) -> solvers.Step:
+  """With EDM's churn for ImageNet 64 x 64."""
+  return spacing.churned(schedule, spacing.karras(schedule, num_steps), 40, low=0.05, high=50)
+
+
 METHODS = {
     'ancestral': Method(solvers.ancestral()),
     'DDIM': Method(solvers.ddim()),
@@ -35,7 +40,7 @@ METHODS = {
     'DDIM, trailing': Method(solvers.ddim(), spacing.trailing),
     'Euler': Method(solvers.ddim(), spacing.karras),
     'Heun': Method(solvers.heun(), spacing.karras),
-    'Heun, churn 40': Method(solvers.churned(solvers.heun(), 1.003), spacing.karras),
+    'Heun, churn 40': Method(solvers.churned(solvers.heun(), 1.003), churned_karras),
     'DPM-Solver++(2S)': Method(solvers.dpm_singlestep(), spacing.by_log_snr),
     'DPM-Solver++(2M)': Method(solvers.dpm_multistep(2), spacing.by_time),
     'DPM-Solver++(2M), log-SNR': Method(solvers.dpm_multistep(2), spacing.by_log_snr),
@@ -45,23 +50,18 @@ METHODS = {
     'UniPC-2': Method(solvers.unipc(2), spacing.by_time),
     'UniPC-3': Method(solvers.unipc(3), spacing.by_time),
 }
-# EDM's for ImageNet 64 x 64; their S_max is above the noise where Karras spacing starts here.
-CHURN = dict(churn=40, low=0.05, high=50)
 
 
 def load(folder: pathlib.Path, name: str, evaluations: int, scale: float) -> pipeline.Pipeline:
   """The guided model with a method of at most so many evaluations."""
   method = METHODS[name]
   num_steps = (evaluations - 1) // method.solver.evaluations + 1
-  def steps(schedule):
-    there = method.space(schedule, num_steps)
-    return spacing.churned(schedule, there, **CHURN) if 'churn' in name else there
   respaced = method.space is None
   # Clipping after guidance leaves ancestral sampling as it is; others need it (`guidance.guided`).
   return pipeline.load(
       folder / 'unet', classifier=folder / 'classifier', scale=scale, clip_guided=True,
       solver=method.solver, respacing=str(num_steps) if respaced else '',
-      steps=solvers.descend if respaced else steps)
+      steps=solvers.descend if respaced else lambda schedule: method.space(schedule, num_steps))
 
 
 def measure(folder: pathlib.Path, plan: list[tuple[str, int]], num: int, scale: float,
