@@ -11,3 +11,18 @@ class UsageError(ValueError):
 
 class TrainingStopped(RuntimeError):
   """Training cannot go on; the message says why and what to do."""
+
+
+class Restart(RuntimeError):
+  """Training ended before its time, and the same command goes on.
+
+  The commands exit with code 75 (EX_TEMPFAIL), on which a launcher is to start them again.
+  """
+
+
+class Preempted(Restart):
+  """The machine is taken away (SIGTERM); everything is saved."""
+
+
+class PeerLost(Restart):
+  """Another process of the run is gone."""

@@ -5,10 +5,12 @@ import os
 import sys
 
 from adm_jax.cli import convert, demo, models, prepare, sample, train
-from adm_jax.errors import TrainingStopped, UsageError
+from adm_jax.errors import Restart, TrainingStopped, UsageError
 
 COMMANDS = {'demo': demo, 'train': train, 'sample': sample, 'convert': convert, 'models': models,
             'prepare': prepare}
+
+_RESTART = 75  # EX_TEMPFAIL: launchers start the command again
 
 
 class _Parser(argparse.ArgumentParser):
@@ -38,6 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
   except TrainingStopped as error:
     print(f'adm: {error}', file=sys.stderr)
     return 1
+  except Restart as error:
+    print(f'adm: {error}', file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    # Not a return: at its end JAX would wait for processes that are gone.
+    os._exit(_RESTART)
   except KeyboardInterrupt:
     print('\nadm: interrupted; the same command goes on from the last checkpoint', file=sys.stderr,
           flush=True)

@@ -11,7 +11,7 @@ from adm_jax.errors import UsageError
 from adm_jax.sampling import image_keys
 from adm_jax.sharding import Parts
 from adm_jax.timestep_samplers import TimestepSampler
-from adm_jax.training.state import TrainState
+from adm_jax.training.state import Optimizer, TrainState
 from adm_jax.training.tasks import Task
 
 Array = jax.Array
@@ -78,7 +78,7 @@ def train_step(task: Task, optimizer: optax.GradientTransformation,
   Returns:
     The step. `batch` is {'image': uint8[B H W C], 'label': i32[B]}. Metrics hold each term of the
     loss times the timestep sampler's weight, as in the reference, and its quartiles; `grad_norm`,
-    `param_norm` and `skipped` (the share of skipped steps).
+    `param_norm`, `learning_rate` and `skipped` (the share of skipped steps).
   """
   num_timesteps = task.diffusion.schedule.num_steps
 
@@ -127,7 +127,7 @@ def train_step(task: Task, optimizer: optax.GradientTransformation,
     kept = {name: getattr(state, name) for name in changed}
     chosen = jax.tree.map(lambda new, old: jnp.where(good, new, old), changed, kept)
     bad = (~good).astype(jnp.int32)
-    state = TrainState(step=state.step + 1, skipped=state.skipped + bad,
+    before, state = state, TrainState(step=state.step + 1, skipped=state.skipped + bad,
                        skipped_in_a_row=jnp.where(good, 0, state.skipped_in_a_row + 1), **chosen)
 
     one = jnp.float32(1)
@@ -135,6 +135,9 @@ def train_step(task: Task, optimizer: optax.GradientTransformation,
                           t, num_timesteps)
     metrics['grad_norm'] = Mean(grad_norm, one)
     metrics['param_norm'] = Mean(param_norm, one)
+    if isinstance(optimizer, Optimizer):
+      rate = optimizer.learning_rate(before.step - before.skipped)
+      metrics['learning_rate'] = Mean(jnp.float32(rate), one)
     # A skipped step must not turn the means of its neighbours into NaN.
     metrics = jax.tree.map(lambda a: jnp.where(good, a, 0), metrics)
     return state, metrics | {'skipped': Mean(bad.astype(jnp.float32), one)}

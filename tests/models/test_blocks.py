@@ -168,7 +168,7 @@ def test_a_block_is_its_formula(scale_shift):
   else:
     h = norm('norm_1', h + embedded)
   want = conv('conv_1', silu(h)) + conv('skip', x)
-  got = block.apply({'params': params}, x, e, False)
+  got = block.apply({'params': params}, x, e)
   np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 
