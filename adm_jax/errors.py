@@ -1,5 +1,7 @@
 """The exceptions that a user is meant to see, one line each."""
 
+RESTART = 75  # the commands' exit code (EX_TEMPFAIL) on which a launcher is to start them again
+
 
 class UsageError(ValueError):
   """A mistake in what was asked for.
@@ -16,7 +18,7 @@ class TrainingStopped(RuntimeError):
 class Restart(RuntimeError):
   """Training ended before its time, and the same command goes on.
 
-  The commands exit with code 75 (EX_TEMPFAIL), on which a launcher is to start them again.
+  The commands exit with code `RESTART`.
   """
 
 

@@ -1,6 +1,7 @@
 """One run on several processes: how they find each other, agree, and end together."""
 
 import contextlib
+import ctypes
 import importlib.util
 import os
 import pathlib
@@ -11,10 +12,12 @@ from typing import Callable, Iterator
 import jax
 import numpy as np
 
-from adm_jax.errors import PeerLost, UsageError
+from adm_jax.errors import RESTART, PeerLost, UsageError
 
 # The others end so long after one of them has vanished, if no broken connection tells them before.
-HEARTBEAT_SECONDS = 30
+HEARTBEAT_SECONDS = int(os.environ.get('ADM_HEARTBEAT_SECONDS', 30))
+_GONE = ('another process of this run is gone ({}): start all of them again with the same command, '
+         'and they go on from the last checkpoint')
 # How far apart processes may end.
 _SHUTDOWN_SECONDS = 120
 
@@ -54,6 +57,24 @@ def join(coordinator: str | None = None, num_processes: int | None = None,
     raise UsageError('the processes of this run did not find each other '
                      f'({_reason(error)}): check that all were started and reach '
                      f'{coordinator or "the first"}') from error
+  if jax.process_count() > 1:
+    _explain_abort()
+
+
+def _explain_abort() -> None:
+  """Lets this process end with `PeerLost`'s line and code where the runtime would abort it.
+
+  Once heartbeats are missed, a thread of JAX's calls abort(), whatever Python is waiting for.
+  """
+  @ctypes.CFUNCTYPE(None, ctypes.c_int)
+  def explain(_):
+    os.write(2, f'adm: {_GONE.format("the runtime says why above")}\n'.encode())
+    os._exit(RESTART)
+  _kept_alive.append(explain)
+  ctypes.CDLL(None).signal(signal.SIGABRT, explain)
+
+
+_kept_alive = []  # C calls it, which Python does not see
 
 
 def _in_cluster() -> bool:
@@ -114,9 +135,7 @@ def noticing_lost_peers() -> Iterator[None]:
   except jax.errors.JaxRuntimeError as error:
     if jax.process_count() == 1 or 'RESOURCE_EXHAUSTED' in str(error):
       raise
-    raise PeerLost(f'another process of this run is gone ({_reason(error)}): start all of them '
-                   'again with the same command, and they go on from the last checkpoint'
-                   ) from error
+    raise PeerLost(_GONE.format(_reason(error))) from error
 
 
 def _reason(error: Exception) -> str:

@@ -23,7 +23,7 @@ _DATA, _FSDP = 'data', 'fsdp'
 # Of a device's memory, what parameters may take before they are split; the rest is activations.
 _MOST_FOR_PARAMS = 0.4
 # Smaller arrays are copied to every device: gathering them would cost more than holding them.
-_LEAST_TO_SPLIT = 2 ** 16
+LEAST_TO_SPLIT = 2 ** 16
 
 
 def mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -63,7 +63,7 @@ def of_params(mesh: Mesh, shapes: Any) -> Any:
 
   def sharding(leaf):
     fitting = [axis for axis, size in enumerate(leaf.shape) if size % fsdp == 0]
-    if fsdp == 1 or not fitting or math.prod(leaf.shape) < _LEAST_TO_SPLIT:
+    if fsdp == 1 or not fitting or math.prod(leaf.shape) < LEAST_TO_SPLIT:
       return replicated(mesh)
     axis = max(fitting, key=lambda axis: (leaf.shape[axis], axis))
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, _FSDP))

@@ -5,12 +5,10 @@ import os
 import sys
 
 from adm_jax.cli import convert, demo, models, prepare, sample, train
-from adm_jax.errors import Restart, TrainingStopped, UsageError
+from adm_jax.errors import RESTART, Restart, TrainingStopped, UsageError
 
 COMMANDS = {'demo': demo, 'train': train, 'sample': sample, 'convert': convert, 'models': models,
             'prepare': prepare}
-
-_RESTART = 75  # EX_TEMPFAIL: launchers start the command again
 
 
 class _Parser(argparse.ArgumentParser):
@@ -44,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(f'adm: {error}', file=sys.stderr, flush=True)
     sys.stdout.flush()
     # Not a return: at its end JAX would wait for processes that are gone.
-    os._exit(_RESTART)
+    os._exit(RESTART)
   except KeyboardInterrupt:
     print('\nadm: interrupted; the same command goes on from the last checkpoint', file=sys.stderr,
           flush=True)

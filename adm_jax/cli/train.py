@@ -27,8 +27,8 @@ def add_arguments(parser):
                       help='for checkpoints, metrics and the config; a folder that all processes '
                            'share, or gs://BUCKET/...')
   parser.add_argument('--init-from', metavar='MODEL',
-                      help="start from a published model's weights, a work directory's or a file's; "
-                           'a class table of another size starts at random')
+                      help='start from the weights of a published model, a work directory or a '
+                           'file; a class table of another size starts at random')
   parser.add_argument('--tensorboard', action='store_true',
                       help='write files for TensorBoard too (needs adm_jax[tensorboard])')
   parser.add_argument('--coordinator', metavar='HOST:PORT', help='where process 0 listens')

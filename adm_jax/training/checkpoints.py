@@ -168,8 +168,8 @@ def _locked(workdir: pathlib.Path) -> Iterator[None]:
     try:
       fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-      raise UsageError(f'another process trains in {workdir}: wait for it, stop it, or give another '
-                       'work directory') from error
+      raise UsageError(f'another process trains in {workdir}: wait for it, stop it, or give '
+                       'another work directory') from error
     except OSError:
       pass  # a file system without locks
     yield
