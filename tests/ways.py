@@ -7,6 +7,7 @@ on for a step (`restored/WAY`, 1 where all is equal).
 
 import dataclasses
 import os
+import pathlib
 import sys
 import time
 
@@ -71,7 +72,7 @@ def get_config(**kwargs) -> config_lib.ConfigDict:
 
 
 def train(run) -> tuple[list[float], dict[str, np.ndarray]]:
-  trainer, key = run.trainer(), jax.random.key(1)
+  trainer, key = run.trainer(), run.step_key()
   batches = pipeline.batches(run.data, batch_size=run.batch_size, seed=run.seed)
   state, losses = trainer.init(), []
   for _ in range(STEPS):
@@ -87,7 +88,8 @@ def flat(params) -> dict[str, np.ndarray]:
 def restored(run, workdir) -> bool:
   """Whether the state of a checkpoint arrives whole, and training goes on from it."""
   trainer = run.trainer()
-  with checkpoints.Checkpoints(workdir, config_lib.to_json(get_config()), keep=9) as saved:
+  text = (pathlib.Path(workdir) / 'config.json').read_text()
+  with checkpoints.Checkpoints(workdir, text, keep=9) as saved:
     state, _ = saved.restore(STEPS, trainer.shapes)
   plain = checkpoints.load(workdir, weights='params', config=get_config()).params
   equal = all(np.array_equal(a, b) for a, b in

@@ -4,11 +4,11 @@ import argparse
 import os
 import sys
 
-from adm_jax.cli import convert, demo, models, prepare, sample, train
+from adm_jax.cli import convert, demo, models, plan, prepare, sample, train
 from adm_jax.errors import RESTART, Restart, TrainingStopped, UsageError
 
 COMMANDS = {'demo': demo, 'train': train, 'sample': sample, 'convert': convert, 'models': models,
-            'prepare': prepare}
+            'plan': plan, 'prepare': prepare}
 
 
 class _Parser(argparse.ArgumentParser):

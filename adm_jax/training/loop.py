@@ -110,6 +110,10 @@ class Run:
     key = jax.random.fold_in(jax.random.key(self.seed), _INIT)
     return init_state(key, self.task, self.optimizer, self.ema_rates, self.timestep_sampler)
 
+  def step_key(self) -> jax.Array:
+    """What the steps are called with, a function of the seed alone."""
+    return jax.random.fold_in(jax.random.key(self.seed), _STEPS)
+
   def trainer(self, devices: list[jax.Device] | None = None) -> sharding.Trainer:
     """The training step for `devices`, by default those that the run asks for.
 
@@ -191,7 +195,7 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
       progress(done, {})
 
     watch = stopwatch(run, trainer.mesh)
-    key = jax.random.fold_in(jax.random.key(run.seed), _STEPS)
+    key = run.step_key()
     line, stopping, idle = {}, False, None
     while done < run.total_steps and not stopping:
       began = time.perf_counter()
