@@ -1,5 +1,7 @@
 """The exceptions that a user is meant to see, one line each."""
 
+RESTART = 75  # the commands' exit code (EX_TEMPFAIL) on which a launcher is to start them again
+
 
 class UsageError(ValueError):
   """A mistake in what was asked for.
@@ -11,3 +13,18 @@ class UsageError(ValueError):
 
 class TrainingStopped(RuntimeError):
   """Training cannot go on; the message says why and what to do."""
+
+
+class Restart(RuntimeError):
+  """Training ended before its time, and the same command goes on.
+
+  The commands exit with code `RESTART`.
+  """
+
+
+class Preempted(Restart):
+  """The machine is taken away (SIGTERM); everything is saved."""
+
+
+class PeerLost(Restart):
+  """Another process of the run is gone."""

@@ -2,11 +2,14 @@
 
 A mesh is data x fsdp. Batches are split over both axes; parameters are copied along `data` and
 split along `fsdp`. Programs are ordinary `jit`s: XLA adds the communication that the shardings of
-their arguments ask for (pjit).
+their arguments ask for (pjit). Training can also be a `pmap`, with everything but the batch copied
+to each device.
 """
 
+import dataclasses
+import functools
 import math
-from typing import Any, Sequence
+from typing import Any, Callable, NamedTuple, Sequence
 
 import jax
 import numpy as np
@@ -14,11 +17,13 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from adm_jax.errors import UsageError
 
+Array = jax.Array
+
 _DATA, _FSDP = 'data', 'fsdp'
 # Of a device's memory, what parameters may take before they are split; the rest is activations.
 _MOST_FOR_PARAMS = 0.4
 # Smaller arrays are copied to every device: gathering them would cost more than holding them.
-_LEAST_TO_SPLIT = 2 ** 16
+LEAST_TO_SPLIT = 2 ** 16
 
 
 def mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -31,6 +36,8 @@ def mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
   if fsdp < 1 or len(devices) % fsdp:
     raise UsageError(f'fsdp={fsdp} does not divide the {len(devices)} devices: give one of '
                      f'{", ".join(str(n) for n in _divisors(len(devices)))}')
+  # A process's devices side by side, so that it holds consecutive rows of a batch.
+  devices = sorted(devices, key=lambda device: device.process_index)
   # Automatic axes: JAX's default, explicit ones, refuses ordinary reshapes of sharded arrays.
   return Mesh(np.asarray(devices).reshape(-1, fsdp), (_DATA, _FSDP),
               axis_types=(AxisType.Auto, AxisType.Auto))
@@ -56,11 +63,123 @@ def of_params(mesh: Mesh, shapes: Any) -> Any:
 
   def sharding(leaf):
     fitting = [axis for axis, size in enumerate(leaf.shape) if size % fsdp == 0]
-    if fsdp == 1 or not fitting or math.prod(leaf.shape) < _LEAST_TO_SPLIT:
+    if fsdp == 1 or not fitting or math.prod(leaf.shape) < LEAST_TO_SPLIT:
       return replicated(mesh)
     axis = max(fitting, key=lambda axis: (leaf.shape[axis], axis))
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, _FSDP))
   return jax.tree.map(sharding, shapes)
+
+
+class Parts(NamedTuple):
+  """How a function that is given a part of a batch reaches the others; by default there are none.
+
+  Attributes:
+    first: rows of a part -> the place of this part's first row in the whole batch.
+    mean: tree -> its mean over the parts, which are of one size.
+    gather: tree of [b ...] -> tree of [B ...], the parts in order.
+  """
+  first: Callable[[int], Array | int] = lambda rows: 0
+  mean: Callable[[Any], Any] = lambda tree: tree
+  gather: Callable[[Any], Any] = lambda tree: tree
+
+
+# Of a `pmap` over the axis `data`.
+_PARTS_OF_PMAP = Parts(
+    first=lambda rows: jax.lax.axis_index(_DATA) * rows,
+    mean=functools.partial(jax.lax.pmean, axis_name=_DATA),
+    gather=functools.partial(jax.lax.all_gather, axis_name=_DATA, tiled=True))
+
+PARALLEL = ('jit', 'pmap')
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+  """A training step on all devices of a mesh; made by `trainer`.
+
+  Arrays of the state and of the metrics are global ones in either way of running: whole everywhere,
+  or split by `of_params`.
+
+  Attributes:
+    mesh: of the devices.
+    shapes: the state as `ShapeDtypeStruct`s, with their shardings.
+    init: () -> state, born where it lies.
+    place: {name: [B / processes ...]}, this process's rows in NumPy -> the batch on the devices.
+    step: (state, batch, key) -> (state, metrics); the old state is given up to the new one.
+  """
+  mesh: Mesh
+  shapes: Any
+  init: Callable[[], Any]
+  place: Callable[[dict], dict]
+  step: Callable[[Any, dict, Array], tuple[Any, Any]]
+
+
+def trainer(parallel: str, mesh: Mesh, init: Callable[[], Any],
+            make_step: Callable[[Parts], Callable]) -> Trainer:
+  """Compiles training for the devices of `mesh`.
+
+  Args:
+    parallel: 'jit', or 'pmap', which needs a mesh without fsdp.
+    mesh: of all processes' devices (`mesh`).
+    init: () -> state.
+    make_step: parts -> a step (state, batch, key) -> (state, metrics).
+
+  Raises:
+    UsageError: there is no such way, or no such mesh for it.
+  """
+  shapes = jax.eval_shape(init)
+  shardings = of_params(mesh, shapes)
+  shapes = jax.tree.map(
+      lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+      shapes, shardings)
+  if parallel == 'jit':
+    step = jax.jit(make_step(Parts()), donate_argnums=0,
+                   out_shardings=(shardings, replicated(mesh)))
+    place = functools.partial(_place, over_batch(mesh))
+  elif parallel == 'pmap' and mesh.shape[_FSDP] == 1:
+    step = _pmapped(mesh, make_step(_PARTS_OF_PMAP))
+    place = functools.partial(_split, len(mesh.local_devices))
+  elif parallel == 'pmap':
+    raise UsageError(f'parallel=pmap copies the state to every device, but fsdp='
+                     f'{mesh.shape[_FSDP]} is to split it: set parallel=jit or fsdp=1')
+  else:
+    raise UsageError(f'parallel={parallel}: give {" or ".join(PARALLEL)}')
+  return Trainer(mesh, shapes, jax.jit(init, out_shardings=shardings), place, step)
+
+
+def check_batch(batch_size: int, devices: int, microbatches: int) -> None:
+  """Raises UsageError unless every device has the same number of rows of every microbatch."""
+  parts = devices * microbatches
+  if batch_size % parts:
+    raise UsageError(
+        f'batch_size={batch_size} cannot be shared by {devices} devices x microbatches='
+        f'{microbatches}: choose a multiple of {parts}, as {-(-batch_size // parts) * parts}, or '
+        'other microbatches')
+
+
+def _place(sharding: NamedSharding, batch: dict) -> dict:
+  return {name: jax.make_array_from_process_local_data(sharding, rows)
+          for name, rows in batch.items()}
+
+
+def _split(devices: int, batch: dict) -> dict:
+  """[b ...] -> [D b/D ...] for the D devices of this process."""
+  return {name: rows.reshape(devices, -1, *rows.shape[1:]) for name, rows in batch.items()}
+
+
+def _pmapped(mesh: Mesh, step: Callable) -> Callable:
+  # With None for its axes, the state is one array to its owner, and a copy on each device.
+  mapped = jax.pmap(step, axis_name=_DATA, in_axes=(None, 0, None), out_axes=(None, None),
+                    donate_argnums=0, devices=tuple(mesh.devices.flat))
+  if mesh.is_multi_process:
+    # `pmap` gives arrays of this process's devices, and takes those of all without a copy.
+    return lambda *args: jax.tree.map(functools.partial(_of_all, mesh), mapped(*args))
+  return mapped
+
+
+def _of_all(mesh: Mesh, array: Array) -> Array:
+  """The array on all processes' devices of which each process has given its copies."""
+  return jax.make_array_from_single_device_arrays(
+      array.shape, replicated(mesh), [shard.data for shard in array.addressable_shards])
 
 
 def fsdp_needed(num_bytes: int, devices: Sequence[jax.Device] | None = None) -> int:

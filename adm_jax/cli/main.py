@@ -10,17 +10,18 @@ from adm_jax.cli import (
   evaluate,
   models,
   nll,
+  plan,
   prepare,
   reference,
   reproduce,
   sample,
   train,
 )
-from adm_jax.errors import TrainingStopped, UsageError
+from adm_jax.errors import RESTART, Restart, TrainingStopped, UsageError
 
 COMMANDS = {'demo': demo, 'train': train, 'sample': sample, 'evaluate': evaluate,
             'reference': reference, 'nll': nll, 'reproduce': reproduce, 'convert': convert,
-            'models': models, 'prepare': prepare}
+            'models': models, 'plan': plan, 'prepare': prepare}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -53,6 +54,11 @@ def main(arguments: list[str] | None = None) -> int:
   except TrainingStopped as error:
     print(f'adm: {error}', file=sys.stderr)
     return 1
+  except Restart as error:
+    print(f'adm: {error}', file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    # Not a return: at its end JAX would wait for processes that are gone.
+    os._exit(RESTART)
   except KeyboardInterrupt:
     print('\nadm: interrupted; the same command goes on from the last checkpoint', file=sys.stderr,
           flush=True)

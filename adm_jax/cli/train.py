@@ -1,39 +1,112 @@
 """Train a network, going on from the last checkpoint in the work directory.
 
-example:
+examples:
   adm train --config configs/digits_unet.py --workdir runs/digits_unet --config.batch_size=64
+  adm train --config configs/folder.py --workdir runs/mine --config.data.path=photos \\
+    --init-from imagenet64
+
+On a TPU slice and under Slurm, start the same command on every host: the processes find each other.
+Elsewhere say where they are, with --coordinator HOST:PORT --num-processes N --process I.
+
+It ends with code 0 when it is finished, and with 75 when it is to be started again: after SIGTERM,
+when all is saved, or when another of its processes is gone.
 """
 
-import pathlib
+import contextlib
+import logging
+import sys
 
 from adm_jax import progress
+from adm_jax.errors import UsageError
 
 
 def add_arguments(parser):
   parser.add_argument('--config', required=True, metavar='FILE',
                       help='a file of configs/; --config.key=value overrides what it says')
   parser.add_argument('--workdir', required=True, metavar='DIR',
-                      help='for checkpoints, metrics and the config')
+                      help='for checkpoints, metrics and the config; a folder that all processes '
+                           'share, or gs://BUCKET/...')
+  parser.add_argument('--init-from', metavar='MODEL',
+                      help='start from the weights of a published model, a work directory or a '
+                           'file; a class table of another size starts at random')
+  parser.add_argument('--tensorboard', action='store_true',
+                      help='write files for TensorBoard too (needs adm_jax[tensorboard])')
+  parser.add_argument('--coordinator', metavar='HOST:PORT', help='where process 0 listens')
+  parser.add_argument('--num-processes', type=int, metavar='N', help='of this run')
+  parser.add_argument('--process', type=int, metavar='I', help='which of them this is, from 0')
 
 
 def run(arguments, overrides):
-  from adm_jax import compilation_cache
+  from adm_jax import compilation_cache, processes
   from adm_jax import config as config_lib
-  from adm_jax.training import checkpoints, loop
+  from adm_jax.training import loop, metrics
 
   config = config_lib.override(config_lib.load(arguments.config), overrides)
+  processes.join(arguments.coordinator, arguments.num_processes, arguments.process)
   described = config_lib.build(config)
-  workdir, text = pathlib.Path(arguments.workdir), config_lib.to_json(config)
-  # Before a bar is drawn.
-  checkpoints.check_workdir(workdir, text, loop.MAY_CHANGE)
   compilation_cache.use()
-  workdir.mkdir(parents=True, exist_ok=True)
-  with progress.bar(described.total_steps, 'training') as advance:
-    shown = 0
+  start = None
+  if arguments.init_from:
+    start, text = fine_tuned(arguments.init_from, described)
+    if processes.first():
+      print(text, file=sys.stderr)
+  quiet = not processes.first()
+  if not quiet and not sys.stderr.isatty():  # a log file has lines, not a bar
+    logging.basicConfig(format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
+    logging.getLogger('adm_jax').setLevel(logging.INFO)
+  with contextlib.ExitStack() as stack:
+    shown, advance = 0, None
     def report(step, line):
-      nonlocal shown
-      advance(step - shown, f'loss {line["loss"]:.4f}' if 'loss' in line else '')
+      nonlocal shown, advance
+      if advance is None and not quiet:  # not before the work directory is known to be right
+        advance = stack.enter_context(progress.bar(described.total_steps, 'training', step))
+        shown = step
+      if advance is not None:
+        loss = f'loss {line["loss"]:.4f}, ' if 'loss' in line else ''
+        advance(step - shown, loss + metrics.note(line) if line else '')
       shown = step
-    loop.train(described, text, workdir, progress=report)
-  print(f'checkpoints and metrics: {workdir}')
+    loop.train(described, config_lib.to_json(config), arguments.workdir, progress=report,
+               start=start, tensorboard=arguments.tensorboard)
+  if not quiet:
+    print(f'checkpoints and metrics: {arguments.workdir}')
   return 0
+
+
+def fine_tuned(name, run):
+  """(parameters to start `run` from, a line that says what they are)."""
+  import flax
+  import jax
+  import numpy as np
+
+  from adm_jax import pretrained
+
+  trained = pretrained.load(name)
+  flat = flax.traverse_util.flatten_dict
+  given, wanted = flat(trained.params, sep='/'), flat(jax.eval_shape(
+      run.task.init, jax.random.key(run.seed)), sep='/')
+  tables = [path for path in wanted if _per_class(path)]
+  other = [path for path in sorted({*given, *wanted}) if not _per_class(path)
+           and np.shape(given.get(path)) != np.shape(wanted.get(path))]
+  if other:
+    raise UsageError(f'{name} is of another architecture, {len(other)} tensors do not fit, the '
+                     f'first is {other[0]}: {_shape(given, other[0])} there, '
+                     f'{_shape(wanted, other[0])} here: give the network its sizes')
+  new = [path for path in tables if _shape(given, path) != _shape(wanted, path)]
+  if new:
+    fresh = flat(jax.device_get(jax.jit(run.task.init)(jax.random.key(run.seed))), sep='/')
+    given |= {path: fresh[path] for path in new}
+  given = {path: np.asarray(given[path]) for path in wanted}
+  text = f'starting from {name} ({trained.weights} at step {trained.step})'
+  if new:
+    text += f'; new, for another number of classes: {", ".join(new)}'
+  return flax.traverse_util.unflatten_dict(given, sep='/'), text
+
+
+def _per_class(path):
+  """Whether a parameter has an entry a class: a U-Net's table, a classifier's last layer."""
+  return 'embedding/label/' in path or path in ('out/kernel', 'out/bias', 'pool/out/kernel',
+                                                'pool/out/bias')
+
+
+def _shape(flat, path):
+  return tuple(flat[path].shape) if path in flat else 'absent'

@@ -5,6 +5,7 @@ Parameters are `param_dtype`; convolutions and attention compute in `dtype`; nor
 statistics, the softmax and the embedding layers are float32.
 """
 
+import zlib
 from typing import Any, Callable
 
 import flax.linen as nn
@@ -144,6 +145,16 @@ class Resample(nn.Module):
                 param_dtype=self.param_dtype, name='conv')(x)
 
 
+def dropout(x: Array, rate: float, keys: Array) -> Array:
+  """Zeroes values of x [B ...] with probability `rate` and divides the others by 1 - rate.
+
+  What is zeroed of an example is a function of its own key of key[B], so that it is the same
+  wherever the example is computed, and beside whichever others.
+  """
+  kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
+  return jnp.where(kept, x / (1 - rate), jnp.zeros_like(x))
+
+
 class ResBlock(nn.Module):
   """Norm-SiLU-conv twice around the embedding, plus the skip; up or down inside if asked.
 
@@ -164,8 +175,11 @@ class ResBlock(nn.Module):
   param_dtype: Dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Array, embedding: Array, train: bool) -> Array:
-    """x [B H W C], embedding f32[B E] after SiLU -> [B H' W' channels]."""
+  def __call__(self, x: Array, embedding: Array, dropout_keys: Array | None = None) -> Array:
+    """x [B H W C], embedding f32[B E] after SiLU -> [B H' W' channels].
+
+    `dropout_keys` key[B] are the network's; each block draws its own masks from them.
+    """
     dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
     c = self.channels
     resample = self.resample or (lambda x: x)
@@ -182,7 +196,10 @@ class ResBlock(nn.Module):
       h = norm(h, *jnp.split(e, 2, axis=-1))
     else:
       h = norm(h + e[:, None, None, :].astype(h.dtype))
-    h = nn.Dropout(self.dropout, deterministic=not train)(h)
+    if dropout_keys is not None and self.dropout:
+      name = zlib.crc32('/'.join(self.path).encode())
+      h = dropout(h, self.dropout, jax.vmap(jax.random.fold_in, in_axes=(0, None))(
+          dropout_keys, np.uint32(name)))
     h = conv(c, 3, c, zero=True, **dtypes, name='conv_1')(h)
 
     if x.shape[-1] != c:
@@ -271,9 +288,9 @@ REMAT = {
     # A block's input and its first convolution's output: 2.2 times less memory, no convolution
     # computed twice.
     'blocks': lambda block: nn.remat(
-        block, static_argnums=(3,), policy=jax.checkpoint_policies.save_only_these_names('conv')),
+        block, policy=jax.checkpoint_policies.save_only_these_names('conv')),
     # A block's input alone.
-    'full': lambda block: nn.remat(block, static_argnums=(3,)),
+    'full': lambda block: nn.remat(block),
 }
 
 

@@ -81,8 +81,11 @@ class Classifier(nn.Module):
       raise UsageError("pool 'attention' needs head_channels, the width of its heads")
 
   @nn.compact
-  def __call__(self, x: Array, t: Array, *, train: bool = False) -> Array:
-    """x [B H W in_channels], t [B] integer or float -> logits f32[B num_classes]."""
+  def __call__(self, x: Array, t: Array, *, dropout_keys: Array | None = None) -> Array:
+    """x [B H W in_channels], t [B] integer or float -> logits f32[B num_classes].
+
+    With `dropout_keys` key[B], one an example, dropout is on.
+    """
     dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
     res_block, attention = encoder_lib.network_blocks(self)
     widths, attended = encoder_lib.network_levels(self)
@@ -91,7 +94,7 @@ class Classifier(nn.Module):
     encoder_lib.check_channels(x, self.in_channels)
     h, stages = encoder_lib.Encoder(
         widths, self.depth, attended, res_block, attention, self.resblock_updown,
-        self.conv_resample, **dtypes, name='encoder')(x, embedding, train)
+        self.conv_resample, **dtypes, name='encoder')(x, embedding, dropout_keys)
 
     head = dict(dtype=jnp.float32, param_dtype=self.param_dtype)
     if self.pool in ('adaptive', 'attention'):

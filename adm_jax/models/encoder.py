@@ -167,7 +167,8 @@ class Encoder(nn.Module):
   param_dtype: Dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Array, embedding: Array, train: bool) -> tuple[Array, list[Array]]:
+  def __call__(self, x: Array, embedding: Array,
+               dropout_keys: Array | None) -> tuple[Array, list[Array]]:
     """x [B H W C] -> (the middle's output, the outputs of all stages before it in order)."""
     dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
     check_size(x.shape[1:3], len(self.widths))
@@ -175,18 +176,18 @@ class Encoder(nn.Module):
     stages = [h]
     for level, width in enumerate(self.widths):
       for i in range(self.depth):
-        h = self.res_block(width, name=f'down_{level}_{i}')(h, embedding, train)
+        h = self.res_block(width, name=f'down_{level}_{i}')(h, embedding, dropout_keys)
         if level in self.attention_levels:
           h = self.attention(width, name=f'down_{level}_{i}_attn')(h)
         stages.append(h)
       if level < len(self.widths) - 1:
         name = f'down_{level}_resample'
         if self.resblock_updown:
-          h = self.res_block(width, resample=downsample, name=name)(h, embedding, train)
+          h = self.res_block(width, resample=downsample, name=name)(h, embedding, dropout_keys)
         else:
           h = Resample(up=False, learned=self.conv_resample, **dtypes, name=name)(h)
         stages.append(h)
-    h = self.res_block(self.widths[-1], name='mid_0')(h, embedding, train)
+    h = self.res_block(self.widths[-1], name='mid_0')(h, embedding, dropout_keys)
     h = self.attention(self.widths[-1], name='mid_attn')(h)
-    h = self.res_block(self.widths[-1], name='mid_1')(h, embedding, train)
+    h = self.res_block(self.widths[-1], name='mid_1')(h, embedding, dropout_keys)
     return h, stages

@@ -23,11 +23,15 @@ class SuperRes(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, t: Array, y: Array | None = None, *, low_res: Array,
-               train: bool = False) -> Array:
-    """x [B H W C], t [B], y i32[B], low_res f32[B h w C] in [-1, 1] -> f32[B H W out_channels]."""
+               dropout_keys: Array | None = None) -> Array:
+    """x [B H W C], t [B], y i32[B], low_res f32[B h w C] in [-1, 1] -> f32[B H W out_channels].
+
+    `dropout_keys` as in `UNet`.
+    """
     if low_res.shape[0] != x.shape[0] or low_res.shape[-1] != x.shape[-1]:
       raise UsageError(f'low_res of shape {low_res.shape} does not go with images of {x.shape}: '
                        'give one for each image, with the same channels')
     shape = (*x.shape[:3], low_res.shape[-1])
     enlarged = jax.image.resize(low_res.astype(jnp.float32), shape, 'bilinear')
-    return self.unet(jnp.concatenate([x, enlarged.astype(x.dtype)], axis=-1), t, y, train=train)
+    return self.unet(jnp.concatenate([x, enlarged.astype(x.dtype)], axis=-1), t, y,
+                     dropout_keys=dropout_keys)

@@ -31,7 +31,7 @@ class UNet(nn.Module):
     num_heads_upsample: the same for the decoder; None: as `num_heads`.
     head_channels: width of a head, instead of a number.
     num_classes: rows of the class table; None for an unconditional network.
-    dropout: rate, active if called with `train=True`.
+    dropout: rate, active if called with `dropout_keys`.
     resblock_updown: resample in ResBlocks (BigGAN's) rather than by convolution or pooling.
     conv_resample: without `resblock_updown`, resample by convolutions rather than pooling.
     scale_shift: the embedding scales and shifts normalisations (AdaGN) rather than being added.
@@ -75,14 +75,15 @@ class UNet(nn.Module):
     remat(self.remat)
 
   @nn.compact
-  def __call__(self, x: Array, t: Array, y: Array | None = None, *, train: bool = False) -> Array:
+  def __call__(self, x: Array, t: Array, y: Array | None = None, *,
+               dropout_keys: Array | None = None) -> Array:
     """Evaluates the network.
 
     Args:
       x: [B H W in_channels], noised images.
       t: [B], integer or float: the time of the process the network is trained on.
       y: i32[B], classes; only for class-conditional networks.
-      train: dropout on (needs the rng 'dropout').
+      dropout_keys: key[B], one an example: dropout on.
 
     Returns:
       f32[B H W out_channels].
@@ -95,19 +96,19 @@ class UNet(nn.Module):
     encoder_lib.check_channels(x, self.in_channels)
     h, skips = encoder_lib.Encoder(
         widths, self.depth, attended, res_block, attention, self.resblock_updown,
-        self.conv_resample, **dtypes, name='encoder')(x, embedding, train)
+        self.conv_resample, **dtypes, name='encoder')(x, embedding, dropout_keys)
 
     decoder_heads = self.num_heads_upsample or self.num_heads
     for level, width in reversed(list(enumerate(widths))):
       for i in range(self.depth + 1):
         h = jnp.concatenate([h, skips.pop()], axis=-1)
-        h = res_block(width, name=f'up_{level}_{i}')(h, embedding, train)
+        h = res_block(width, name=f'up_{level}_{i}')(h, embedding, dropout_keys)
         if level in attended:
           h = attention(width, decoder_heads, name=f'up_{level}_{i}_attn')(h)
       if level:
         name = f'up_{level}_resample'
         if self.resblock_updown:
-          h = res_block(width, resample=upsample, name=name)(h, embedding, train)
+          h = res_block(width, resample=upsample, name=name)(h, embedding, dropout_keys)
         else:
           h = Resample(up=True, learned=self.conv_resample, **dtypes, name=name)(h)
 

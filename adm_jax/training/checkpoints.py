@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import fcntl
 import json
 import logging
 import pathlib
@@ -13,14 +14,14 @@ import jax
 import numpy as np
 
 from adm_jax import config as config_lib
-from adm_jax import tensor_files
-from adm_jax.errors import UsageError
+from adm_jax import files, processes, tensor_files
+from adm_jax.errors import PeerLost, TrainingStopped, UsageError
 from adm_jax.files import written_whole
 from adm_jax.training.state import TrainState
 from adm_jax.training.tasks import Task
 
-_STATE, _DATA, _CONFIG = 'state', 'data', 'config'
-_WEIGHTS, _CLASSES = 'weights.safetensors', 'classes.json'
+_STATE, _POSITION, _CONFIG = 'state', 'position', 'config'
+_WEIGHTS, _CLASSES, _LOCK = 'weights.safetensors', 'classes.json', '.lock'
 
 
 def _orbax():
@@ -29,9 +30,10 @@ def _orbax():
 
 
 class Checkpoints:
-  """The checkpoints of one work directory, written in the background.
+  """The checkpoints of one work directory, written in the background by all processes of a run.
 
-  Use as a context: leaving it waits for the last save.
+  Use as a context: leaving it waits for the last save. The directory must be one that all processes
+  share; while it is open, no other run can open it.
   """
 
   def __init__(self, workdir: pathlib.Path, config_json: str, *, keep: int = 2,
@@ -39,15 +41,23 @@ class Checkpoints:
     """Opens `workdir` for the run of `config_json`; a new one gets its `config.json`.
 
     Raises:
-      UsageError: the directory belongs to a run with another config, or is not a run's at all.
-        Keys in `may_change` may differ. Nothing is written in that case.
+      UsageError: the directory belongs to a run with another config, or is not a run's at all, or
+        another process works in it, or a bucket refuses. Keys in `may_change` may differ. Nothing
+        is written in that case.
     """
     self._config_json = config_json
-    self._workdir = pathlib.Path(workdir).absolute()
-    check_workdir(self._workdir, config_json, may_change)
-    self._workdir.mkdir(parents=True, exist_ok=True)
-    with written_whole(self._workdir / 'config.json') as part:
-      part.write_text(config_json)
+    self._workdir = files.folder(workdir)
+    self._lock = contextlib.ExitStack()
+
+    def prepare():
+      check_workdir(self._workdir, config_json, may_change)
+      with _refusals(self._workdir):
+        self._workdir.mkdir(parents=True, exist_ok=True)
+        self._lock.enter_context(_locked(self._workdir))
+        with written_whole(self._workdir / 'config.json') as part:
+          part.write_text(config_json)
+
+    processes.by_first(prepare)
     ocp = _orbax()
     self._manager = ocp.CheckpointManager(
         self._workdir / 'checkpoints',
@@ -56,35 +66,61 @@ class Checkpoints:
   def __enter__(self) -> 'Checkpoints':
     return self
 
-  def __exit__(self, *exception) -> None:
-    self._manager.wait_until_finished()
-    self._manager.close()
+  def __exit__(self, kind, error, traceback) -> None:
+    with self._lock:
+      if isinstance(error, PeerLost):
+        return  # a save that was under way would wait for the lost one
+      with self._full_disks() if error is None else contextlib.suppress(Exception):
+        self._manager.wait_until_finished()
+        self._manager.close()
 
   def latest_step(self) -> int | None:
     """The step of the newest whole checkpoint."""
     return self._manager.latest_step()
 
-  def save(self, step: int, state: TrainState, batches: Iterator) -> None:
-    """Starts to save; the state may be donated afterwards."""
-    import grain
-    ocp = _orbax()
-    self._manager.save(step, args=ocp.args.Composite(**{
-        _STATE: ocp.args.StandardSave(state),
-        _DATA: grain.checkpoint.CheckpointSave(batches),
-        _CONFIG: ocp.args.JsonSave(json.loads(self._config_json))}))
+  def save(self, step: int, state: TrainState, position: dict[str, Any]) -> None:
+    """Starts to save; the state may be donated afterwards.
 
-  def restore(self, step: int, like: TrainState, batches: Iterator) -> TrainState:
-    """The state of `step`, of the shapes of `like`; moves `batches` to its position.
+    Args:
+      step: of the state.
+      state: arrays over all processes.
+      position: JSON values: where the run is beside its state.
+
+    Raises:
+      TrainingStopped: it cannot be written, or the one before could not; what was there stays.
+    """
+    ocp = _orbax()
+    with self._full_disks():
+      self._manager.save(step, args=ocp.args.Composite(**{
+          _STATE: ocp.args.StandardSave(state), _POSITION: ocp.args.JsonSave(position),
+          _CONFIG: ocp.args.JsonSave(json.loads(self._config_json))}))
+
+  def restore(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    """(state, position) of `step`, with the shapes and shardings of `like`.
+
+    They need not be those it was saved with: any number of devices and processes reads any other's.
 
     Raises:
       UsageError: the checkpoint is cut short, or of another architecture.
     """
-    import grain
     ocp = _orbax()
     args = ocp.args.Composite(**{_STATE: ocp.args.StandardRestore(like),
-                                 _DATA: grain.checkpoint.CheckpointRestore(batches)})
+                                 _POSITION: ocp.args.JsonRestore()})
     folder = self._workdir / 'checkpoints' / str(step)
-    return _restoring(folder, like, lambda _: self._manager.restore(step, args=args))[_STATE]
+    items = _restoring(folder, like, lambda _: self._manager.restore(step, args=args))
+    return items[_STATE], items[_POSITION]
+
+  @contextlib.contextmanager
+  def _full_disks(self) -> Iterator[None]:
+    """Says in one line that a checkpoint could not be written, and what is left."""
+    try:
+      yield
+    except Exception as error:
+      steps = saved_steps(self._workdir)
+      left = f'the one of step {steps[-1]} is whole' if steps else 'there was none before'
+      raise TrainingStopped(
+          f'a checkpoint could not be written to {self._workdir} ({_reason(error)}); {left}: make '
+          'room or mend the storage, and give the same command to go on') from error
 
 
 def check_workdir(workdir: pathlib.Path, config_json: str,
@@ -94,17 +130,49 @@ def check_workdir(workdir: pathlib.Path, config_json: str,
   A run without a checkpoint has nothing to lose: it may start anew with another config.
   """
   stored = workdir / 'config.json'
-  if workdir.exists() and not workdir.is_dir():
-    raise UsageError(f'{workdir} is a file: give a folder as work directory')
-  if stored.exists():
-    changed = (config_lib.differences(stored.read_text(), config_json, may_change)
-               if saved_steps(workdir) else [])
-    if changed:
-      raise UsageError(f'{workdir} holds a run with another config ({"; ".join(changed)}): give '
-                       'the config it was made with, or another work directory')
-  elif workdir.exists() and any(workdir.iterdir()):
-    raise UsageError(f'{workdir} is neither empty nor a run of this program: give another work '
-                     'directory')
+  with _refusals(workdir):
+    if workdir.exists() and not workdir.is_dir():
+      raise UsageError(f'{workdir} is a file: give a folder as work directory')
+    if stored.exists():
+      changed = (config_lib.differences(stored.read_text(), config_json, may_change)
+                 if saved_steps(workdir) else [])
+      if changed:
+        raise UsageError(f'{workdir} holds a run with another config ({"; ".join(changed)}): give '
+                         'the config it was made with, or another work directory')
+    elif workdir.exists() and any(workdir.iterdir()):
+      raise UsageError(f'{workdir} is neither empty nor a run of this program: give another work '
+                       'directory')
+
+
+@contextlib.contextmanager
+def _refusals(workdir: pathlib.Path) -> Iterator[None]:
+  """Says in one line that a bucket refuses; a local disk's errors are clear as they are."""
+  try:
+    yield
+  except UsageError:
+    raise
+  except Exception as error:
+    if files.is_local(workdir):
+      raise
+    raise UsageError(f'{workdir} cannot be used ({_reason(error)}): check its name and your rights '
+                     'to it (gcloud auth application-default login)') from error
+
+
+@contextlib.contextmanager
+def _locked(workdir: pathlib.Path) -> Iterator[None]:
+  """Keeps other processes out, where there are locks: on local disks, not in buckets."""
+  if not files.is_local(workdir):
+    yield
+    return
+  with open(workdir / _LOCK, 'w') as lock:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      raise UsageError(f'another process trains in {workdir}: wait for it, stop it, or give '
+                       'another work directory') from error
+    except OSError:
+      pass  # a file system without locks
+    yield
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +208,7 @@ def load(workdir: str | pathlib.Path, *, weights: str | None = None,
   Raises:
     UsageError: no checkpoint, one that is cut short, or one that does not fit its config.
   """
-  workdir = pathlib.Path(workdir).absolute()
+  workdir = files.folder(workdir)
   if (workdir / _WEIGHTS).exists():
     return _load_weights(workdir, weights, step, config)
   ocp = _orbax()
@@ -230,7 +298,7 @@ def save_weights(workdir: str | pathlib.Path, task_config: config_lib.ConfigDict
 
 def saved_steps(workdir: str | pathlib.Path) -> list[int]:
   """The steps of the whole checkpoints of a work directory, rising."""
-  folder = pathlib.Path(workdir) / 'checkpoints'
+  folder = files.folder(workdir) / 'checkpoints'
   if not folder.is_dir():
     return []
   return sorted(_orbax().utils.checkpoint_steps(folder))
@@ -289,6 +357,10 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 def _damaged(folder: pathlib.Path, error: Exception) -> str:
   missing = isinstance(error, AttributeError)  # Orbax's way to say that a description is absent
-  reason = 'a file is missing' if missing else ' '.join(str(error).split())[:200]
+  reason = 'a file is missing' if missing else _reason(error)
   return (f'the checkpoint {folder} cannot be read ({reason}): if it was cut short, move it away '
           'and the run goes on from the one before')
+
+
+def _reason(error: Exception) -> str:
+  return ' '.join(str(error).split())[:200]

@@ -1,22 +1,21 @@
-"""The training loop: restore, step, log, save. One for all tasks."""
+"""The training loop: restore, step, log, save. One for all tasks, devices and processes."""
 
 import dataclasses
-import json
-import math
-import os
 import pathlib
+import time
 from typing import Any, Callable
 
 import jax
-import numpy as np
 import optax
 
+from adm_jax import files, flops, processes, sharding
 from adm_jax.data import pipeline
 from adm_jax.data.sources import Source
-from adm_jax.errors import TrainingStopped, UsageError
-from adm_jax.files import written_whole
+from adm_jax.errors import Preempted, TrainingStopped, UsageError
 from adm_jax.timestep_samplers import TimestepSampler
+from adm_jax.training import grids
 from adm_jax.training.checkpoints import Checkpoints, write_class_names
+from adm_jax.training.metrics import Reports, Stopwatch, Window
 from adm_jax.training.state import TrainState, init_state
 from adm_jax.training.steps import train_step
 from adm_jax.training.tasks import Task
@@ -26,7 +25,8 @@ _INIT, _STEPS = 0, 1
 
 # Keys of a config that a resumed run may change.
 MAY_CHANGE = ('total_steps', 'log_every', 'save_every', 'keep', 'max_skipped_in_a_row',
-              'loader.num_threads', 'loader.num_workers', 'loader.max_unreadable')
+              'loader.num_threads', 'loader.num_workers', 'loader.max_unreadable',
+              'parallel', 'fsdp', 'num_devices', 'sample_every', 'grid.num', 'grid.respacing')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +49,11 @@ class Run:
     keep: how many of the latest checkpoints to keep.
     max_skipped_in_a_row: stop after so many steps in a row with a non-finite loss or gradient.
     loader: how images are read.
+    parallel: 'jit', on a mesh of data x fsdp, or 'pmap', with a copy of the state on each device.
+    fsdp: how many devices share one copy of the state; each group of so many has one.
+    num_devices: how many to use, over all processes; None: all there are.
+    sample_every: steps between pictures of samples; 0: none.
+    grid: what these show.
   """
   data: Source
   task: Task
@@ -65,6 +70,11 @@ class Run:
   keep: int = 2
   max_skipped_in_a_row: int = 20
   loader: pipeline.Loader = pipeline.Loader()
+  parallel: str = 'jit'
+  fsdp: int = 1
+  num_devices: int | None = None
+  sample_every: int = 0
+  grid: grids.Grid = grids.Grid()
 
   def __post_init__(self):
     for name in ('batch_size', 'total_steps', 'log_every', 'save_every', 'keep', 'microbatches'):
@@ -80,6 +90,10 @@ class Run:
     for rate in self.ema_rates:
       if not 0 <= rate < 1:
         raise UsageError(f'ema_rates holds {rate}: a rate is at least 0 and less than 1')
+    if self.parallel not in sharding.PARALLEL:
+      raise UsageError(f'parallel={self.parallel}: give {" or ".join(sharding.PARALLEL)}')
+    if self.sample_every < 0:
+      raise UsageError(f'sample_every={self.sample_every}: give 0, for none, or more')
     if self.seed < 0:
       raise UsageError(f'seed={self.seed}: give 0 or more')
     num_steps = self.task.diffusion.schedule.num_steps
@@ -90,68 +104,149 @@ class Run:
 
   def init(self) -> TrainState:
     """The state before the first step, a function of the seed alone."""
+    return jax.jit(self._init)()
+
+  def _init(self) -> TrainState:
     key = jax.random.fold_in(jax.random.key(self.seed), _INIT)
-    return jax.jit(lambda key: init_state(
-        key, self.task, self.optimizer, self.ema_rates, self.timestep_sampler))(key)
+    return init_state(key, self.task, self.optimizer, self.ema_rates, self.timestep_sampler)
+
+  def step_key(self) -> jax.Array:
+    """What the steps are called with, a function of the seed alone."""
+    return jax.random.fold_in(jax.random.key(self.seed), _STEPS)
+
+  def trainer(self, devices: list[jax.Device] | None = None) -> sharding.Trainer:
+    """The training step for `devices`, by default those that the run asks for.
+
+    Raises:
+      UsageError: the batch or the state cannot be shared by so many.
+    """
+    devices = self._devices() if devices is None else devices
+    mesh = sharding.mesh(self.fsdp, devices)
+    sharding.check_batch(self.batch_size, mesh.size, self.microbatches)
+    return sharding.trainer(
+        self.parallel, mesh, self._init, lambda parts: train_step(
+            self.task, self.optimizer, self.timestep_sampler, ema_rates=self.ema_rates,
+            ema_warmup=self.ema_warmup, microbatches=self.microbatches, parts=parts))
+
+  def _devices(self) -> list[jax.Device]:
+    devices = jax.devices()
+    count = len(devices) if self.num_devices is None else self.num_devices
+    if not 1 <= count <= len(devices) or (jax.process_count() > 1 and count < len(devices)):
+      raise UsageError(f'num_devices={count}, but there are {len(devices)} on '
+                       f'{jax.process_count()} processes, each of which must use all of its own: '
+                       f'give {len(devices)} or None')
+    return devices[:count]
 
 
 def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
-          progress: Callable[[int, dict], None] | None = None) -> TrainState:
+          progress: Callable[[int, dict], None] | None = None, start: Any = None,
+          tensorboard: bool = False) -> TrainState:
   """Trains until `run.total_steps`, going on from the latest checkpoint in `workdir` if any.
+
+  All processes of a run call it alike, once they have joined (`processes.join`).
 
   Args:
     run: what to train.
     config_json: the config that built it, kept in the work directory and in each checkpoint.
-    workdir: a folder of its own: `config.json`, `metrics.jsonl`, `checkpoints/`.
-    progress: called with (step, metrics of the latest line) after every step; with the restored
-      step first.
+    workdir: a folder of its own, or an address in a bucket, the same for all processes:
+      `config.json`, `metrics.jsonl`, `speed.jsonl`, `samples/`, `checkpoints/`.
+    progress: called with (step, metrics and speed of the latest line) after every step; with the
+      restored step first.
+    start: parameters to start from, instead of random ones; a resumed run ignores them.
+    tensorboard: write TensorBoard's files too (`metrics.Reports`).
 
   Returns:
     The final state.
 
   Raises:
     UsageError: the work directory holds another config, or a checkpoint that does not fit.
-    TrainingStopped: too many steps in a row were not finite.
+    TrainingStopped: too many steps in a row were not finite, or a checkpoint cannot be written.
+    Preempted: SIGTERM was received and the state is saved.
+    PeerLost: another process of the run is gone.
   """
-  workdir = pathlib.Path(workdir).absolute()
-  with Checkpoints(workdir, config_json, keep=run.keep, may_change=MAY_CHANGE) as checkpoints:
-    write_class_names(workdir, run.data.class_names)
-    batches = pipeline.batches(run.data, batch_size=run.batch_size, seed=run.seed,
-                               loader=run.loader)
-    latest = checkpoints.latest_step()
-    if latest is None:
-      state = run.init()
+  workdir = files.folder(workdir)
+  trainer = run.trainer()
+  opened = Checkpoints(workdir, config_json, keep=run.keep, may_change=MAY_CHANGE)
+  with opened as checkpoints, processes.noticing_lost_peers(), processes.preemption() as asked:
+    batches = pipeline.batches(
+        run.data, batch_size=run.batch_size, seed=run.seed, loader=run.loader,
+        process_index=jax.process_index(), process_count=jax.process_count())
+    saved = checkpoints.latest_step()
+    window = Window()
+    if saved is None:
+      state = trainer.init()
+      if start is not None:
+        state = started_from(state, start)
     else:
-      state = checkpoints.restore(latest, jax.eval_shape(run.init), batches)
-    done = latest or 0
+      state, position = checkpoints.restore(saved, trainer.shapes)
+      batches.set_state(position['batches'].encode())
+      window = Window(position['window'])
+    done = saved or 0
     if done > run.total_steps:
       raise UsageError(f'{workdir} is at step {done} already: total_steps={run.total_steps} asks '
                        'for less')
-    log = MetricsLog(workdir / 'metrics.jsonl', resume_at=done)
+    reports = None
+    def open_reports():
+      nonlocal reports
+      write_class_names(workdir, run.data.class_names)
+      reports = Reports(workdir, done, tensorboard)
+    processes.by_first(open_reports)
     if progress is not None:
       progress(done, {})
 
-    step = jax.jit(
-        train_step(run.task, run.optimizer, run.timestep_sampler, ema_rates=run.ema_rates,
-                   ema_warmup=run.ema_warmup, microbatches=run.microbatches),
-        donate_argnums=0)
-    key = jax.random.fold_in(jax.random.key(run.seed), _STEPS)
-    window, line = [], {}
-    while done < run.total_steps:
-      state, metrics = step(state, next(batches), key)
-      window.append(metrics)
+    watch = stopwatch(run, trainer.mesh)
+    key = run.step_key()
+    line, stopping, idle = {}, False, None
+    while done < run.total_steps and not stopping:
+      began = time.perf_counter()
+      waiting = idle is None or idle.is_ready()  # the devices have nothing left to do
+      batch = next(batches)
+      watch.step(time.perf_counter() - began if waiting else 0.0)
+      state, metrics = trainer.step(state, trainer.place(batch), key)
+      idle = metrics['skipped'].total
+      window.add(metrics)
       done += 1
-      last = done == run.total_steps
+      last, stopping = done == run.total_steps, asked(done)
       if done % run.log_every == 0 or last:
-        line = log.write(done, window)
-        window = []
+        means = window.close()
+        speed = watch.read(done)
+        line = means | speed
+        if reports is not None:
+          reports.write(done, means, speed)
       if last or done % run.log_every == 0 or done % run.max_skipped_in_a_row == 0:
         _stop_if_lost(run, state, checkpoints.latest_step())
-      if done % run.save_every == 0 or last:
-        checkpoints.save(done, state, batches)
+      if done % run.save_every == 0 or last or stopping:
+        checkpoints.save(done, state, {'batches': batches.get_state().decode(),
+                                       'window': window.stored()})
+        if reports is not None:
+          reports.flush()
+      if run.sample_every and done % run.sample_every == 0:
+        images, labels = grids.draw(run.grid, run.task, run.data, state, trainer.mesh, run.seed)
+        if reports is not None:
+          grids.write(workdir, done, images, labels, run.data.class_names)
+          reports.picture(done, images)
       if progress is not None:
         progress(done, line)
-    return state
+  if stopping and done < run.total_steps:
+    raise Preempted(f'stopped by SIGTERM after step {done}, which is saved in {workdir}: the same '
+                    'command goes on')
+  return state
+
+
+def started_from(state: TrainState, params: Any) -> TrainState:
+  """A first state with other parameters, as arrays in host memory; averages start there, too."""
+  def place(old, new):
+    return jax.make_array_from_callback(old.shape, old.sharding, lambda index: new[index])
+  return state.replace(
+      params=jax.tree.map(place, state.params, params),
+      ema={rate: jax.tree.map(place, average, params) for rate, average in state.ema.items()})
+
+
+def stopwatch(run: Run, mesh: jax.sharding.Mesh) -> Stopwatch:
+  """A stopwatch for a run on the devices of `mesh`."""
+  peak = flops.peak(mesh.devices.flat[0])
+  work = 0.0 if peak is None else flops.of_step(run.task, run.batch_size)
+  return Stopwatch(run.batch_size, run.total_steps, work, peak and peak * mesh.size)
 
 
 def _stop_if_lost(run: Run, state: TrainState, saved: int | None) -> None:
@@ -163,39 +258,3 @@ def _stop_if_lost(run: Run, state: TrainState, saved: int | None) -> None:
         f'the loss or its gradient was not finite in the last {in_a_row} steps, up to step '
         f'{int(state.step)}, and none of these changed the weights; {left}; a step before them may '
         'have been too long: lower the learning rate, or set clip_norm, in a new work directory')
-
-
-class MetricsLog:
-  """One JSON object a line, each the mean over the steps since the last; whole lines only."""
-
-  def __init__(self, path: pathlib.Path, resume_at: int):
-    """Keeps the lines of `path` up to step `resume_at`: later ones will be written again."""
-    self._path = path
-    lines = path.read_text().splitlines() if path.exists() else []
-    kept = [line for line in lines if _step_of(line) <= resume_at]
-    with written_whole(path) as part:
-      part.write_text(''.join(line + '\n' for line in kept))
-
-  def write(self, step: int, window: list[dict]) -> dict[str, float]:
-    """Appends the means over `window`, a list of `steps.Metrics`, and returns them."""
-    totals = jax.tree.map(lambda *parts: np.sum(parts, dtype=np.float64), *jax.device_get(window))
-    means = {name: float(mean.value) for name, mean in totals.items() if mean.count}
-    with open(self._path, 'a') as file:
-      file.write(json.dumps({'step': step, **means}) + '\n')
-      file.flush()
-      os.fsync(file.fileno())
-    return means
-
-
-def _step_of(line: str) -> float:
-  """The step of a line; a line that a crash cut short counts as later than all."""
-  try:
-    return json.loads(line)['step']
-  except (ValueError, KeyError, TypeError):
-    return math.inf
-
-
-def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
-  """All lines of a work directory's metrics."""
-  text = (pathlib.Path(workdir) / 'metrics.jsonl').read_text()
-  return [json.loads(line) for line in text.splitlines()]

@@ -1,6 +1,6 @@
 """Everything that a training run carries from one step to the next, as one pytree."""
 
-from typing import Any
+from typing import Any, Callable, NamedTuple
 
 import flax.struct
 import jax
@@ -38,9 +38,21 @@ def init_state(key: Array, task: Task, optimizer: optax.GradientTransformation,
                     skipped_in_a_row=jnp.array(zero))
 
 
+class Optimizer(NamedTuple):
+  """An optax transformation that can say its learning rate, for reports.
+
+  Attributes:
+    init, update: optax's.
+    learning_rate: updates made so far, i32 -> the rate of the next one.
+  """
+  init: Callable
+  update: Callable
+  learning_rate: Callable[[Array], Array | float]
+
+
 def adamw(learning_rate: float, *, weight_decay: float = 0.0, linear_decay_steps: int | None = None,
           clip_norm: float | None = None, b1: float = 0.9, b2: float = 0.999,
-          eps: float = 1e-8) -> optax.GradientTransformation:
+          eps: float = 1e-8) -> Optimizer:
   """AdamW as ADM uses it.
 
   Args:
@@ -53,5 +65,7 @@ def adamw(learning_rate: float, *, weight_decay: float = 0.0, linear_decay_steps
   rate = learning_rate
   if linear_decay_steps is not None:
     rate = optax.linear_schedule(learning_rate, 0.0, linear_decay_steps)
-  update = optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)
-  return update if clip_norm is None else optax.chain(optax.clip_by_global_norm(clip_norm), update)
+  steps = optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)
+  if clip_norm is not None:
+    steps = optax.chain(optax.clip_by_global_norm(clip_norm), steps)
+  return Optimizer(steps.init, steps.update, rate if callable(rate) else lambda count: rate)

@@ -9,8 +9,9 @@ import optax
 
 from adm_jax.errors import UsageError
 from adm_jax.sampling import image_keys
+from adm_jax.sharding import Parts
 from adm_jax.timestep_samplers import TimestepSampler
-from adm_jax.training.state import TrainState
+from adm_jax.training.state import Optimizer, TrainState
 from adm_jax.training.tasks import Task
 
 Array = jax.Array
@@ -51,12 +52,13 @@ def by_quartile(terms: dict[str, Array], t: Array, num_timesteps: int) -> Metric
 
 def train_step(task: Task, optimizer: optax.GradientTransformation,
                timestep_sampler: TimestepSampler, *, ema_rates: tuple[float, ...] = (),
-               ema_warmup: bool = False, microbatches: int = 1) -> TrainStep:
+               ema_warmup: bool = False, microbatches: int = 1,
+               parts: Parts = Parts()) -> TrainStep:
   """Makes (state, batch, key) -> (state, metrics).
 
-  Everything random is drawn from `key`, the step's number and an example's place in the batch, so
-  that a resumed run repeats the uninterrupted one, and microbatches change nothing but memory
-  (dropout masks aside).
+  Everything random, dropout included, is drawn from `key`, the step's number and an example's place
+  in the batch, so that a resumed run repeats the uninterrupted one, and neither microbatches nor
+  devices change anything but rounding.
 
   A step whose loss, gradient or result is not finite changes neither parameters, averages,
   optimiser nor timestep sampler; it is counted.
@@ -70,43 +72,47 @@ def train_step(task: Task, optimizer: optax.GradientTransformation,
       its random start; off, as in the reference, whose average at 10,000 steps is still 37 % start.
     microbatches: into how many parts to cut a batch, one after the other; their gradients are
       averaged (the reference adds them).
+    parts: how to reach the rest of the batch, where the step is given a part of it. State and
+      metrics are then of the whole batch, and the same for every part.
 
   Returns:
     The step. `batch` is {'image': uint8[B H W C], 'label': i32[B]}. Metrics hold each term of the
     loss times the timestep sampler's weight, as in the reference, and its quartiles; `grad_norm`,
-    `param_norm` and `skipped` (the share of skipped steps).
+    `param_norm`, `learning_rate` and `skipped` (the share of skipped steps).
   """
   num_timesteps = task.diffusion.schedule.num_steps
 
-  def loss(params, examples, dropout_key):
-    terms = task.terms(params, examples, dropout_key)
+  def loss(params, examples):
+    terms = task.terms(params, examples, examples['dropout_key'])
     return (terms['loss'] * examples['weight']).mean(), terms
 
-  def gradients(params, examples, dropout_key):
+  def gradients(params, examples):
     """The mean gradient, and all terms f32[B], over the microbatches."""
     if microbatches == 1:
-      return jax.grad(loss, has_aux=True)(params, examples, dropout_key)
-    parts = jax.tree.map(lambda a: a.reshape(microbatches, -1, *a.shape[1:]), examples)
+      return jax.grad(loss, has_aux=True)(params, examples)
+    # Each takes every M-th example: where the batch is split over devices, so is every microbatch.
+    slices = jax.tree.map(
+        lambda a: a.reshape(-1, microbatches, *a.shape[1:]).swapaxes(0, 1), examples)
 
-    def accumulate(total, inputs):
-      part, part_key = inputs
-      grads, terms = jax.grad(loss, has_aux=True)(params, part, part_key)
+    def accumulate(total, examples):
+      grads, terms = jax.grad(loss, has_aux=True)(params, examples)
       return jax.tree.map(lambda a, b: a + b / microbatches, total, grads), terms
 
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    grads, terms = jax.lax.scan(accumulate, zeros,
-                                (parts, jax.random.split(dropout_key, microbatches)))
-    return grads, jax.tree.map(lambda a: a.reshape(-1), terms)
+    grads, terms = jax.lax.scan(accumulate, jax.tree.map(jnp.zeros_like, params), slices)
+    return grads, jax.tree.map(lambda a: a.swapaxes(0, 1).reshape(-1), terms)
 
   def step(state: TrainState, batch: dict, key: Array) -> tuple[TrainState, Metrics]:
     batch_size = batch['image'].shape[0]
     if batch_size % microbatches:
       raise UsageError(f'a batch of {batch_size} cannot be cut into {microbatches} microbatches')
-    example_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
-    keys = jax.vmap(jax.random.split)(image_keys(example_key, jnp.arange(batch_size)))  # [B 2]
+    place = parts.first(batch_size) + jnp.arange(batch_size)
+    keys = image_keys(jax.random.fold_in(key, state.step), place)
+    keys = jax.vmap(lambda key: jax.random.split(key, 3))(keys)  # [B 3]
     t, weight = timestep_sampler.sample(state.timesteps, keys[:, 0])
-    examples = {**batch, 't': t, 'weight': weight, 'key': keys[:, 1]}
-    grads, terms = gradients(state.params, examples, dropout_key)
+    examples = {**batch, 't': t, 'weight': weight, 'key': keys[:, 1], 'dropout_key': keys[:, 2]}
+    grads, terms = gradients(state.params, examples)
+    grads = parts.mean(grads)
+    t, weight, terms = parts.gather((t, weight, terms))
 
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -121,7 +127,7 @@ def train_step(task: Task, optimizer: optax.GradientTransformation,
     kept = {name: getattr(state, name) for name in changed}
     chosen = jax.tree.map(lambda new, old: jnp.where(good, new, old), changed, kept)
     bad = (~good).astype(jnp.int32)
-    state = TrainState(step=state.step + 1, skipped=state.skipped + bad,
+    before, state = state, TrainState(step=state.step + 1, skipped=state.skipped + bad,
                        skipped_in_a_row=jnp.where(good, 0, state.skipped_in_a_row + 1), **chosen)
 
     one = jnp.float32(1)
@@ -129,6 +135,9 @@ def train_step(task: Task, optimizer: optax.GradientTransformation,
                           t, num_timesteps)
     metrics['grad_norm'] = Mean(grad_norm, one)
     metrics['param_norm'] = Mean(param_norm, one)
+    if isinstance(optimizer, Optimizer):
+      rate = optimizer.learning_rate(before.step - before.skipped)
+      metrics['learning_rate'] = Mean(jnp.float32(rate), one)
     # A skipped step must not turn the means of its neighbours into NaN.
     metrics = jax.tree.map(lambda a: jnp.where(good, a, 0), metrics)
     return state, metrics | {'skipped': Mean(bad.astype(jnp.float32), one)}

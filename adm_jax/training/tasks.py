@@ -32,7 +32,8 @@ class Task(NamedTuple):
     diffusion: the process its inputs are noised by.
     image_shape: (H, W, C) of the images that the network is for.
     init: key -> params.
-    terms: (params, examples, dropout_key or None) -> dict of f32[B], of which `loss` is minimised.
+    terms: (params, examples, dropout_keys key[B] or None) -> dict of f32[B], of which `loss` is
+      minimised; each example's depend on it alone, and without keys there is no dropout.
       `examples` is a batch with, beside `image` uint8[B H W C] and `label` i32[B], `t` i32[B] and
       `key` key[B], the source of the example's noise.
     check: (source) -> None; raises UsageError if the data cannot be what the network is for.
@@ -52,11 +53,6 @@ class Task(NamedTuple):
   def num_classes(self) -> int | None:
     """How many classes the data may have; None for a network without."""
     return self.model.num_classes if self.null_label is None else self.null_label
-
-
-def _train_kwargs(dropout_key: Array | None) -> dict:
-  """For `module.apply`: dropout on if there is a key for it."""
-  return {} if dropout_key is None else {'train': True, 'rngs': {'dropout': dropout_key}}
 
 
 def _check_images(source, image_shape) -> None:
@@ -121,11 +117,11 @@ def diffusion(model: nn.Module, diffusion: Diffusion,
     label = None if num_classes is None else jnp.zeros(1, jnp.int32)
     return model.init(key, jnp.zeros((1, *image_shape)), jnp.zeros(1), label)['params']
 
-  def terms(params, examples, dropout_key):
+  def terms(params, examples, dropout_keys):
     x0 = to_float(examples['image'])
-    y = labels(examples, train=dropout_key is not None)
+    y = labels(examples, train=dropout_keys is not None)
     def network(x, time):
-      return model.apply({'params': params}, x, time, y, **_train_kwargs(dropout_key))
+      return model.apply({'params': params}, x, time, y, dropout_keys=dropout_keys)
     eps = normal_each(examples['key'], x0.shape[1:])
     return objective(diffusion, network, x0, examples['t'], eps)
 
@@ -150,13 +146,13 @@ def superres(model: nn.Module, diffusion: Diffusion, low_res_size: int | tuple[i
     return model.init(key, jnp.zeros((1, *image_shape)), jnp.zeros(1), label,
                       low_res=low_res)['params']
 
-  def terms(params, examples, dropout_key):
+  def terms(params, examples, dropout_keys):
     x0 = to_float(examples['image'])
     low_res = shrink(x0, *low_res_shape[:2])
     label = None if unet.num_classes is None else examples['label']
     def network(x, time):
       return model.apply({'params': params}, x, time, label, low_res=low_res,
-                         **_train_kwargs(dropout_key))
+                         dropout_keys=dropout_keys)
     eps = normal_each(examples['key'], x0.shape[1:])
     return objective(diffusion, network, x0, examples['t'], eps)
 
@@ -182,14 +178,14 @@ def classifier(model: nn.Module, diffusion: Diffusion, noised: bool = True) -> T
   def init(key):
     return model.init(key, jnp.zeros((1, *image_shape)), jnp.zeros(1))['params']
 
-  def terms(params, examples, dropout_key):
+  def terms(params, examples, dropout_keys):
     x, t = to_float(examples['image']), examples['t']
     if noised:
       x = q_sample(diffusion.schedule, x, t, normal_each(examples['key'], x.shape[1:]))
     else:
       t = jnp.zeros_like(t)
     logits = model.apply({'params': params}, x, diffusion.schedule.network_time(t),
-                         **_train_kwargs(dropout_key))
+                         dropout_keys=dropout_keys)
     label = examples['label']
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, label)
     # How many classes are ahead of the right one.

@@ -137,7 +137,7 @@ def test_a_fresh_block_is_its_skip(resample, scale_shift):
   """Its last convolution starts at zero: what comes out is the resampled input."""
   block = blocks.ResBlock(32, resample=resample, scale_shift=scale_shift)
   x = normal(0, 2, 4, 6, 32)
-  got, _ = block.init_with_output(jax.random.key(0), x, normal(1, 2, 128), False)
+  got, _ = block.init_with_output(jax.random.key(0), x, normal(1, 2, 128))
   np.testing.assert_array_equal(got, (resample or (lambda x: x))(x))
 
 
@@ -147,7 +147,7 @@ def test_a_block_is_its_formula(scale_shift):
   it."""
   block = blocks.ResBlock(64, scale_shift=scale_shift)
   x, e = np.asarray(normal(0, 2, 4, 6, 32)), np.asarray(normal(1, 2, 128))
-  shapes = jax.eval_shape(lambda: block.init(jax.random.key(0), x, e, False))['params']
+  shapes = jax.eval_shape(lambda: block.init(jax.random.key(0), x, e))['params']
   leaves, tree = jax.tree.flatten(shapes)
   params = jax.tree.unflatten(tree, [
       np.asarray(0.2 * normal(i, *leaf.shape)) for i, leaf in enumerate(leaves)])
@@ -168,7 +168,7 @@ def test_a_block_is_its_formula(scale_shift):
   else:
     h = norm('norm_1', h + embedded)
   want = conv('conv_1', silu(h)) + conv('skip', x)
-  got = block.apply({'params': params}, x, e, False)
+  got = block.apply({'params': params}, x, e)
   np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 

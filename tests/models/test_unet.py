@@ -170,7 +170,7 @@ def test_rematerialised_blocks_store_a_quarter():
 
 @pytest.mark.parametrize('policy', ['none', 'full'])
 def test_dropout_acts_in_training_only(one_level, policy):
-  """Without `train` it is the network without dropout; with it, the key decides."""
+  """Without keys it is the network without dropout; with them, they decide."""
   params, value, _ = one_level
   unet, (x, t, y) = dataclasses.replace(ONE_LEVEL, dropout=0.5, remat=policy), inputs()
   still = jax.jit(lambda: unet.apply({'params': params}, x, t, y))()
@@ -178,8 +178,8 @@ def test_dropout_acts_in_training_only(one_level, policy):
 
   @jax.jit
   def train(seed):
-    return unet.apply({'params': params}, x, t, y, train=True,
-                      rngs={'dropout': jax.random.key(seed)})
+    return unet.apply({'params': params}, x, t, y,
+                      dropout_keys=jax.random.split(jax.random.key(seed), len(x)))
 
   np.testing.assert_array_equal(train(0), train(0))
   assert jnp.abs(train(0) - train(1)).max() > 0.1 < jnp.abs(train(0) - still).max()

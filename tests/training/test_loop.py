@@ -19,7 +19,7 @@ import tiny
 from adm_jax import config as config_lib
 from adm_jax.data.digits import digits
 from adm_jax.errors import TrainingStopped, UsageError
-from adm_jax.training import checkpoints, loop
+from adm_jax.training import checkpoints, loop, metrics
 
 
 class Killed(Exception):
@@ -64,7 +64,7 @@ def test_a_broken_off_run_ends_as_an_undisturbed_one(finished, tmp_path, stop_at
   with pytest.raises(Killed):
     _train(tmp_path / 'run', stop_at=stop_at)
   _equal(_train(tmp_path / 'run'), state)
-  assert loop.read_metrics(tmp_path / 'run') == loop.read_metrics(workdir)
+  assert metrics.read_metrics(tmp_path / 'run') == metrics.read_metrics(workdir)
 
 
 def test_kill_9_and_the_same_command_give_the_same_curve(tmp_path):
@@ -89,15 +89,15 @@ def test_kill_9_and_the_same_command_give_the_same_curve(tmp_path):
   again = start('killed')
   output, _ = again.communicate()
   assert again.returncode == 0, output.decode()
-  lines = loop.read_metrics(tmp_path / 'killed')
+  lines = metrics.read_metrics(tmp_path / 'killed')
   assert [line['step'] for line in lines] == list(range(20, 401, 20))
-  assert lines == loop.read_metrics(tmp_path / 'whole')
+  assert lines == metrics.read_metrics(tmp_path / 'whole')
 
 
 def test_a_finished_run_is_not_run_again(finished, copy):
   before = _files(copy)
   _equal(_train(copy), finished[1])
-  assert loop.read_metrics(copy) == loop.read_metrics(finished[0])
+  assert metrics.read_metrics(copy) == metrics.read_metrics(finished[0])
   assert set(before) == set(_files(copy))
 
 
@@ -114,7 +114,7 @@ def test_the_last_checkpoints_are_kept_with_the_config_inside(finished):
 
 
 def test_metrics_have_every_quartile_and_are_means_over_their_window(finished):
-  lines = loop.read_metrics(finished[0])
+  lines = metrics.read_metrics(finished[0])
   assert [line['step'] for line in lines] == [2, 4, 6, 8, 10, 12]
   names = set().union(*lines)
   assert {f'{term}{q}' for term in ('loss', 'mse', 'vb') for q in ('', '_q0', '_q1', '_q2', '_q3')
@@ -125,7 +125,7 @@ def test_a_line_that_a_crash_cut_short_is_written_again(copy, finished):
   with open(copy / 'metrics.jsonl', 'a') as file:
     file.write('{"step": 14, "lo')
   _train(copy)
-  assert loop.read_metrics(copy) == loop.read_metrics(finished[0])
+  assert metrics.read_metrics(copy) == metrics.read_metrics(finished[0])
 
 
 @pytest.mark.parametrize('weights, pick', [
@@ -144,7 +144,7 @@ def test_weights_are_loaded_by_name_the_slowest_average_by_default(finished, wei
 def test_training_stops_after_a_run_of_steps_that_are_not_finite(tmp_path):
   config = tiny.get_config(max_skipped_in_a_row=3)
   run = config_lib.build(config)
-  def terms(params, examples, dropout_key):
+  def terms(params, examples, dropout_keys):
     return {'loss': jnp.full(examples['t'].shape, jnp.nan)}
   run = dataclasses.replace(run, task=run.task._replace(terms=terms))
   match = 'last 3 steps, up to step 3,.*no checkpoint'

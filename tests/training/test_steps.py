@@ -87,7 +87,7 @@ def test_ema_warmup_uses_the_smaller_rate(run, state, batch):
 @pytest.mark.parametrize('what', ['loss', 'gradient'])
 def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(run, state, batch, what):
   """sqrt(0) has a finite value and an infinite gradient."""
-  def terms(params, examples, dropout_key):
+  def terms(params, examples, dropout_keys):
     first = jax.tree.leaves(params)[0].ravel()[0]
     bad = jnp.log(-1.0) if what == 'loss' else jnp.sqrt(0 * first)
     return {'loss': jnp.ones(examples['t'].shape) * bad}

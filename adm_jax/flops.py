@@ -1,0 +1,84 @@
+"""How much arithmetic a program is: multiplications and additions of its convolutions and products.
+
+Counted from the traced program, so that no formula can fall behind the networks. A compiler's own
+figure depends on how it rewrites convolutions.
+"""
+
+import math
+from typing import Any, Callable
+
+import jax
+from jax.extend import core
+
+# Dense bfloat16 FLOPs a second of one device, as their makers state them.
+_PEAK = {
+    'TPU v2': 22.5e12, 'TPU v3': 61.5e12, 'TPU v4': 275e12, 'TPU v5 lite': 197e12,
+    'TPU v5e': 197e12, 'TPU v5': 459e12, 'TPU v5p': 459e12, 'TPU v6 lite': 918e12,
+    'TPU v6e': 918e12, 'NVIDIA H100 80GB HBM3': 989e12, 'NVIDIA H100 PCIe': 756e12,
+    'NVIDIA H200': 989e12, 'NVIDIA A100-SXM4-40GB': 312e12, 'NVIDIA A100-SXM4-80GB': 312e12,
+    'NVIDIA A100-PCIE-40GB': 312e12, 'NVIDIA A100 80GB PCIe': 312e12, 'NVIDIA L4': 121e12,
+    'NVIDIA A10G': 70e12,
+}
+
+
+def peak(device: jax.Device) -> float | None:
+  """FLOPs a second that a device could do at most, in bfloat16; None where that is not known."""
+  return _PEAK.get(device.device_kind)
+
+
+def of_step(task: Any, batch_size: int) -> float:
+  """FLOPs of a training step: the forward pass and twice as much backward.
+
+  What rematerialisation computes again is not counted, as is usual for utilisations.
+
+  Args:
+    task: one of `training.tasks`.
+    batch_size: of the whole step.
+  """
+  params = jax.eval_shape(task.init, jax.random.key(0))
+  struct = jax.ShapeDtypeStruct
+  # One example is enough: nothing in the networks depends on others.
+  examples = {'image': struct((1, *task.image_shape), 'uint8'), 'label': struct((1,), 'int32'),
+              't': struct((1,), 'int32'), 'key': jax.eval_shape(_one_key)}
+  return 3 * batch_size * count(lambda p, e: task.terms(p, e, None), params, examples)
+
+
+def _one_key():
+  return jax.random.split(jax.random.key(0), 1)
+
+
+def count(fn: Callable, *args: Any) -> float:
+  """FLOPs of `fn(*args)`, arrays or shapes: 2 for each multiplication in a convolution or product.
+
+  Exact for `conv_general_dilated` without padding's savings, and for `dot_general`; everything else
+  is free. Loops count as often as they run, except `while`, whose length is unknown: once. Of
+  `cond`s and choices by platform the costliest branch counts.
+  """
+  return _of_jaxpr(jax.make_jaxpr(fn)(*args).jaxpr)
+
+
+def _of_jaxpr(jaxpr: core.Jaxpr) -> float:
+  return sum(map(_of_equation, jaxpr.eqns))
+
+
+def _of_equation(equation: core.JaxprEqn) -> float:
+  name, params = equation.primitive.name, equation.params
+  if name == 'conv_general_dilated':
+    kernel = equation.invars[1].aval.shape
+    out_channels = kernel[params['dimension_numbers'].rhs_spec[0]]
+    return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) / out_channels
+  if name == 'dot_general':
+    contracted, _ = params['dimension_numbers']
+    lhs = equation.invars[0].aval.shape
+    return (2 * math.prod(equation.outvars[0].aval.shape)
+            * math.prod(lhs[axis] for axis in contracted[0]))
+  if name == 'cond':
+    return max(map(_of_jaxpr, (branch.jaxpr for branch in params['branches'])))
+  return params.get('length', 1) * sum(map(_of_jaxpr, _inner(params))) if _inner(params) else 0
+
+
+def _inner(params: dict[str, Any]) -> list[core.Jaxpr]:
+  """The programs inside an equation: of a scan, a jit, a checkpoint, a custom derivative."""
+  found = [value for key, value in params.items() if not key.startswith(('fwd', 'bwd'))]
+  found = [getattr(value, 'jaxpr', value) for value in found]
+  return [value for value in found if isinstance(value, core.Jaxpr)]

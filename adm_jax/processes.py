@@ -1,0 +1,142 @@
+"""One run on several processes: how they find each other, agree, and end together."""
+
+import contextlib
+import ctypes
+import importlib.util
+import os
+import pathlib
+import signal
+import threading
+from typing import Callable, Iterator
+
+import jax
+import numpy as np
+
+from adm_jax.errors import RESTART, PeerLost, UsageError
+
+# The others end so long after one of them has vanished, if no broken connection tells them before.
+HEARTBEAT_SECONDS = int(os.environ.get('ADM_HEARTBEAT_SECONDS', 30))
+_GONE = ('another process of this run is gone ({}): start all of them again with the same command, '
+         'and they go on from the last checkpoint')
+# How far apart processes may end.
+_SHUTDOWN_SECONDS = 120
+
+
+def join(coordinator: str | None = None, num_processes: int | None = None,
+         process: int | None = None) -> None:
+  """Joins the processes of this run; to be called before anything else touches a device.
+
+  On TPU slices and under Slurm they find each other; elsewhere the arguments say where they are.
+  Without either, this process is the only one.
+
+  Args:
+    coordinator: HOST:PORT on which process 0 listens.
+    num_processes: how many there are.
+    process: which one this is, from 0.
+
+  Raises:
+    UsageError: arguments that cannot be, or the processes do not find each other.
+  """
+  given = {'--coordinator': coordinator, '--num-processes': num_processes, '--process': process}
+  missing = [name for name, value in given.items() if value is None]
+  if 0 < len(missing) < len(given):
+    raise UsageError(f'{" and ".join(missing)} missing: --coordinator HOST:PORT, --num-processes N '
+                     'and --process I go together')
+  if missing and not _in_cluster():
+    return
+  if not missing and not 0 <= process < num_processes:
+    raise UsageError(f'--process {process} of --num-processes {num_processes}: give one from 0 to '
+                     f'{num_processes - 1}')
+  if not missing and not coordinator.rpartition(':')[2].isdigit():
+    raise UsageError(f'--coordinator {coordinator} has no port: give HOST:PORT')
+  try:
+    jax.distributed.initialize(coordinator, num_processes, process,
+                               heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+                               shutdown_timeout_seconds=_SHUTDOWN_SECONDS)
+  except (RuntimeError, ValueError) as error:
+    raise UsageError('the processes of this run did not find each other '
+                     f'({_reason(error)}): check that all were started and reach '
+                     f'{coordinator or "the first"}') from error
+  if jax.process_count() > 1:
+    _explain_abort()
+
+
+def _explain_abort() -> None:
+  """Lets this process end with `PeerLost`'s line and code where the runtime would abort it.
+
+  Once heartbeats are missed, a thread of JAX's calls abort(), whatever Python is waiting for.
+  """
+  @ctypes.CFUNCTYPE(None, ctypes.c_int)
+  def explain(_):
+    os.write(2, f'adm: {_GONE.format("the runtime says why above")}\n'.encode())
+    os._exit(RESTART)
+  _kept_alive.append(explain)
+  ctypes.CDLL(None).signal(signal.SIGABRT, explain)
+
+
+_kept_alive = []  # C calls it, which Python does not see
+
+
+def _in_cluster() -> bool:
+  """Whether JAX can find the other processes, if any, by itself."""
+  slurm = int(os.environ.get('SLURM_NTASKS', 1)) > 1 and 'SLURM_PROCID' in os.environ
+  tpu = importlib.util.find_spec('libtpu') is not None and any(
+      pathlib.Path(device).exists() for device in ('/dev/accel0', '/dev/vfio/0'))
+  return slurm or tpu
+
+
+def first() -> bool:
+  """Whether this is the process that writes what all have in common."""
+  return jax.process_index() == 0
+
+
+def by_first(work: Callable[[], None]) -> None:
+  """Does `work` in the first process, while the others wait; where it fails, all fail."""
+  mistake = None
+  if first():
+    try:
+      work()
+    except (UsageError, OSError) as error:
+      mistake = error
+  if jax.process_count() > 1:
+    from jax.experimental import multihost_utils
+    failed = multihost_utils.broadcast_one_to_all(np.asarray(mistake is not None))
+    if failed and mistake is None:
+      mistake = UsageError('process 0 refused to go on: its message says why')
+  if mistake is not None:
+    raise mistake
+
+
+@contextlib.contextmanager
+def preemption() -> Iterator[Callable[[int], bool]]:
+  """Gives asked(step): whether a SIGTERM asks this run to stop, after this step.
+
+  All processes get the same answer at the same step, whichever of them was sent the signal.
+  """
+  if jax.process_count() > 1:
+    from jax.experimental import multihost_utils
+    yield multihost_utils.reached_preemption_sync_point  # JAX catches the signal
+  elif threading.current_thread() is not threading.main_thread():
+    yield lambda step: False  # where Python handles no signals
+  else:
+    received = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: received.set())
+    try:
+      yield lambda step: received.is_set()
+    finally:
+      signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def noticing_lost_peers() -> Iterator[None]:
+  """Turns what devices report when another process has gone into `PeerLost`."""
+  try:
+    yield
+  except jax.errors.JaxRuntimeError as error:
+    if jax.process_count() == 1 or 'RESOURCE_EXHAUSTED' in str(error):
+      raise
+    raise PeerLost(_GONE.format(_reason(error))) from error
+
+
+def _reason(error: Exception) -> str:
+  return ' '.join(str(error).split())[:160]

@@ -1,0 +1,188 @@
+"""What a run reports: losses in JSON lines, speed beside them, and TensorBoard where asked for.
+
+`metrics.jsonl` holds what the run computes and nothing else, so that an interrupted run ends with
+the file of an undisturbed one, byte for byte. How fast it went is in `speed.jsonl`.
+"""
+
+import dataclasses
+import json
+import logging
+import math
+import os
+import pathlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from adm_jax.errors import UsageError
+from adm_jax.files import is_local, written_whole
+from adm_jax.training.steps import Mean
+
+_log = logging.getLogger(__name__)
+_METRICS, _SPEED = 'metrics.jsonl', 'speed.jsonl'
+
+
+class Lines:
+  """A file of one JSON object a line, in order of their steps; whole lines only."""
+
+  def __init__(self, path: pathlib.Path, resume_at: int):
+    """Keeps the lines of `path` up to step `resume_at`: later ones will be written again."""
+    self._path = path
+    lines = path.read_text().splitlines() if path.exists() else []
+    self._kept = [line for line in lines if _step_of(line) <= resume_at]
+    self._write_all()
+
+  def append(self, step: int, values: dict[str, float]) -> None:
+    line = json.dumps({'step': step, **values})
+    self._kept.append(line)
+    if not is_local(self._path):  # nothing can be appended to an object of a bucket
+      return
+    with open(self._path, 'a') as file:
+      file.write(line + '\n')
+      file.flush()
+      os.fsync(file.fileno())
+
+  def flush(self) -> None:
+    """Brings a file in a bucket up to date; elsewhere it always is."""
+    if not is_local(self._path):
+      self._write_all()
+
+  def _write_all(self) -> None:
+    with written_whole(self._path) as part:
+      part.write_text(''.join(line + '\n' for line in self._kept))
+
+
+def _step_of(line: str) -> float:
+  """The step of a line; a line that a crash cut short counts as later than all."""
+  try:
+    return json.loads(line)['step']
+  except (ValueError, KeyError, TypeError):
+    return math.inf
+
+
+class Window:
+  """The metrics of the steps since the last line.
+
+  A checkpoint between two lines stores it, so that the next line does not depend on interruptions.
+  """
+
+  def __init__(self, stored: list[dict[str, list[float]]] = ()):
+    self._steps = [{name: Mean(*map(np.float32, pair)) for name, pair in step.items()}
+                   for step in stored]
+
+  def add(self, metrics: dict[str, Mean]) -> None:
+    self._steps.append(metrics)
+
+  def stored(self) -> list[dict[str, list[float]]]:
+    """JSON values from which `Window` makes it again."""
+    return [{name: [float(mean.total), float(mean.count)] for name, mean in step.items()}
+            for step in jax.device_get(self._steps)]
+
+  def close(self) -> dict[str, float]:
+    """The means over all of it, which is then empty."""
+    totals = jax.tree.map(lambda *parts: np.sum(parts, dtype=np.float64),
+                          *jax.device_get(self._steps))
+    self._steps = []
+    return {name: float(mean.value) for name, mean in totals.items() if mean.count}
+
+
+@dataclasses.dataclass
+class Stopwatch:
+  """How fast a run goes.
+
+  Attributes:
+    batch_size: images a step.
+    total_steps: of the run.
+    flops: of a step, over all devices.
+    peak: FLOPs a second that all devices could do; None where that is not known.
+  """
+  batch_size: int
+  total_steps: int
+  flops: float
+  peak: float | None
+
+  def __post_init__(self):
+    self._since, self._steps, self._waited = time.perf_counter(), 0, 0.0
+
+  def step(self, waited: float) -> None:
+    """Counts a step, before which the devices had nothing to do for `waited` seconds."""
+    self._steps += 1
+    self._waited += waited
+
+  def read(self, done: int) -> dict[str, float]:
+    """Speed since the last reading, after step `done`: the devices must have come so far.
+
+    `data_wait` is the share of time in which devices had no images to work on;
+    `flop_utilization` the share of their peak that went into the model.
+    """
+    now = time.perf_counter()
+    seconds = now - self._since
+    rate = self._steps / seconds
+    speed = {'images_per_second': rate * self.batch_size, 'data_wait': self._waited / seconds,
+             'eta_seconds': (self.total_steps - done) / rate}
+    if self.peak is not None:
+      speed['flop_utilization'] = rate * self.flops / self.peak
+    self._since, self._steps, self._waited = now, 0, 0.0
+    return speed
+
+
+class Reports:
+  """Everything that one process writes about a run."""
+
+  def __init__(self, workdir: pathlib.Path, resume_at: int, tensorboard: bool = False):
+    """Opens the files of `workdir`; with `tensorboard` also `workdir/tensorboard`, through clu.
+
+    Raises:
+      UsageError: TensorBoard is asked for, and clu or what it needs is not installed.
+    """
+    self._tensorboard = _tensorboard(workdir / 'tensorboard') if tensorboard else None
+    self._metrics = Lines(workdir / _METRICS, resume_at)
+    self._speed = Lines(workdir / _SPEED, resume_at)
+
+  def write(self, step: int, means: dict[str, float], speed: dict[str, float]) -> None:
+    self._metrics.append(step, means)
+    self._speed.append(step, speed)
+    _log.info('%s', _sentence(step, means, speed))
+    if self._tensorboard is not None:
+      self._tensorboard.write_scalars(step, {**means, **speed})
+
+  def picture(self, step: int, images: np.ndarray) -> None:
+    """Shows uint8[N H W C] in TensorBoard."""
+    if self._tensorboard is not None:
+      self._tensorboard.write_images(step, {'samples': images})
+
+  def flush(self) -> None:
+    self._metrics.flush()
+    self._speed.flush()
+    if self._tensorboard is not None:
+      self._tensorboard.flush()
+
+
+def _tensorboard(folder: pathlib.Path):
+  try:
+    from clu import metric_writers  # imports TensorFlow, for its file format
+    return metric_writers.SummaryWriter(str(folder))
+  except ImportError as error:
+    raise UsageError(f'TensorBoard files need clu, tensorflow-cpu and tensorboard ({error}): pip '
+                     "install 'adm_jax[tensorboard]', or leave out --tensorboard") from error
+
+
+def _sentence(step: int, means: dict[str, float], speed: dict[str, float]) -> str:
+  loss = [f'loss {means["loss"]:.4f}'] if 'loss' in means else []
+  return ', '.join([f'step {step}', *loss, note(speed)])
+
+
+def note(speed: dict[str, float]) -> str:
+  """'512 images/s, 38 % of peak, 2 % waiting for data'."""
+  parts = [f'{speed["images_per_second"]:.3g} images/s']
+  if 'flop_utilization' in speed:
+    parts.append(f'{speed["flop_utilization"]:.0%} of peak')
+  return ', '.join([*parts, f'{speed["data_wait"]:.0%} waiting for data'])
+
+
+def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
+  """All lines of a work directory's metrics."""
+  text = (pathlib.Path(workdir) / _METRICS).read_text()
+  return [json.loads(line) for line in text.splitlines()]

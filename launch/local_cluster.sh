@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# One run of N processes with M simulated CPU devices each, on this machine, to try what a cluster
+# does. The processes are told of each other by the flags of `adm train`, which are added:
+#
+#   launch/local_cluster.sh [--dry-run] N M adm train --config configs/digits_unet.py --workdir DIR
+#
+# Prints the processes' ids. SIGTERM and SIGINT are passed on. Ends with 75 if any process did, else
+# with the first code that is not 0. ADM_PORT fixes the port of process 0.
+set -euo pipefail
+
+dry_run=''
+if [ "${1:-}" = --dry-run ]; then
+  dry_run=1
+  shift
+fi
+if [ $# -lt 3 ] || ! [[ $1 =~ ^[1-9][0-9]*$ && $2 =~ ^[1-9][0-9]*$ ]]; then
+  echo "usage: $0 [--dry-run] N M COMMAND...: N processes of M simulated devices" >&2
+  exit 2
+fi
+count=$1 devices=$2
+shift 2
+port=${ADM_PORT:-$(python3 -c 'import socket
+with socket.socket() as s:
+  s.bind(("127.0.0.1", 0))
+  print(s.getsockname()[1])')}
+
+export JAX_PLATFORMS=cpu
+export XLA_FLAGS="${XLA_FLAGS:-} --xla_force_host_platform_device_count=$devices"
+pids=()
+for ((i = 0; i < count; i++)); do
+  flags=()
+  if ((count > 1)); then
+    flags=(--coordinator "127.0.0.1:$port" --num-processes "$count" --process "$i")
+  fi
+  if [ -n "$dry_run" ]; then
+    echo "JAX_PLATFORMS=cpu XLA_FLAGS='${XLA_FLAGS# }' $* ${flags[*]}"
+    continue
+  fi
+  "$@" "${flags[@]}" &
+  pids+=($!)
+  echo "process $i has id $!"
+done
+[ -z "$dry_run" ] || exit 0
+
+trap 'kill -TERM "${pids[@]}" 2>/dev/null || true' TERM INT
+code=0
+for pid in "${pids[@]}"; do
+  # A signal ends `wait` before the process does.
+  while :; do
+    one=0
+    wait "$pid" || one=$?
+    kill -0 "$pid" 2>/dev/null || break
+  done
+  if ((one == 75 || code == 0)); then
+    code=$one
+  fi
+done
+exit "$code"

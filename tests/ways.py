@@ -1,0 +1,114 @@
+"""The same run in every way that one process can run it; `python tests/ways.py OUT WORKDIR`.
+
+Writes OUT, an .npz of `WAY/losses` and `WAY/params/NAME`. WORKDIR is a finished run's of the same
+config, on any number of processes: its checkpoint is restored in three ways, compared, and trained
+on for a step (`restored/WAY`, 1 where all is equal).
+"""
+
+import dataclasses
+import os
+import pathlib
+import sys
+import time
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tiny
+
+from adm_jax import config as config_lib
+from adm_jax import sharding
+from adm_jax.data import pipeline
+from adm_jax.data.digits import digits
+from adm_jax.data.sources import ArraySource
+from adm_jax.models.blocks import ResBlock, conv, timestep_embedding
+from adm_jax.training import checkpoints
+
+STEPS = 20
+WAYS = {'1 device': dict(num_devices=1), 'pmap': dict(parallel='pmap'),
+        'jit 8 x 1': dict(), 'jit 4 x 2': dict(fsdp=2), 'jit 1 x 8': dict(fsdp=8)}
+LEAST_TO_SPLIT = 256  # so that a tiny network is split, too
+
+
+class Small(nn.Module):
+  """One block with dropout: what a U-Net is made of, compiled in a tenth of its time."""
+  image_size: int = 8
+  in_channels: int = 1
+  out_channels: int = 2
+  num_classes: int | None = None
+
+  @nn.compact
+  def __call__(self, x, t, y=None, *, dropout_keys=None):
+    dtypes = dict(dtype=jnp.float32, param_dtype=jnp.float32)
+    h = conv(32, 3, 1, **dtypes, name='conv_in')(x)
+    h = ResBlock(32, dropout=0.3, name='block')(h, timestep_embedding(t, 64), dropout_keys)
+    return conv(self.out_channels, 3, 32, **dtypes, name='conv_out')(h)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Slow(ArraySource):
+  """Images that take a while, so that there is time to end the run that reads them."""
+
+  def __getitem__(self, index):
+    time.sleep(float(os.environ.get('WAYS_SECONDS_AN_IMAGE', 0)))
+    return super().__getitem__(index)
+
+
+def slow_digits() -> Slow:
+  return Slow(**vars(digits()))
+
+
+def get_config(**kwargs) -> config_lib.ConfigDict:
+  """A run with dropout, of as many steps as are compared; also for `adm train --config`."""
+  sharding.LEAST_TO_SPLIT = LEAST_TO_SPLIT
+  config = tiny.get_config(**{
+      'batch_size': 16, 'total_steps': STEPS, 'log_every': 1, 'save_every': 5, 'keep': 9,
+      'optimizer': config_lib.call(tiny.adamw, learning_rate=1e-4), **kwargs})
+  config.task.model = config_lib.call(Small)
+  config.data = config_lib.call(slow_digits)
+  return config
+
+
+def train(run) -> tuple[list[float], dict[str, np.ndarray]]:
+  trainer, key = run.trainer(), run.step_key()
+  batches = pipeline.batches(run.data, batch_size=run.batch_size, seed=run.seed)
+  state, losses = trainer.init(), []
+  for _ in range(STEPS):
+    state, metrics = trainer.step(state, trainer.place(next(batches)), key)
+    losses.append(float(metrics['loss'].value))
+  return losses, flat(state.params)
+
+
+def flat(params) -> dict[str, np.ndarray]:
+  return jax.tree.map(np.asarray, flax.traverse_util.flatten_dict(params, sep='/'))
+
+
+def restored(run, workdir) -> bool:
+  """Whether the state of a checkpoint arrives whole, and training goes on from it."""
+  trainer = run.trainer()
+  text = (pathlib.Path(workdir) / 'config.json').read_text()
+  with checkpoints.Checkpoints(workdir, text, keep=9) as saved:
+    state, _ = saved.restore(STEPS, trainer.shapes)
+  plain = checkpoints.load(workdir, weights='params', config=get_config()).params
+  equal = all(np.array_equal(a, b) for a, b in
+              zip(jax.tree.leaves(plain), jax.tree.leaves(state.params), strict=True))
+  placed = all(a.sharding.is_equivalent_to(b.sharding, a.ndim) for a, b in
+               zip(jax.tree.leaves(state), jax.tree.leaves(trainer.shapes), strict=True))
+  batch = next(pipeline.batches(run.data, batch_size=run.batch_size, seed=run.seed))
+  later, _ = trainer.step(state, trainer.place(batch), jax.random.key(1))
+  return equal and placed and int(later.step) == STEPS + 1
+
+
+if __name__ == '__main__':
+  out, workdir = sys.argv[1:]
+  found = {}
+  for way, kwargs in WAYS.items():
+    run = config_lib.build(get_config(**kwargs))
+    losses, params = train(run)
+    found[f'{way}/losses'] = losses
+    found |= {f'{way}/params/{name}': value for name, value in params.items()}
+    if workdir != '-' and way in ('1 device', 'jit 8 x 1', 'jit 1 x 8'):
+      found[f'restored/{way}'] = restored(run, workdir)
+  np.savez(out, **found)
