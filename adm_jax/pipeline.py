@@ -10,6 +10,7 @@ import pathlib
 from typing import Any, Callable, Iterator, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from adm_jax import labels as labels_lib
@@ -19,7 +20,7 @@ from adm_jax.errors import UsageError
 from adm_jax.guidance import Scale, every_kth
 from adm_jax.images import to_float, to_uint8
 from adm_jax.models import Classifier, SuperRes
-from adm_jax.sampling import NetworkDenoiser, Sampler, image_keys, sample_job
+from adm_jax.sampling import NetworkDenoiser, Sampler, check_labels, image_keys, sample_job
 from adm_jax.training.checkpoints import Trained
 
 Array = jax.Array
@@ -78,11 +79,7 @@ class Pipeline:
     Returns:
       uint8[N H W C].
     """
-    given = low_res if labels is None else labels
-    num = (1 if given is None else len(given)) if num is None else num
-    if low_res is not None:
-      low_res = self._check_low_res(np.asarray(low_res), num)
-    labels = self.labels(num, seed) if labels is None else np.asarray(labels, np.int32)
+    num, labels, low_res = self._prepared(labels, num, seed, low_res)
     return np.concatenate(list(self.batches(num, seed, labels, low_res=low_res, **kwargs)))
 
   def batches(self, num: int, seed: int, labels: np.ndarray | None = None, *,
@@ -101,16 +98,20 @@ class Pipeline:
         batch_size=batch_size or self.default_batch_size, x=x,
         low_res=None if low_res is None else lambda index: to_float(low_res[index]), parts=parts,
         progress=progress)
+    done = begin
     for images in job:
+      # As 8 bits NaN would be black, and look finished.
+      if not jnp.isfinite(images).all():
+        raise UsageError(f'images {done} to {done + len(images) - 1} are not finite: the guidance '
+                         'is too strong, or the weights are not what their config says')
+      done += len(images)
       yield np.asarray(to_uint8(images))
 
   def progressive(self, labels: Sequence[int] | None = None, *, num: int | None = None,
                   seed: int = 0, low_res: np.ndarray | None = None,
                   parts: int = 10) -> Iterator[np.ndarray]:
     """Yields the predicted x_0 as uint8[N H W C] after each of the parts of one batch."""
-    given = low_res if labels is None else labels
-    num = (1 if given is None else len(given)) if num is None else num
-    labels = self.labels(num, seed) if labels is None else np.asarray(labels, np.int32)
+    num, labels, low_res = self._prepared(labels, num, seed, low_res)
     index = np.minimum(np.arange(-(-num // self.sampler.mesh.size) * self.sampler.mesh.size),
                        num - 1)
     for _, x0 in self.sampler.progressive(
@@ -118,6 +119,20 @@ class Pipeline:
         None if labels is None else labels[index],
         low_res=None if low_res is None else to_float(low_res[index]), parts=parts):
       yield np.asarray(to_uint8(x0))[:num]
+
+  def _prepared(self, labels: Sequence[int] | None, num: int | None, seed: int,
+                low_res: np.ndarray | None) -> tuple[int, np.ndarray | None, np.ndarray | None]:
+    """(num, labels, low_res) of a call, completed and checked."""
+    given = low_res if labels is None else labels
+    num = (1 if given is None else len(given)) if num is None else num
+    if num < 1:
+      raise UsageError(f'num={num}: give at least 1')
+    if low_res is not None:
+      low_res = self._check_low_res(np.asarray(low_res), num)
+    elif self.low_res_shape is not None:
+      raise UsageError('an upsampler enlarges small images: give low_res')
+    labels = self.labels(num, seed) if labels is None else labels
+    return num, check_labels(labels, num, self.num_classes), low_res
 
   def key(self, seed: int) -> Array:
     """The key of a job: `sampling.image_keys` makes the images' from it."""
@@ -141,7 +156,7 @@ class Pipeline:
 
 def check_small_images(images: np.ndarray, shape: tuple[int, int, int]) -> None:
   """Raises UsageError unless `images` are uint8[N *shape], what an upsampler enlarges."""
-  if images.dtype != np.uint8 or images.ndim != 4:
+  if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
     raise UsageError(f'the small images are {images.dtype} of shape {images.shape}: give uint8 '
                      '[N, h, w, C]')
   check_small_shape(images.shape[1:], shape)

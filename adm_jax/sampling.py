@@ -339,6 +339,8 @@ def check_labels(labels: Any, num: int, num_classes: int | None) -> np.ndarray |
       raise UsageError(f'the model has {num_classes} classes: give a label for each image')
     return None
   labels = np.asarray(labels)
+  if labels.dtype.kind not in 'iu':
+    raise UsageError(f'labels are {labels.dtype}: give whole numbers')
   if labels.shape != (num,):
     raise UsageError(f'labels of shape {labels.shape} for {num} images: give one an image')
   wrong = labels[(labels < 0) | (labels >= (np.inf if num_classes is None else num_classes))]

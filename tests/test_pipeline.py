@@ -79,6 +79,24 @@ def test_an_upsampler_keeps_order_and_labels(folders, images):
                           ({'low_res': images[:2]}, '2 small images do not make')]:
     with pytest.raises(UsageError, match=message):
       up(LABELS, **kwargs)
+    with pytest.raises(UsageError, match=message):
+      next(up.progressive(LABELS, **kwargs))
+
+
+@pytest.mark.parametrize('kwargs, message', [
+    ({'labels': [1, 2], 'num': 3}, 'give one an image'), ({'num': -1}, 'at least 1'),
+    ({'labels': [1.7]}, 'whole numbers'), ({'labels': [5]}, 'label 5 is out of range')])
+def test_wrong_labels_are_refused(adm, kwargs, message):
+  with pytest.raises(UsageError, match=message):
+    adm(**kwargs)
+  with pytest.raises(UsageError, match=message):
+    next(adm.progressive(**kwargs))
+
+
+def test_images_that_are_not_finite_are_no_images(adm):
+  broken = dataclasses.replace(adm, params=jax.tree.map(lambda leaf: leaf * np.nan, adm.params))
+  with pytest.raises(UsageError, match='images 0 to 6 are not finite'):
+    broken(LABELS)
 
 
 def test_an_upsampler_draws_other_noise_than_the_model_before_it(folders, adm):

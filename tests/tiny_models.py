@@ -37,8 +37,9 @@ def classifier(path: pathlib.Path, image_size: int = 8,
   return _save(path, call(tasks.classifier, model=model, diffusion=_diffusion()), 2)
 
 
-def upsampler(path: pathlib.Path, small: int = 8) -> pathlib.Path:
-  model = call(UNet, image_size=16, in_channels=6, out_channels=6, num_classes=NUM_CLASSES,
+def upsampler(path: pathlib.Path, small: int = 8,
+              num_classes: int | None = NUM_CLASSES) -> pathlib.Path:
+  model = call(UNet, image_size=16, in_channels=6, out_channels=6, num_classes=num_classes,
                num_heads=2, **_TRUNK)
   return _save(path, call(tasks.superres, model=call(SuperRes, unet=model),
                           diffusion=_diffusion(), low_res_size=small), 3)

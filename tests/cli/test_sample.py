@@ -29,7 +29,14 @@ def root(tmp_path_factory):
     pixels = np.random.default_rng(i).integers(0, 256, (11, 9, 3), np.uint8)
     Image.fromarray(pixels).save(root / 'photos' / f'{i}.png')
   np.savez_compressed(root / 'anyones.npz', pixels_of(4), np.array([3, 0, 3, 1]))
-  np.savez(root / 'wide.npz', pixels_of(4, side=12))
+  np.savez(root / 'others.npz', 255 - pixels_of(4), np.array([3, 0, 3, 1]))
+  np.savez(root / 'labels.npz', pixels_of(2), np.array([0, 99]))
+  np.savez(root / 'none.npz', pixels_of(0))
+  np.savez_compressed(root / 'wide.npz', pixels_of(4, side=12))
+  tiny_models.upsampler(root / 'uncond_upsampler', num_classes=None)
+  (root / 'damaged').mkdir()
+  (root / 'damaged' / '0.png').write_text('no picture')
+  (root / 'text.pt').write_text('no weights')
   np.savez(root / 'floats.npz', pixels_of(4) / 255)
   return root
 
@@ -90,6 +97,13 @@ def test_anyones_images_are_enlarged(sample):
   large, labels = sample('--base', 'anyones.npz', '--upsample', 'upsampler', '--num', '3')
   assert large.shape == (3, 16, 16, 3)
   np.testing.assert_array_equal(labels, [3, 0, 3])
+  others, _ = sample('--base', 'others.npz', '--upsample', 'upsampler', '--num', '3', out='others')
+  assert (np.abs(others.astype(int) - large) > 1).any()
+
+
+def test_labels_are_kept_by_an_upsampler_that_knows_none(sample):
+  _, labels = sample('--base', 'anyones.npz', '--upsample', 'uncond_upsampler')
+  np.testing.assert_array_equal(labels, [3, 0, 3, 1])
 
 
 def test_other_starts_than_noise(sample):
@@ -100,6 +114,9 @@ def test_other_starts_than_noise(sample):
   photos = ('--images', 'photos')
   assert len(sample(*ddim, *photos, '--reconstruct', out='again')[0]) == 3
   assert len(sample(*ddim, *photos, '--interpolate', '0,2', '--num', '4', out='photos')[0]) == 4
+  _, labels = sample('--model', 'unet', '--solver', 'ddim', '--interpolate', '4,9', '--classes',
+                     '2', '--num', '3', out='classes')
+  np.testing.assert_array_equal(labels, [2, 2, 2])
   one, _ = sample('--model', 'uncond', *photos, '--from-step', '700', out='one')
   two, _ = sample('--model', 'uncond', *photos, '--from-step', '700', '--seed', '1', out='two')
   assert len(one) == 3 and (one != two).any()
@@ -126,6 +143,22 @@ def test_other_starts_than_noise(sample):
     ('--model unet --images absent --from-step 500', 'absent'),
     ('--model unet --interpolate 1 --solver ddim', 'two numbers'),
     ('--model unet --images photos --interpolate 0,3 --solver ddim', 'images 0 to 2'),
+    ('--model unet --classes -1', 'out of range'),
+    ('--model unet --interpolate 1,2 --solver ddim', 'keeps to one class'),
+    ('--model unet --interpolate 1,2 --solver ddim --classes 1,2', 'names 2'),
+    ('--model unet --classifier classifier --scale nan', 'finite'),
+    ('--model unet --solver ddim --eta 5', '0 (no noise) to 1'),
+    ('--model unet --seed -1', '--seed -1: give 0'),
+    ('--model unet --seed 99999999999999999999', 'give 0'),
+    ('--model unet --clip-guided', 'name one with --classifier'),
+    ('--model unet --upsample-respacing 3', 'name one with --upsample'),
+    ('--base anyones.npz --upsample upsampler --num 7', 'there are 4 small images'),
+    ('--base anyones.npz --upsample upsampler --classes 1', 'has labels'),
+    ('--base anyones.npz --upsample upsampler --images photos', 'stands in its place'),
+    ('--base labels.npz --upsample upsampler', 'label 99 is out of range'),
+    ('--base none.npz --upsample upsampler', 'give uint8'),
+    ('--model unet --images damaged --from-step 500', 'remove it, or make it again'),
+    ('--model nowhere/unet', 'no folder or file'), ('--model text.pt', 'not a whole PyTorch file'),
     ('--model unet --frob', '--frob')])
 def test_a_mistake_is_one_line_and_writes_nothing(root, tmp_path, monkeypatch, capsys, words,
                                                   message):
@@ -134,7 +167,9 @@ def test_a_mistake_is_one_line_and_writes_nothing(root, tmp_path, monkeypatch, c
   assert main(['sample', '--out', str(tmp_path / 'out'), *words.split()]) == 2
   captured = capsys.readouterr()
   assert message in captured.err and captured.err.count('\n') == 1 and not captured.out
-  assert not (tmp_path / 'out').exists() and sorted(root.iterdir()) == before
+  assert sorted(root.iterdir()) == before
+  # A folder may be left of images that turn out to be damaged, but nothing in its way.
+  assert [path.name for path in tmp_path.rglob('*')] in ([], ['out', 'job.json'])
 
 
 def test_a_folder_of_another_job_is_left_alone(sample, tmp_path, capsys):
@@ -150,9 +185,20 @@ def test_a_folder_of_another_job_is_left_alone(sample, tmp_path, capsys):
 # Other processes.
 
 
+# Shards and weights that are split so small that a small job has many.
+_SCRIPT = '''
+import sys
+from adm_jax import jobs, sharding
+from adm_jax.cli.main import main
+jobs._IMAGES_A_SHARD = 16
+sharding._LEAST_TO_SPLIT = 64
+sys.exit(main(sys.argv[1:]))
+'''
+
+
 def _command(out, *words):
-  return [sys.executable, '-m', 'adm_jax.cli.main', 'sample', '--model', 'unet', '--respacing', '3',
-          '--num', '120', '--out', str(out), *words]
+  return [sys.executable, '-c', _SCRIPT, 'sample', '--model', 'unet', '--respacing', '3', '--num',
+          '120', '--out', str(out), *words]
 
 
 def _run(root, out, *words, devices=1):
@@ -180,16 +226,28 @@ def test_the_same_images_on_eight_devices(root, whole, tmp_path, words):
   np.testing.assert_array_equal(labels, their_labels)
 
 
-def test_killed_at_random_it_ends_with_the_same_bytes(root, whole, tmp_path, monkeypatch):
+def test_killed_at_random_it_ends_with_the_same_bytes(root, whole, tmp_path):
   out, draw = tmp_path / 'out', random.Random(0)
-  for _ in range(4):
+  counts = []
+  for _ in range(3):
+    before = len(list(out.glob('shards/*.bin')))
     running = subprocess.Popen(_command(out, '--batch-size', '8'), cwd=root,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    # Once it has begun to write; starting takes long, and killing it there proves nothing.
-    while not (out / 'job.json').exists() and running.poll() is None:
-      time.sleep(0.01)
-    time.sleep(draw.uniform(0, 2))
+    # Once it has gone on: starting takes long, and to kill it there proves nothing.
+    while len(list(out.glob('shards/*.bin'))) == before and running.poll() is None:
+      time.sleep(0.001)
+    time.sleep(draw.uniform(0, 0.02))
     running.send_signal(signal.SIGKILL)
     running.wait()
-  _run(root, out, '--batch-size', '8')
+    counts.append(len(list(out.glob('shards/*.bin'))))
+  assert 0 < counts[0] < 8  # of 120 / 16 shards: there was something to go on from
+  kept = {path: path.stat().st_mtime_ns for path in out.glob('shards/*.bin')}
+  running = subprocess.Popen(_command(out, '--batch-size', '8'), cwd=root,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+  while kept and not (out / 'samples.npz').exists() and running.poll() is None:
+    for path in kept:
+      if path.exists():  # until the file is whole; none was made again
+        assert path.stat().st_mtime_ns == kept[path]
+    time.sleep(0.01)
+  assert running.wait() == 0
   assert (out / 'samples.npz').read_bytes() == (whole[0] / 'samples.npz').read_bytes()
