@@ -222,8 +222,10 @@ TIMES = [pytest.param(t, id=str(t)) for t in (0, 25, 49, (0, 25, 49))]
 
 @pytest.mark.parametrize('t', TIMES)
 def test_classifier_free_guidance_is_a_line_through_both_predictions(t):
-  """Scale 0 is the unconditional prediction, 1 the conditional, 3 twice as far beyond it; the variance
-  is always the conditional's."""
+  """Scale 0 is the unconditional prediction, 1 the conditional, 3 twice as far beyond it.
+
+  The variance is always the conditional's.
+  """
   x, t = points(t)
   strong, weak = denoise_as(LABELS)(x, t), denoise_as(jnp.full(3, NULL))(x, t)
   for scale in (0.0, 1.0, 3.0):
