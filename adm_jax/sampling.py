@@ -140,6 +140,12 @@ class NetworkDenoiser:
   normalize: bool = False
   threshold: Callable[[Array], Array] | None = None
 
+  def __post_init__(self):
+    if self.cfg_scale is not None and self.null_label is None:
+      raise UsageError('classifier-free guidance needs a null_label: train with label dropout')
+    if self.interval is not None:
+      within(1.0, self.diffusion.schedule, *self.interval)  # refuses one without noise levels
+
   @property
   def num_classes(self) -> int | None:
     """How many labels there are to choose from; None if labels have no effect."""

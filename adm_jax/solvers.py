@@ -255,7 +255,9 @@ def dpm_multistep(order: int = 2, sde: bool = False) -> Solver:
   The first steps, which have no past, and the last, which run into clean data, are of lower order.
 
   Args:
-    order: 1 is DDIM; 2 is for guided and 3 for unguided sampling.
+    order: 1 is DDIM; 2 is for guided and 3 for unguided sampling. Order 3 integrates the parabola
+      through its predictions; released code (the authors', Diffusers) halves its last term, which
+      leaves order 2.
     sde: SDE-DPM-Solver++ (there, section 5): fresh noise in every step, in the amount of `ddim`
       with eta 1, which this is for order 1.
   """

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny_models
 
-from adm_jax import pipeline, solvers, starts
+from adm_jax import pipeline, schedules, solvers, spacing, starts
 from adm_jax.errors import UsageError
 from adm_jax.images import to_float
 from adm_jax.training import checkpoints
@@ -161,6 +161,13 @@ def test_noised_images_have_the_moments_of_q(zero, folders):
   np.testing.assert_allclose(x.std(), np.sqrt(1 - alpha_bar), rtol=0.02)
   np.testing.assert_allclose(starts.noised(adm, images, seed=1)(np.arange(9, 12)), x[9:12],
                              atol=1e-6)
+
+
+def test_a_start_in_the_middle_of_a_spacing_takes_the_steps_that_are_left():
+  steps = starts.from_step(500, lambda schedule: spacing.by_time(schedule, 11))(
+      schedules.linear(num_steps=1000))
+  np.testing.assert_array_equal(steps.t, [500, 400, 300, 200, 100, 0])
+  assert steps.sigma_next[-1] == 0 and steps.left[0] == 5
 
 
 @pytest.mark.parametrize('t, message', [(1000, '0 to 999'), (-1, '0 to 999')])

@@ -25,9 +25,11 @@ def _save(path: pathlib.Path, task: config_lib.ConfigDict, seed: int) -> pathlib
   return path
 
 
-def unet(path: pathlib.Path, num_classes: int | None = None, seed: int = 1) -> pathlib.Path:
+def unet(path: pathlib.Path, num_classes: int | None = None, seed: int = 1,
+         label_dropout: float = 0.0) -> pathlib.Path:
   model = call(UNet, image_size=8, out_channels=6, num_classes=num_classes, num_heads=2, **_TRUNK)
-  return _save(path, call(tasks.diffusion, model=model, diffusion=_diffusion()), seed)
+  return _save(path, call(tasks.diffusion, model=model, diffusion=_diffusion(),
+                          label_dropout=label_dropout), seed)
 
 
 def classifier(path: pathlib.Path, image_size: int = 8,

@@ -1,5 +1,6 @@
 """`adm sample`: one command for every model; interrupted anywhere, it ends with the same bytes."""
 
+import argparse
 import os
 import random
 import signal
@@ -12,6 +13,8 @@ import pytest
 import tiny_models
 from PIL import Image
 
+from adm_jax import solvers
+from adm_jax.cli import sample as sample_command
 from adm_jax.cli.main import main
 
 
@@ -21,6 +24,8 @@ def root(tmp_path_factory):
   root = tmp_path_factory.mktemp('models')
   tiny_models.unet(root / 'unet', tiny_models.NUM_CLASSES)
   tiny_models.unet(root / 'uncond')
+  tiny_models.unet(root / 'dropped', tiny_models.NUM_CLASSES, label_dropout=0.1)
+  tiny_models.unet(root / 'weaker', tiny_models.NUM_CLASSES, seed=4)
   tiny_models.classifier(root / 'classifier')
   tiny_models.classifier(root / 'large_classifier', image_size=16)
   tiny_models.upsampler(root / 'upsampler')
@@ -50,8 +55,8 @@ def sample(root, tmp_path, monkeypatch, capsys):
   """sample(words) -> (images, labels or None) of the job in tmp_path / 'out'."""
   monkeypatch.chdir(root)
   def run(*words, out='out'):
-    code = main(['sample', '--respacing', '3', '--batch-size', '4', '--out', str(tmp_path / out),
-                 *words])
+    steps = [] if {'--steps', '--spacing'} & set(words) else ['--respacing', '3']
+    code = main(['sample', *steps, '--batch-size', '4', '--out', str(tmp_path / out), *words])
     assert code == 0, capsys.readouterr().err
     with np.load(tmp_path / out / 'samples.npz') as arrays:
       return arrays['arr_0'], arrays['arr_1'] if 'arr_1' in arrays else None
@@ -122,7 +127,58 @@ def test_other_starts_than_noise(sample):
   assert len(one) == 3 and (one != two).any()
 
 
+def test_few_steps_of_the_whole_process_guided_in_every_way(sample, capsys):
+  """Evaluations are counted: two for each of Heun's steps but the last."""
+  heun = ('--model', 'unet', '--num', '3', '--solver', 'heun', '--steps', '3', '--spacing')
+  plain, labels = sample(*heun, 'karras', out='plain')
+  assert '5 evaluations each' in capsys.readouterr().err
+  churned, _ = sample(*heun, 'karras', '--churn', '1,0.05,50,1.003', out='churned')
+  trailing, _ = sample(*heun, 'trailing', out='trailing')
+  weaker, same = sample(*heun, 'karras', '--weaker', 'weaker', '--weaker-scale', '1.5',
+                        '--guide-between', '0.1,90', out='weaker')
+  for other in (churned, trailing, weaker):
+    assert (other != plain).any()
+  np.testing.assert_array_equal(labels, same)
+
+
+def test_classifier_free_and_classifier_guidance_together(sample):
+  fast = ('--model', 'dropped', '--num', '5', '--solver', 'dpm++2m', '--steps', '3')
+  conditional, labels = sample(*fast, out='conditional')
+  none, _ = sample(*fast, '--cfg-scale', '1', out='none')
+  both, _ = sample(*fast, '--cfg-scale', '3', '--classifier', 'classifier', '--scale', '2',
+                   '--normalize-gradient', '--dynamic-threshold', '0.9', out='both')
+  assert set(labels) <= set(range(tiny_models.NUM_CLASSES))
+  assert (np.abs(none.astype(int) - conditional) <= 1).all() and (both != conditional).any()
+
+
+@pytest.mark.parametrize('name', sample_command._SOLVERS)
+def test_every_solver_has_its_name(name):
+  parser = argparse.ArgumentParser()
+  sample_command.add_arguments(parser)
+  arguments = parser.parse_args(['--out', 'out', '--solver', name])
+  assert isinstance(sample_command._solver(arguments), solvers.Solver)
+
+
 @pytest.mark.parametrize('words, message', [
+    ('--model unet --steps 5 --solver ddim --respacing 5', 'two ways'),
+    ('--model unet --steps 5', '--respacing N'),
+    ('--model unet --steps 0 --solver ddim', 'at least 1'),
+    ('--model unet --steps 1001 --solver unipc2', '1 to 1000'),
+    ('--model unet --churn 40', '--solver euler or heun'),
+    ('--model unet --churn 40,1 --solver heun', '1 or 3 or 4 numbers'),
+    ('--model unet --images photos --reconstruct --solver ddim --steps 5', '--respacing'),
+    ('--model unet --cfg-scale 2', 'without label dropout'),
+    ('--model unet --normalize-gradient', '--normalize-gradient is of a classifier'),
+    ('--model unet --classifier classifier --classifier-every 2 --solver heun', 'act alone'),
+    ('--model unet --classifier classifier --classifier-every 0', 'at least 1'),
+    ('--model unet --weaker-scale 2', 'name one with --weaker'),
+    ('--model unet --weaker uncond', 'other classes'),
+    ('--model unet --weaker classifier', 'give it as classifier'),
+    ('--model unet --guide-between 1,2', '--guide-between is of guidance'),
+    ('--model unet --weaker weaker --guide-between 1', '2 numbers'),
+    ('--model unet --weaker weaker --guide-between 9,1', 'no noise level'),
+    ('--model unet --dynamic-threshold 99.5', 'share of values'),
+    ('--base anyones.npz --upsample upsampler --cfg-scale 2', 'with --model'),
     ('', '--model NAME'), ('--model unet --base anyones.npz', '--model NAME'),
     ('--base anyones.npz', '--upsample NAME'), ('--model imagnet64', 'did you mean imagenet64'),
     ('--model unet --scale 2', '--scale is of a classifier'),
