@@ -29,7 +29,8 @@ from adm_jax.training import checkpoints
 STEPS = 20
 WAYS = {'1 device': dict(num_devices=1), 'pmap': dict(parallel='pmap'),
         'jit 8 x 1': dict(), 'jit 4 x 2': dict(fsdp=2), 'jit 1 x 8': dict(fsdp=8)}
-LEAST_TO_SPLIT = 256  # so that a tiny network is split, too
+if __name__ in ('__main__', '<run_path>'):  # as a script or a config; but not where tests import it
+  sharding.LEAST_TO_SPLIT = 256  # so that a tiny network is split, too
 
 
 class Small(nn.Module):
@@ -62,7 +63,6 @@ def slow_digits() -> Slow:
 
 def get_config(**kwargs) -> config_lib.ConfigDict:
   """A run with dropout, of as many steps as are compared; also for `adm train --config`."""
-  sharding.LEAST_TO_SPLIT = LEAST_TO_SPLIT
   config = tiny.get_config(**{
       'batch_size': 16, 'total_steps': STEPS, 'log_every': 1, 'save_every': 5, 'keep': 9,
       'optimizer': config_lib.call(tiny.adamw, learning_rate=1e-4), **kwargs})

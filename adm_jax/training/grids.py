@@ -63,7 +63,7 @@ def draw(grid: Grid, task: Task, source: Source, state: TrainState, mesh: jax.sh
                     solvers.descend(process.schedule), task.image_shape, mesh)
   num = -(-grid.num // mesh.size) * mesh.size
   index = np.arange(num, dtype=np.int32)
-  labels = None if task.model.num_classes is None else index % task.model.num_classes
+  labels = None if task.model.num_classes is None else index % len(source.class_names)
   low_res = None
   if task.low_res_shape is not None:
     images = np.stack([source[int(i) % len(source)]['image'] for i in index])

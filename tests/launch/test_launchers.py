@@ -19,8 +19,8 @@ def _run(*words, **environment):
 @pytest.mark.skipif(shutil.which('shellcheck') is None, reason='shellcheck is not installed')
 @pytest.mark.parametrize('script', SCRIPTS, ids=lambda path: path.name)
 def test_shellcheck_finds_nothing(script):
-  result = subprocess.run(['shellcheck', '-x', script.name], cwd=LAUNCH, capture_output=True,
-                          text=True)
+  result = subprocess.run(['shellcheck', '-x', f'launch/{script.name}'], cwd=LAUNCH.parent,
+                          capture_output=True, text=True)
   assert result.returncode == 0, result.stdout
 
 
