@@ -269,3 +269,19 @@ def denoiser(diffusion: Diffusion, network: Network, *, clip: bool = True,
     time = diffusion.schedule.network_time(jnp.broadcast_to(t, x.shape[:1]))
     return predict(diffusion, network(x, time), x, t, clip=clip, transform=transform)
   return denoise
+
+
+def dynamic_threshold(share: float = 0.995) -> Callable[[Array], Array]:
+  """Brings x_0 into [-1, 1] image by image: clips to [-s, s], divides by s (Imagen, section 2.3).
+
+  s is the magnitude that `share` of the image's values do not exceed, at least 1: then it is a
+  plain clip. For `transform` above or `guidance.thresholded`.
+  """
+  if not 0 < share <= 1:
+    raise UsageError(f'dynamic_threshold({share}): give the share of values below it, in (0, 1]')
+
+  def threshold(x0):
+    s = jnp.quantile(jnp.abs(x0), share, axis=(1, 2, 3), keepdims=True)  # [B 1 1 1]
+    s = jnp.maximum(s, 1)
+    return jnp.clip(x0, -s, s) / s
+  return threshold

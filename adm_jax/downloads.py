@@ -25,22 +25,40 @@ def fetch_model(model: zoo.Model, bar: Callable) -> pathlib.Path:
     UsageError: no network, or a file of the wrong size or content; says what to fetch, and where
       to put it.
   """
-  name = urllib.parse.urlparse(model.address).path.rsplit('/', 1)[-1]
-  path = zoo.cache_folder() / name
+  most = model.file_bytes or int(1.01 * model.least_bytes + 1e6)
+  return fetch(model.name, model.address, bar, sha256=model.sha256,
+               sizes=range(model.file_bytes or model.least_bytes, most + 1),
+               otherwise='name your copy instead of the model')
+
+
+def fetch(name: str, address: str, bar: Callable, *, sizes: range, sha256: str | None,
+          otherwise: str) -> pathlib.Path:
+  """The path of a published file, downloaded to `zoo.cache_folder()` if it is not there.
+
+  Args:
+    name: what it is, for messages.
+    address: where it lies.
+    bar: bar(total, title) is a context that gives advance(count).
+    sizes: how many bytes it may have.
+    sha256: where known.
+    otherwise: what a user without a network may do instead of putting it there.
+
+  Raises:
+    UsageError: no network, or a file of the wrong size or content.
+  """
+  path = zoo.cache_folder() / urllib.parse.urlparse(address).path.rsplit('/', 1)[-1]
   if not path.exists():
-    download(model.address, path, bar)
+    download(address, path, bar, otherwise)
   size = path.stat().st_size
-  wanted = model.file_bytes or model.least_bytes
-  wrong_size = size != wanted if model.file_bytes else not wanted <= size <= 1.01 * wanted + 1e6
-  if wrong_size or (model.sha256 and _sha256(path) != model.sha256):
-    raise UsageError(f'{path} ({size:,} bytes) is not the published {model.name} '
-                     f'({"" if model.file_bytes else "at least "}{wanted:,} bytes'
-                     f'{", sha256 " + model.sha256 if model.sha256 else ""}): remove it, and it is '
-                     'fetched again')
+  if size not in sizes or (sha256 and digest(path) != sha256):
+    raise UsageError(f'{path} ({size:,} bytes) is not the published {name} '
+                     f'({"" if len(sizes) == 1 else "at least "}{sizes[0]:,} bytes'
+                     f'{", sha256 " + sha256 if sha256 else ""}): remove it, and it is fetched '
+                     'again')
   return path
 
 
-def download(address: str, path: pathlib.Path, bar: Callable) -> None:
+def download(address: str, path: pathlib.Path, bar: Callable, otherwise: str) -> None:
   """Fetches `address` to `path`, which appears when it is whole; goes on from `path`.part."""
   part = path.with_name(path.name + '.part')
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,11 +77,12 @@ def download(address: str, path: pathlib.Path, bar: Callable) -> None:
           advance(len(chunk))
   except urllib.error.HTTPError as error:
     if error.code != 416:  # nothing is left to fetch: the part is whole already
-      raise UsageError(_unreachable(address, path, f'{error.code} {error.reason}')) from error
+      reason = f'{error.code} {error.reason}'
+      raise UsageError(_unreachable(address, path, reason, otherwise)) from error
     total = have
   except (OSError, http.client.HTTPException) as error:
     reason = getattr(error, 'reason', None) or error
-    raise UsageError(_unreachable(address, path, reason)) from error
+    raise UsageError(_unreachable(address, path, reason, otherwise)) from error
   size = part.stat().st_size
   if total and size != total:
     raise UsageError(f'{address} broke off at {size:,} of {total:,} bytes: the same command goes '
@@ -71,11 +90,12 @@ def download(address: str, path: pathlib.Path, bar: Callable) -> None:
   part.rename(path)
 
 
-def _unreachable(address: str, path: pathlib.Path, reason: object) -> str:
+def _unreachable(address: str, path: pathlib.Path, reason: object, otherwise: str) -> str:
   return (f'{address} cannot be fetched ({reason}): fetch it elsewhere and put it at {path}, or '
-          'name your copy instead of the model')
+          f'{otherwise}')
 
 
-def _sha256(path: pathlib.Path) -> str:
+def digest(path: pathlib.Path) -> str:
+  """The SHA-256 of a file, in hexadecimal."""
   with open(path, 'rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()

@@ -1,13 +1,16 @@
-"""Arrays in .npz files, larger than memory: written in pieces, read through a map of the file.
+"""Arrays in .npz files, larger than memory: written in pieces, read in pieces or through a map.
 
 The file is what `np.savez` writes and `np.load` reads; pickled arrays are neither.
 """
 
+import contextlib
+import math
 import pathlib
 import shutil
 import struct
 import zipfile
-from typing import Iterable, NamedTuple
+import zlib
+from typing import Iterable, Iterator, Mapping, NamedTuple
 
 import numpy as np
 
@@ -22,10 +25,14 @@ class Pieces(NamedTuple):
   pieces: Iterable[np.ndarray]
 
 
-def write(path: str | pathlib.Path, arrays: dict[str, np.ndarray | Pieces]) -> None:
-  """Writes {name: array}, uncompressed; equal arrays make equal bytes, however they are cut."""
+def write(path: str | pathlib.Path, arrays: Mapping[str, np.ndarray | Pieces] |
+          Iterable[tuple[str, np.ndarray | Pieces]]) -> None:
+  """Writes {name: array}, uncompressed; equal arrays make equal bytes, however they are cut.
+
+  As pairs, an array may come to be while the pieces of those before it are taken.
+  """
   with written_whole(path) as part, zipfile.ZipFile(part, 'w', zipfile.ZIP_STORED) as archive:
-    for name, array in arrays.items():
+    for name, array in arrays.items() if isinstance(arrays, Mapping) else arrays:
       if not isinstance(array, Pieces):
         array = Pieces(array.shape, array.dtype, [array])
       with archive.open(f'{name}.npy', 'w', force_zip64=True) as member:
@@ -64,13 +71,50 @@ def read(path: str | pathlib.Path, name: str, scratch: pathlib.Path | None = Non
     with archive.open(info) as member:
       shape, dtype, start = _header(member, path, name)
       if info.compress_type != zipfile.ZIP_STORED and scratch is None:
-        return np.frombuffer(member.read(), dtype).reshape(shape)
+        with _damage(path, name):
+          return np.frombuffer(member.read(), dtype).reshape(shape)
     if info.compress_type == zipfile.ZIP_STORED:
       return _map(path, _start(path, info) + start, dtype, shape)
     if not scratch.exists():
       with written_whole(scratch) as part, archive.open(info) as member, open(part, 'wb') as file:
         shutil.copyfileobj(member, file, 1 << 20)
   return _map(scratch, start, dtype, shape)
+
+
+def read_pieces(path: str | pathlib.Path, name: str, size: int) -> Pieces:
+  """An array of a file, stored or compressed, in pieces of `size` along its first axis.
+
+  Nothing is kept of a piece, and no page of the file mapped, so that memory stays that of a piece.
+
+  Raises:
+    UsageError: as `read`; of numbers that are cut short or damaged, when their piece is taken.
+  """
+  path = pathlib.Path(path)
+  if name not in names(path):
+    raise UsageError(f'{path} has no array {name}, only {", ".join(names(path)) or "nothing"}: '
+                     'images are stored as arr_0')
+  with _archive(path) as archive, archive.open(f'{name}.npy') as member:
+    shape, dtype, start = _header(member, path, name)
+
+  def pieces():
+    with _archive(path) as archive, archive.open(f'{name}.npy') as member:
+      member.read(start)
+      for i in range(0, shape[0], size):
+        count = min(size, shape[0] - i)
+        with _damage(path, name):
+          content = member.read(math.prod((count, *shape[1:])) * dtype.itemsize)
+          piece = np.frombuffer(content, dtype).reshape(count, *shape[1:])
+        yield piece
+  return Pieces(shape, dtype, pieces())
+
+
+@contextlib.contextmanager
+def _damage(path: pathlib.Path, name: str) -> Iterator[None]:
+  """Turns what reading damaged bytes raises into one line."""
+  try:
+    yield
+  except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+    raise UsageError(f'{path}: {name} is cut short or damaged: make it again') from error
 
 
 def _archive(path: str | pathlib.Path) -> zipfile.ZipFile:

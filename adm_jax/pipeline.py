@@ -14,8 +14,9 @@ import numpy as np
 
 from adm_jax import labels as labels_lib
 from adm_jax import pretrained, progress, sharding, solvers, zoo
-from adm_jax.diffusion import Diffusion, respaced
+from adm_jax.diffusion import Diffusion, dynamic_threshold, respaced
 from adm_jax.errors import UsageError
+from adm_jax.guidance import Scale, every_kth
 from adm_jax.images import to_float, to_uint8
 from adm_jax.models import Classifier, SuperRes
 from adm_jax.sampling import NetworkDenoiser, Sampler, image_keys, sample_job
@@ -40,7 +41,7 @@ class Pipeline:
   Attributes:
     sampler: the run; `sampler.shape` is an image's (H, W, C).
     diffusion: the respaced process.
-    params: the weights, {'model': ..., 'classifier': ...}, on `sampler.mesh`.
+    params: the weights, {'model': ..., 'classifier': ..., 'weaker': ...}, on `sampler.mesh`.
     low_res_shape: (h, w, C) of what an upsampler enlarges; None for other models.
     class_names: of the model's classes, where known.
     description: JSON values that say which weights, process and guidance these are.
@@ -157,7 +158,11 @@ def load(model: Name | Trained, *, classifier: Name | Trained | None = None,
          scale: float | None = None, respacing: str | None = None,
          solver: solvers.Solver | None = None, weights: Name | None = None,
          classifier_weights: Name | None = None, clip: bool = True, clip_guided: bool = False,
-         steps: Callable = solvers.descend, dtype: str | None = None, fsdp: int | None = None,
+         steps: Callable = solvers.descend, cfg_scale: Scale | None = None,
+         weaker: Name | Trained | None = None, weaker_scale: Scale | None = None,
+         weaker_weights: Name | None = None, interval: tuple[float, float] | None = None,
+         normalize: bool = False, classifier_every: int = 1,
+         threshold_share: float | None = None, dtype: str | None = None, fsdp: int | None = None,
          devices: Sequence[jax.Device] | None = None,
          bar: Callable = progress.bar) -> Pipeline:
   """Gets networks ready to sample.
@@ -174,7 +179,18 @@ def load(model: Name | Trained, *, classifier: Name | Trained | None = None,
     classifier_weights: the same for the classifier.
     clip: see `diffusion.predict`.
     clip_guided: see `guidance.guided`.
-    steps: where the solver goes, a function of the respaced schedule.
+    steps: where the solver goes, a function of the respaced schedule: `solvers.descend`, or with
+      respacing '' one that leads through the whole process, as those of `spacing` are meant to.
+    cfg_scale: classifier-free guidance, see `guidance.classifier_free`, of a model that was trained
+      with label dropout.
+    weaker: a weaker model of the same images, which guides by `guidance.autoguided`.
+    weaker_scale: of that; by default 2.
+    weaker_weights: as `weights`.
+    interval: (low, high), the sigma between which there is guidance.
+    normalize: the classifier's gradient, see `guidance.normalized`.
+    classifier_every: ask it at every k-th step only, see `guidance.every_kth`.
+    threshold_share: threshold the guided x_0 dynamically instead of clipping it, see
+      `diffusion.dynamic_threshold`.
     dtype: the networks compute in it; by default bfloat16 on accelerators and float32 on CPUs.
     fsdp: how many devices share one copy of the weights; by default as many as must.
     devices: by default all.
@@ -185,6 +201,14 @@ def load(model: Name | Trained, *, classifier: Name | Trained | None = None,
   """
   if classifier is None and (scale is not None or classifier_weights is not None):
     raise UsageError('a scale or weights of a classifier are given, but no classifier: name one')
+  if weaker is None and (weaker_scale is not None or weaker_weights is not None):
+    raise UsageError('a scale or weights of a weaker model are given, but no model: name one')
+  if classifier is None and (normalize or classifier_every != 1):
+    raise UsageError('normalized gradients, or some at every k-th step, are a classifier\'s: name '
+                     'one')
+  if interval is not None and classifier is None and weaker is None and cfg_scale is None:
+    raise UsageError('an interval is given, but nothing guides: name a classifier or a weaker '
+                     'model, or give a scale of classifier-free guidance')
   published = zoo.MODELS.get(str(model))
   trained = _trained(model, weights, bar)
   if isinstance(trained.task.model, Classifier):
@@ -194,22 +218,41 @@ def load(model: Name | Trained, *, classifier: Name | Trained | None = None,
     _check_pair(trained, guide)
     paired = published is not None and published.classifier == str(classifier)
     scale = (published.scale if paired else 1.0) if scale is None else scale
+  if cfg_scale is not None and trained.task.null_label is None:
+    raise UsageError(f'{_name(model)} was trained without label dropout, so that there is no '
+                     'classifier-free guidance: guide it by a classifier or a weaker model')
+  poor = None if weaker is None else _trained(weaker, weaker_weights, bar)
+  if poor is not None:
+    _check_weaker(trained, poor)
+    weaker_scale = 2.0 if weaker_scale is None else weaker_scale
   respacing = _respacing(trained.task.diffusion, published) if respacing is None else respacing
   diffusion = respaced(trained.task.diffusion, respacing)
   dtype = dtype or ('float32' if jax.default_backend() == 'cpu' else 'bfloat16')
-  params = {'model': trained.params, **({} if guide is None else {'classifier': guide.params})}
+  networks = {'model': trained, 'classifier': guide, 'weaker': poor}
+  params = {name: network.params for name, network in networks.items() if network is not None}
   size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
   mesh = sharding.mesh(sharding.fsdp_needed(size, devices) if fsdp is None else fsdp, devices)
+  run_steps = steps(diffusion.schedule)
+  scales = 1.0 if scale is None else scale
+  if classifier_every != 1:
+    scales = every_kth(scales, diffusion.schedule, run_steps.t, classifier_every)
+  modules = {name: None if network is None else _computing_in(network.task.model, dtype)
+             for name, network in networks.items()}
   denoiser = NetworkDenoiser(
-      _computing_in(trained.task.model, dtype), diffusion,
-      classifier=None if guide is None else _computing_in(guide.task.model, dtype),
-      scale=1.0 if scale is None else scale, clip=clip, clip_guided=clip_guided)
-  sampler = Sampler(denoiser, solver or solvers.ancestral(), steps(diffusion.schedule),
-                    trained.task.image_shape, mesh)
+      **modules, diffusion=diffusion, scale=scales, clip=clip, clip_guided=clip_guided,
+      null_label=trained.task.null_label, cfg_scale=cfg_scale,
+      weaker_scale=1.0 if weaker_scale is None else weaker_scale, interval=interval,
+      normalize=normalize,
+      threshold=None if threshold_share is None else dynamic_threshold(threshold_share))
+  sampler = Sampler(denoiser, solver or solvers.ancestral(), run_steps, trained.task.image_shape,
+                    mesh)
   description = {
       'model': _describe(model, trained),
-      'classifier': None if guide is None else _describe(classifier, guide), 'scale': scale,
-      'respacing': respacing, 'clip': clip, 'clip_guided': clip_guided, 'dtype': dtype}
+      'classifier': None if guide is None else _describe(classifier, guide),
+      'weaker': None if poor is None else _describe(weaker, poor), 'scale': scale,
+      'respacing': respacing, 'clip': clip, 'clip_guided': clip_guided, 'cfg_scale': cfg_scale,
+      'weaker_scale': weaker_scale, 'interval': interval, 'normalize': normalize,
+      'classifier_every': classifier_every, 'threshold_share': threshold_share, 'dtype': dtype}
   return Pipeline(sampler, diffusion, jax.device_put(params, sharding.of_params(mesh, params)),
                   trained.task.low_res_shape,
                   _class_names(guide if guide is not None else trained, denoiser.num_classes),
@@ -231,13 +274,24 @@ def _check_pair(model: Trained, classifier: Trained) -> None:
   if shapes[0] != shapes[1]:
     raise UsageError(f'the classifier is for images of {_size(shapes[1])}, the model makes '
                      f'{_size(shapes[0])}: give a classifier of that size')
-  counts = model.task.model.num_classes, classifier.task.model.num_classes
+  counts = model.task.num_classes, classifier.task.num_classes
   if counts[0] not in (None, counts[1]):
     raise UsageError(f'the classifier knows {counts[1]} classes, the model {counts[0]}: give one '
                      'that was trained on the same classes')
   if model.task.diffusion.schedule != classifier.task.diffusion.schedule:
     raise UsageError('the classifier was trained on another noise schedule than the model: give '
                      'one of the same schedule')
+
+
+def _check_weaker(model: Trained, weaker: Trained) -> None:
+  if isinstance(weaker.task.model, Classifier):
+    raise UsageError('what is given as weaker model is a classifier: give it as classifier')
+  for what, of in (('images', lambda task: (_size(task.image_shape), task.low_res_shape)),
+                   ('classes', lambda task: task.num_classes),
+                   ('process', lambda task: task.diffusion)):
+    if of(model.task) != of(weaker.task):
+      raise UsageError(f'the weaker model is of other {what} than the model: give one that was '
+                       'trained on the same')
 
 
 def _respacing(diffusion: Diffusion, published: zoo.Model | None) -> str:
@@ -260,9 +314,12 @@ def _class_names(trained: Trained, num_classes: int | None) -> labels_lib.Names 
   return names if num_classes == len(names) else None
 
 
+def _name(model: Name | Trained) -> str:
+  return 'weights in memory' if isinstance(model, Trained) else str(model)
+
+
 def _describe(name: Name | Trained, trained: Trained) -> dict[str, Any]:
-  return {'name': 'weights in memory' if isinstance(name, Trained) else str(name),
-          'weights': trained.weights, 'step': trained.step,
+  return {'name': _name(name), 'weights': trained.weights, 'step': trained.step,
           'fingerprint': _fingerprint(trained.params)}
 
 

@@ -16,9 +16,18 @@ import numpy as np
 
 from adm_jax.diffusion import Denoiser, Diffusion, denoiser
 from adm_jax.errors import UsageError
-from adm_jax.guidance import classifier_gradient, guided
-from adm_jax.sharding import over_batch
-from adm_jax.solvers import Solver, Step
+from adm_jax.guidance import (
+  Scale,
+  autoguided,
+  classifier_free,
+  classifier_gradient,
+  guided,
+  normalized,
+  thresholded,
+  within,
+)
+from adm_jax.sharding import over_batch, replicated
+from adm_jax.solvers import Solver, Step, num_evaluations
 
 Array = jax.Array
 Noise = Callable[[Array], Array]  # index of a step, i32 -> standard normal [B H W C]
@@ -90,50 +99,87 @@ def remembering_x0(solver: Solver) -> Solver:
   def step(denoise, x, memory, step, noise):
     x, inner, prediction = solver.step(denoise, x, memory[0], step, noise)
     return x, (inner, prediction.x0), prediction
-  return Solver(lambda x: (solver.init(x), jnp.zeros_like(x)), step)
+  return solver._replace(init=lambda x: (solver.init(x), jnp.zeros_like(x)), step=step)
 
 
 @dataclasses.dataclass(frozen=True)
 class NetworkDenoiser:
   """What a `Sampler` needs of networks: (params, labels, low_res) -> Denoiser.
 
-  `params` is {'model': ..., 'classifier': ...}; `labels` i32[B], or None where nothing has classes;
-  `low_res` f32[B h w C] in [-1, 1], or None, is what an upsampler enlarges.
+  `params` is {'model': ..., 'classifier': ..., 'weaker': ...}, of which there are as many as there
+  are networks; `labels` i32[B], or None where nothing has classes; `low_res` f32[B h w C] in
+  [-1, 1], or None, is what an upsampler enlarges.
 
   Attributes:
     model: a `UNet` or `SuperRes`; it gets the labels if it has classes.
     diffusion: the (respaced) process to sample; the sampler's steps must be its schedule's.
     classifier: a `Classifier` to guide with, or None.
     scale: of its gradient.
-    clip: see `diffusion.predict`.
+    clip: see `diffusion.predict`; with `cfg_scale` or `weaker`, what comes of both predictions is
+      clipped, not each.
     clip_guided: see `guidance.guided`.
+    null_label: the row of the model's class table that stands for any class, if it has one.
+    cfg_scale: of classifier-free guidance, see `guidance.classifier_free`; needs `null_label`.
+    weaker: a network like `model`, to guide it by `guidance.autoguided`.
+    weaker_scale: of that.
+    interval: (low, high), the sigma between which there is guidance of any kind.
+    normalize: see `guidance.normalized`.
+    threshold: what x_0 is passed through after all guidance, instead of both clips.
   """
   model: Any
   diffusion: Diffusion
   classifier: Any = None
-  scale: float = 1.0
+  scale: Scale = 1.0
   clip: bool = True
   clip_guided: bool = False
+  null_label: int | None = None
+  cfg_scale: Scale | None = None
+  weaker: Any = None
+  weaker_scale: Scale = 1.0
+  interval: tuple[float, float] | None = None
+  normalize: bool = False
+  threshold: Callable[[Array], Array] | None = None
 
   @property
   def num_classes(self) -> int | None:
     """How many labels there are to choose from; None if labels have no effect."""
-    return (self.model if self.classifier is None else self.classifier).num_classes
+    if self.classifier is not None:
+      return self.classifier.num_classes
+    return self.model.num_classes if self.null_label is None else self.null_label
 
   def __call__(self, params: Any, labels: Array | None,
                low_res: Array | None = None) -> Denoiser:
-    y = labels if self.model.num_classes is not None else None
-    more = {} if low_res is None else {'low_res': low_res}
-    denoise = denoiser(
-        self.diffusion,
-        lambda x, time: self.model.apply({'params': params['model']}, x, time, y, **more),
-        clip=self.clip)
-    if self.classifier is None:
-      return denoise
-    gradient = classifier_gradient(
-        lambda x, time: self.classifier.apply({'params': params['classifier']}, x, time), labels,
-        self.scale)
-    return guided(denoise, gradient, self.diffusion.schedule, clip=self.clip_guided)
+    schedule, more = self.diffusion.schedule, {} if low_res is None else {'low_res': low_res}
+    extrapolates = self.cfg_scale is not None or self.weaker is not None
+    clip_last = self.clip and self.threshold is None
+
+    def denoise_as(y, name='model'):
+      module = getattr(self, name)
+      y = None if module.num_classes is None else y
+      def network(x, time):
+        return module.apply({'params': params[name]}, x, time, y, **more)
+      return denoiser(self.diffusion, network, clip=clip_last and not extrapolates)
+
+    def inside(scale, outside):
+      return scale if self.interval is None else within(scale, schedule, *self.interval, outside)
+
+    if self.cfg_scale is not None:
+      denoise = classifier_free(denoise_as, labels, self.null_label, schedule,
+                                inside(self.cfg_scale, 1))
+    else:
+      denoise = denoise_as(labels)
+    if self.weaker is not None:
+      denoise = autoguided(denoise, denoise_as(labels, 'weaker'), schedule,
+                           inside(self.weaker_scale, 1))
+    if extrapolates and clip_last:
+      denoise = thresholded(denoise, lambda x0: jnp.clip(x0, -1, 1), schedule)
+    if self.classifier is not None:
+      gradient = classifier_gradient(
+          lambda x, time: self.classifier.apply({'params': params['classifier']}, x, time), labels,
+          1.0)
+      denoise = guided(denoise, normalized(gradient) if self.normalize else gradient, schedule,
+                       scale=inside(self.scale, 0), clip=self.clip_guided)
+    return denoise if self.threshold is None else thresholded(denoise, self.threshold, schedule)
 
 
 def divide(num_steps: int, most: int) -> int:
@@ -174,6 +220,11 @@ class Sampler:
   def num_steps(self) -> int:
     return len(self.steps.t)
 
+  @property
+  def num_evaluations(self) -> int:
+    """How often a run asks the denoiser; at least `num_steps`."""
+    return num_evaluations(self.solver, self.steps)
+
   def advance(self, params, carry, steps, keys, labels, low_res=None):
     """The pure function that is compiled: some of the steps, from carry to carry."""
     given = (labels,) if low_res is None else (labels, low_res)
@@ -212,7 +263,8 @@ class Sampler:
     keys, labels, low_res, x = self._place((keys, labels, low_res, x))
     # A copy: the carry is donated to the compiled function.
     x = self._start(keys) if x is None else jnp.array(x)
-    carry = (x, remembering_x0(self.solver).init(x))
+    # Placed as the compiled function returns it, which is then compiled once for all parts.
+    carry = self._place((x, remembering_x0(self.solver).init(x)))
     length = self.num_steps // divide(self.num_steps, parts)
     for begin in range(0, self.num_steps, length):
       steps = jax.tree.map(lambda a: a[begin:begin + length], self.steps)
@@ -221,7 +273,10 @@ class Sampler:
       yield jnp.array(x), jnp.array(x0)  # copies, for the same reason
 
   def _place(self, batch: Any) -> Any:
-    return batch if self.mesh is None else jax.device_put(batch, over_batch(self.mesh))
+    if self.mesh is None:
+      return batch
+    shardings = [replicated(self.mesh), over_batch(self.mesh)]
+    return jax.device_put(batch, jax.tree.map(lambda leaf: shardings[leaf.ndim > 0], batch))
 
 
 def sample_job(sampler: Sampler, params: Any, *, key: Array, num: int, batch_size: int,

@@ -74,6 +74,11 @@ class Schedule:
     return np.append(self.alpha_bar[1:], 0.0)
 
   @functools.cached_property
+  def sigma(self) -> np.ndarray:
+    """f64[S], rising: EDM's noise level, sqrt((1 - alpha_bar) / alpha_bar) = exp(-lambda)."""
+    return np.sqrt((1 - self.alpha_bar) / self.alpha_bar)
+
+  @functools.cached_property
   def posterior_variance(self) -> np.ndarray:
     """f64[S]: Var q(x_{t-1} | x_t, x_0), DDPM eq. 7. It is 0 at t = 0."""
     return self.betas * (1 - self.alpha_bar_prev) / (1 - self.alpha_bar)

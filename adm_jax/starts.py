@@ -26,21 +26,23 @@ Start = Callable[[np.ndarray], Array]
 _NOISING = 2**31 - 3
 
 
-def from_step(t: int) -> Callable:
-  """What replaces `solvers.descend` to start at the last step of the schedule that is at most `t`.
+def from_step(t: int, whole: Callable = solvers.descend) -> Callable:
+  """What replaces `solvers.descend` to start at the last of its steps that is at most `t`.
 
   Args:
     t: in [0, T), a timestep of training.
+    whole: what gives all steps of a schedule instead of `solvers.descend`.
   """
   def steps(schedule) -> Step:
     if not 0 <= t < schedule.num_train_steps:
       raise UsageError(f'step {t} is out of range: the process was trained on 0 to '
                        f'{schedule.num_train_steps - 1}')
-    kept = int((schedule.timesteps <= t).sum())
+    all_steps = whole(schedule)
+    timesteps = schedule.timesteps[np.asarray(all_steps.t)]
+    kept = int((timesteps <= t).sum())
     if not kept:
-      raise UsageError(f'the respacing keeps no step up to {t}: its first is '
-                       f'{schedule.timesteps[0]}')
-    return jax.tree.map(lambda leaf: leaf[-kept:], solvers.descend(schedule))
+      raise UsageError(f'the respacing keeps no step up to {t}: its first is {timesteps[-1]}')
+    return jax.tree.map(lambda leaf: leaf[-kept:], all_steps)
   return steps
 
 

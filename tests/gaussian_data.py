@@ -1,4 +1,5 @@
-"""Data of which everything is known: pixels ~ N(m, s^2), for which the ideal denoiser is linear.
+"""Data of which everything is known: pixels ~ N(m, s^2), for which the ideal denoiser is linear, or
+a mixture of such, for which it is not.
 
 In float32, with tables from float64, so that the tests built on it are about the solver.
 """
@@ -6,10 +7,12 @@ In float32, with tables from float64, so that the tests built on it are about th
 import dataclasses
 from typing import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import optimize, special
 
-from adm_jax.diffusion import X0, Diffusion, Learned, Variance, denoiser, lookup
+from adm_jax.diffusion import X0, Diffusion, Learned, Prediction, Variance, denoiser, lookup
 from adm_jax.sampling import sample
 from adm_jax.schedules import Schedule
 from adm_jax.solvers import Solver, Step, descend
@@ -65,6 +68,43 @@ class GaussianData:
     here, there = (np.sqrt(a * self.std ** 2 + 1 - a) for a in (alpha_bar, alpha_bar_next))
     x = np.asarray(x, np.float64) - np.sqrt(alpha_bar) * self.mean
     return np.sqrt(alpha_bar_next) * self.mean + there / here * x
+
+
+@dataclasses.dataclass(frozen=True)
+class MixtureData:
+  """sum_k weight_k N(centre_k, std^2), independently for each pixel."""
+  centres: tuple[float, ...] = (-0.6, 0.1, 0.7)
+  weights: tuple[float, ...] = (0.3, 0.5, 0.2)
+  std: float = 0.25
+
+  def denoiser(self, schedule: Schedule):
+    """The ideal one, of x_0 and eps, in the precision of x; knows sigma in float32, as `Step`."""
+    sigmas = schedule.sigma.astype(np.float32)
+
+    def denoise(x, t):
+      sigma = jnp.asarray(sigmas)[t].astype(x.dtype)
+      scaled = x * jnp.sqrt(1 + sigma ** 2)
+      v = self.std ** 2 + sigma ** 2
+      offsets = jnp.stack([scaled - centre for centre in self.centres])  # [K B H W C]
+      logs = jnp.log(jnp.asarray(self.weights)).reshape(-1, 1, 1, 1, 1)
+      share = jax.nn.softmax(logs - offsets ** 2 / (2 * v), axis=0)
+      x0 = scaled - sigma ** 2 / v * (share * offsets).sum(axis=0)
+      nothing = jnp.zeros_like(x)
+      return Prediction(x0=x0, eps=(scaled - x0) / sigma, mean=nothing, variance=nothing,
+                        log_variance=nothing)
+    return denoise
+
+  def flow(self, x, sigma: float, sigma_next: float):
+    """Where the noiseless process carries x, in EDM's coordinates: it keeps each point's quantile.
+
+    In float64, to 1e-13.
+    """
+    def quantile(point, level):
+      return sum(weight * special.ndtr((point - centre) / np.sqrt(self.std ** 2 + level ** 2))
+                 for centre, weight in zip(self.centres, self.weights))
+    return np.array([
+        optimize.brentq(lambda y, q=quantile(point, sigma): quantile(y, sigma_next) - q, -9, 9,
+                        xtol=1e-13) for point in np.asarray(x, np.float64)])
 
 
 def moments(solver: Solver, denoise, schedule: Schedule, steps: Step | None = None):

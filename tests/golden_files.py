@@ -53,24 +53,28 @@ def load(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   return json.loads(str(arrays.pop('meta', '{}'))), arrays
 
 
-def rule_weights(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, np.ndarray]:
+def rule_weights(shapes: Mapping[str, tuple[int, ...]], seed: int,
+                 gain: float = 1.0) -> dict[str, np.ndarray]:
   """The weights that the reference's networks had: made from name, shape and seed alone.
 
   Each tensor is standard normal from a generator seeded by (seed, crc32 of the name), then scaled:
-  matrices and kernels by 1 / sqrt(fan_in), a positional table by 1 / sqrt(its first axis), a class
-  table not at all; vectors by 0.1, around 1 if they are a norm's weight. Layers that start at zero
-  are not zero here, so that every path shows in the output.
+  matrices and kernels by gain / sqrt(fan_in), a positional table by 1 / sqrt(its first axis), a
+  class table not at all; vectors by 0.1, around 1 if they are a norm's weight; a running variance
+  is 1 and more. Layers that start at zero are not zero here, so that every path shows in the
+  output.
   """
   def tensor(name, shape):
     generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
     value = generator.standard_normal(shape, dtype=np.float32)
+    if name.endswith('running_var'):
+      return 1 + 0.1 * np.abs(value)
     if len(shape) == 1:
       return np.float32(name.endswith('.weight')) + np.float32(0.1) * value
     if name.endswith('label_emb.weight'):
       return value
     if name.endswith('positional_embedding'):
       return value / np.float32(np.sqrt(shape[0]))
-    return value * np.float32(1 / np.sqrt(np.prod(shape[1:])))
+    return value * np.float32(gain / np.sqrt(np.prod(shape[1:])))
   return {name: tensor(name, tuple(shape)) for name, shape in shapes.items()}
 
 

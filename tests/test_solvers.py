@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from gaussian_data import GaussianData, moments
+from gaussian_data import GaussianData, MixtureData, moments
 from golden_files import relative_error
 
-from adm_jax import schedules, solvers
+from adm_jax import schedules, solvers, spacing
 from adm_jax.diffusion import (
   Diffusion,
   Eps,
@@ -17,8 +17,10 @@ from adm_jax.diffusion import (
   FixedSmall,
   Learned,
   LearnedRange,
+  Prediction,
   denoiser,
 )
+from adm_jax.errors import UsageError
 from adm_jax.guidance import guided
 from adm_jax.sampling import noise_from_keys, sample
 
@@ -26,6 +28,13 @@ LINEAR, COSINE = schedules.linear(num_steps=1000), schedules.cosine(num_steps=10
 SCHEDULES = [pytest.param(LINEAR, id='linear'), pytest.param(COSINE, id='cosine')]
 ALL = [pytest.param(solvers.ancestral(), id='ancestral'),
        *(pytest.param(solvers.ddim(eta), id=f'ddim_{eta}') for eta in (0.0, 0.5, 1.0))]
+FAST = {'euler': solvers.churned(solvers.ddim()), 'heun': solvers.heun(),
+        'heun_churned': solvers.churned(solvers.heun(), noise_scale=1.003),
+        'dpm_singlestep': solvers.dpm_singlestep(),
+        **{f'dpm_multistep_{order}': solvers.dpm_multistep(order) for order in (1, 2, 3)},
+        **{f'dpm_multistep_{order}_sde': solvers.dpm_multistep(order, sde=True)
+           for order in (1, 2)},
+        **{f'unipc_{order}': solvers.unipc(order) for order in (1, 2, 3)}}
 DATA = GaussianData(mean=0.3, std=0.5)
 
 
@@ -42,12 +51,13 @@ def golden_denoiser(diffusion, guidance):
 
 def single_steps(solver, denoise, schedule, alpha_bar_next, arrays):
   """One step for each image from its own t."""
+  places = solvers.to_clean(schedule, np.arange(schedule.num_steps))
+  places = places.replace(alpha_bar_next=jnp.asarray(alpha_bar_next, jnp.float32))
+
   @jax.jit
   @jax.vmap
   def step(x, t, noise):
-    here, there = (jnp.asarray(table, jnp.float32)[t]
-                   for table in (schedule.alpha_bar, alpha_bar_next))
-    place = solvers.Step(index=jnp.int32(0), t=t, alpha_bar=here, alpha_bar_next=there)
+    place = jax.tree.map(lambda leaf: leaf[t], places)
     x = x[None]  # [1 H W C]
     return solver.step(denoise, x, solver.init(x), place, noise[None])[0][0]
   return step(arrays['x_t'], arrays['t'], arrays['noise'])
@@ -254,3 +264,263 @@ def test_the_first_step_down_is_from_the_last_index(solver):
                     jnp.zeros((1, 1, 1, 1)), lambda step: jnp.zeros((1, 1, 1, 1)),
                     keep=lambda prediction: prediction.eps)
   np.testing.assert_allclose(asked.ravel(), [4, 3, 2, 1, 0], atol=1e-3)
+
+
+# ---------------------------------------------------------------------------------------------
+# Few evaluations: the papers' formulas, in float64.
+
+FINE = schedules.linear(num_steps=20_000)
+SPARSE = np.array([900, 700, 450, 220, 40])
+
+
+def toy(x, t, cos=np.cos):
+  """A prediction of x_0."""
+  return 0.8 * cos(2 * x + t / 400)
+
+
+def toy_denoiser(schedule):
+  def denoise(x, t):
+    x0 = toy(x, t, jnp.cos)
+    sigma, a = (jnp.asarray(table, jnp.float32)[t] for table in (schedule.sigma,
+                                                                 schedule.alpha_bar))
+    nothing = jnp.zeros_like(x)
+    return Prediction(x0=x0, eps=(x / jnp.sqrt(a) - x0) / sigma, mean=nothing, variance=nothing,
+                      log_variance=nothing)
+  return denoise
+
+
+def levels(t):
+  """(alpha, sigma, lambda) of the DPM-Solver papers; t = -1 is clean."""
+  a = np.append(LINEAR.alpha_bar, 1.0)[t]
+  with np.errstate(divide='ignore'):
+    return np.sqrt(a), np.sqrt(1 - a), 0.5 * np.log(a / (1 - a))
+
+
+def to_x(d, x, s, t):
+  """DPM-Solver++, eq. 9 with a constant x_0 `d`."""
+  (_, sigma_s, lambda_s), (alpha_t, sigma_t, lambda_t) = levels(s), levels(t)
+  return sigma_t / sigma_s * x - alpha_t * np.expm1(lambda_s - lambda_t) * d
+
+
+def paper_2m(x, noise):
+  """DPM-Solver++, algorithm 2."""
+  before = None
+  for i, (s, t) in enumerate(zip(SPARSE, [*SPARSE[1:], -1])):
+    d = now = toy(x, s)
+    if 0 < i < len(SPARSE) - 1:
+      lambdas = [levels(step)[2] for step in (SPARSE[i - 1], s, t)]
+      r = (lambdas[1] - lambdas[0]) / (lambdas[2] - lambdas[1])
+      d = (1 + 1 / (2 * r)) * now - 1 / (2 * r) * before
+    x, before = to_x(d, x, s, t), now
+  return x
+
+
+def paper_2m_sde(x, noise):
+  """SDE-DPM-Solver++(2M), section 5."""
+  before = None
+  for i, (s, t) in enumerate(zip(SPARSE, [*SPARSE[1:], -1])):
+    d = now = toy(x, s)
+    (_, sigma_s, lambda_s), (alpha_t, sigma_t, lambda_t) = levels(s), levels(t)
+    h = lambda_t - lambda_s
+    if 0 < i < len(SPARSE) - 1:
+      d = now + (now - before) * h / (lambda_s - levels(SPARSE[i - 1])[2]) / 2
+    x = (sigma_t / sigma_s * np.exp(-h) * x + alpha_t * (1 - np.exp(-2 * h)) * d
+         + sigma_t * np.sqrt(1 - np.exp(-2 * h)) * noise[i])
+    before = now
+  return x
+
+
+def paper_2s(x, noise):
+  """DPM-Solver++(2S), algorithm 1, with r where the schedule has a step nearest to 1/2."""
+  for s, t in zip(SPARSE[:-1], SPARSE[1:]):
+    lambda_s, lambda_t = levels(s)[2], levels(t)[2]
+    inner = np.arange(t, s)
+    middle = inner[np.argmin(np.abs(levels(inner)[2] - (lambda_s + lambda_t) / 2))]
+    r = (levels(middle)[2] - lambda_s) / (lambda_t - lambda_s)
+    now = toy(x, s)
+    later = toy(to_x(now, x, s, middle), middle)
+    x = to_x((1 - 1 / (2 * r)) * now + 1 / (2 * r) * later, x, s, t)
+  return to_x(toy(x, SPARSE[-1]), x, SPARSE[-1], -1)
+
+
+def paper_unipc_2(x, noise):
+  """UniPC-2 (algorithms 1 and 2 there, in x_0) with B(h) = e^h - 1."""
+  held, corrected = [], None  # (t, x_0), the newest last
+  for i, s in enumerate(SPARSE):
+    now = toy(x, s)
+    if i:
+      start = held[-1][0]
+      lambda_0, h = levels(start)[2], levels(s)[2] - levels(start)[2]
+      others = held[-2:-1] if i > 1 else []
+      r = np.array([*((levels(t)[2] - lambda_0) / h for t, _ in others), 1.0])
+      differences = [*(d - held[-1][1] for _, d in others), now - held[-1][1]]
+      # R a = b of the paper, with phi_k of -h; for one difference a = 1/2.
+      phi = [np.expm1(-h) / -h - 1, (np.expm1(-h) / -h - 1) / -h - 1 / 2]
+      b = np.array([phi[0], 2 * phi[1]]) / np.expm1(-h)
+      a = [0.5] if len(r) == 1 else np.linalg.solve(np.stack([r ** 0, r]), b)
+      x = to_x(held[-1][1] + sum(w / k * d for w, k, d in zip(a, r, differences)), corrected, start,
+               s)
+    corrected, d = x, now
+    t = [*SPARSE[1:], -1][i]
+    if 0 < i < len(SPARSE) - 1:
+      h = levels(t)[2] - levels(s)[2]
+      r = (levels(held[-1][0])[2] - levels(s)[2]) / h
+      d = now + 0.5 / r * (held[-1][1] - now)
+    held.append((s, now))
+    x = to_x(d, x, s, t)
+  return x
+
+
+def edm(x, noise, second=True, churn=0.9, noise_scale=1.003):
+  """EDM, algorithm 2, with noise levels rounded as its section C.3.4 says; all below S_max = 1."""
+  x = x / levels(SPARSE[0])[0]
+  def slope(x, t):
+    alpha, sigma, _ = levels(t)
+    return (x - toy(x * alpha, t)) * alpha / sigma
+  for i, (s, t) in enumerate(zip(SPARSE, [*SPARSE[1:], -1])):
+    sigma = LINEAR.sigma[s]
+    gamma = min(churn / len(SPARSE), np.sqrt(2) - 1) if sigma <= 1 else 0
+    raised = np.argmin(np.abs(np.log(LINEAR.sigma / (sigma * (1 + gamma)))))
+    here, there = LINEAR.sigma[raised], np.append(LINEAR.sigma, 0)[t]
+    x = x + np.sqrt(here ** 2 - sigma ** 2) * noise_scale * noise[i]
+    d = slope(x, raised)
+    end = x + (there - here) * d
+    if second and t >= 0:
+      end = x + (there - here) * (d + slope(end, t)) / 2
+    x = end
+  return x
+
+
+@pytest.mark.parametrize('solver, formula', [
+    (solvers.dpm_multistep(2), paper_2m), (solvers.dpm_multistep(2, sde=True), paper_2m_sde),
+    (solvers.dpm_singlestep(), paper_2s), (solvers.unipc(2), paper_unipc_2),
+    (solvers.churned(solvers.heun(), noise_scale=1.003), edm),
+    (solvers.churned(solvers.ddim(), noise_scale=1.003),
+     lambda x, noise: edm(x, noise, second=False))],
+    ids=['2m', '2m_sde', '2s', 'unipc_2', 'edm', 'edm_euler'])
+def test_a_run_is_the_paper_s(solver, formula):
+  """Uneven steps, to clean data, step by step as the algorithms are printed."""
+  x, *noise = np.random.default_rng(0).standard_normal((1 + len(SPARSE), 1, 4, 4, 1))
+  steps = solvers.to_clean(LINEAR, SPARSE)
+  if 'edm' in formula.__code__.co_names or formula is edm:
+    steps = spacing.churned(LINEAR, steps, 0.9, high=1.0)
+  got, _ = sample(solver, toy_denoiser(LINEAR), steps, jnp.asarray(x, jnp.float32),
+                  lambda index: jnp.asarray(np.stack(noise), jnp.float32)[index])
+  np.testing.assert_allclose(got, formula(x, noise), atol=2e-5)
+
+
+@pytest.mark.parametrize('solver, same', [
+    (solvers.dpm_multistep(1), solvers.ddim()),
+    (solvers.dpm_multistep(1, sde=True), solvers.ddim(1.0)),
+    (solvers.churned(solvers.ddim()), solvers.ddim())], ids=['flow', 'sde', 'no_churn'])
+def test_order_1_is_ddim(solver, same):
+  """Without noise and, as an SDE, with eta = 1; and churn along steps without any is nothing."""
+  x, noise = (jax.random.normal(jax.random.key(seed), (2, 4, 4, 1)) for seed in range(2))
+  got, want = (sample(each, toy_denoiser(LINEAR), spacing.karras(LINEAR, 12), x, lambda _: noise)[0]
+               for each in (solver, same))
+  # DDIM takes its roots from alpha_bar in float32.
+  np.testing.assert_allclose(got, want, atol=1e-4)
+
+
+# ---------------------------------------------------------------------------------------------
+# Orders of convergence.
+
+
+@pytest.mark.parametrize('solver, order', [
+    (solvers.ddim(), 1), (solvers.dpm_multistep(1), 1), (solvers.dpm_multistep(2), 2),
+    (solvers.dpm_multistep(3), 3), (solvers.dpm_singlestep(), 2), (solvers.heun(), 2),
+    # A corrector adds one to the order of its predictor.
+    (solvers.unipc(1), 2), (solvers.unipc(2), 3), (solvers.unipc(3), 4)],
+    ids=['ddim', 'dpm_1', 'dpm_2', 'dpm_3', 'dpm_singlestep', 'heun', 'unipc_1', 'unipc_2',
+         'unipc_3'])
+def test_errors_fall_with_the_order_that_the_paper_claims(solver, order):
+  """Of a mixture of Gaussians, whose flow is exact: log error against log step, at even steps in
+  lambda from sigma 80 to 0.05, has the slope `order`. In float64, so that it is the method's."""
+  data, sizes, errors = MixtureData(), (90, 135, 200, 300), []
+  points = np.linspace(-120, 120, 21)
+  first, last = np.searchsorted(FINE.sigma, [80, 0.05])
+  want = data.flow(points, *map(float, np.float32(FINE.sigma[[first, last]])))
+  with jax.enable_x64(True):
+    for num in sizes:
+      sigma = np.geomspace(FINE.sigma[first], FINE.sigma[last], num + 1)
+      visited = np.abs(np.log(FINE.sigma / sigma[:, None])).argmin(axis=1)
+      steps = jax.tree.map(
+          lambda leaf: leaf.astype(jnp.float64) if leaf.dtype == jnp.float32 else leaf,
+          solvers.walk(FINE, visited[:-1], visited[1:]))
+      x = jnp.asarray(points).reshape(1, -1, 1, 1) / jnp.sqrt(1 + steps.sigma[0] ** 2)
+      x, _ = sample(solver, data.denoiser(FINE), steps, x, jnp.zeros_like)
+      got = x.ravel() * jnp.sqrt(1 + steps.sigma_next[-1] ** 2)
+      errors.append(np.sqrt(((got - want) ** 2).mean()))
+  slope = -np.polyfit(np.log(sizes), np.log(errors), 1)[0]
+  assert abs(slope - order) <= 0.25, (slope, errors)
+
+
+def test_the_sde_has_the_moments_of_the_data():
+  """At order 2, a tenth of the steps of the process are enough."""
+  steps = spacing.by_log_snr(COSINE, 100)
+  mean, var = moments(solvers.dpm_multistep(sde=True), DATA.denoiser(COSINE), COSINE, steps)
+  np.testing.assert_allclose([mean, var], [DATA.mean, DATA.std ** 2], atol=1e-2)
+
+
+# ---------------------------------------------------------------------------------------------
+# The first, the last and the only step, of every method.
+
+
+@pytest.mark.parametrize('name', FAST)
+def test_few_steps_are_finite_and_end_on_the_last_predicted_x0(name):
+  """In 1, 2 and 3 steps of every spacing, from pure noise to clean data; and from the start of the
+  cosine schedule, where sigma is 20,000."""
+  solver, x = FAST[name], jax.random.normal(jax.random.key(0), (2, 2, 2, 3))
+  diffusion = Diffusion(COSINE, Eps(), LearnedRange())
+  denoise = denoiser(diffusion, golden_process.toy(diffusion))
+  noise = noise_from_keys(jax.random.split(jax.random.key(1), 2), (2, 2, 3))
+  spacings = spacing.by_time, spacing.trailing, spacing.karras, spacing.by_log_snr
+  runs = [spacing.churned(COSINE, space(COSINE, num), 10.0)
+          for num, space in [(1, spacing.by_time), (2, spacing.by_time),
+                             *((3, space) for space in spacings)]]
+
+  @jax.jit
+  def results(x):
+    return [sample(solver, denoise, steps, x, noise, keep=lambda p: p.x0) for steps in runs]
+
+  for steps, (end, x0) in zip(runs, results(x)):
+    assert np.isfinite(x0).all() and len(x0) == len(steps.t)
+    np.testing.assert_allclose(end, x0[-1], atol=1e-6)
+
+
+@pytest.mark.parametrize('name', FAST)
+def test_evaluations_are_counted_as_they_are_made(name):
+  """Two a step for `heun` and `dpm_singlestep`, but one in the step to clean data."""
+  asked, solver, steps = [], FAST[name], spacing.by_time(LINEAR, 4)
+
+  def denoise(x, t):
+    jax.debug.callback(lambda: asked.append(None))
+    return toy_denoiser(LINEAR)(x, t)
+
+  x = jnp.ones((1, 1, 1, 1))
+  jax.block_until_ready(sample(solver, denoise, steps, x, lambda index: x))
+  jax.effects_barrier()
+  assert len(asked) == solvers.num_evaluations(solver, steps) == (
+      7 if name.startswith(('heun', 'dpm_singlestep')) else 4)
+
+
+@pytest.mark.parametrize('name', ['heun', 'dpm_singlestep', 'dpm_multistep_2', 'unipc_2'])
+def test_the_flow_is_followed_upwards_too(name):
+  """Against noise, as DDIM encodes, and nearer to the exact flow than DDIM."""
+  order = np.arange(100, 1000, 37)
+  steps = solvers.walk(LINEAR, order[:-1], order[1:])
+  x0 = jnp.linspace(-1, 1, 7).reshape(1, 7, 1, 1)
+  want = DATA.flow(x0, *LINEAR.alpha_bar[order[[0, -1]]])
+
+  def error(solver):
+    end, _ = sample(solver, DATA.denoiser(LINEAR), steps, x0, lambda _: x0)
+    return np.abs(end - want).max()
+
+  assert error(FAST[name]) < 0.5 * error(solvers.ddim())
+
+
+@pytest.mark.parametrize('order', [0, 4])
+def test_an_order_that_is_not_there_is_refused(order):
+  for solver in (solvers.dpm_multistep, solvers.unipc):
+    with pytest.raises(UsageError, match='orders 1, 2 and 3'):
+      solver(order)

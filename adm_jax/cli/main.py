@@ -4,11 +4,24 @@ import argparse
 import os
 import sys
 
-from adm_jax.cli import convert, demo, models, plan, prepare, sample, train
+from adm_jax.cli import (
+  convert,
+  demo,
+  evaluate,
+  models,
+  nll,
+  plan,
+  prepare,
+  reference,
+  reproduce,
+  sample,
+  train,
+)
 from adm_jax.errors import RESTART, Restart, TrainingStopped, UsageError
 
-COMMANDS = {'demo': demo, 'train': train, 'sample': sample, 'convert': convert, 'models': models,
-            'plan': plan, 'prepare': prepare}
+COMMANDS = {'demo': demo, 'train': train, 'sample': sample, 'evaluate': evaluate,
+            'reference': reference, 'nll': nll, 'reproduce': reproduce, 'convert': convert,
+            'models': models, 'plan': plan, 'prepare': prepare}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -32,6 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
   except UsageError as error:
     print(f'adm: {error}', file=sys.stderr)
     return 2
+  except BrokenPipeError:  # whoever read the output, like head, has seen enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
   except OSError as error:
     print(f'adm: {error.strerror or error}: {error.filename or "(no file named)"}', file=sys.stderr)
     return 2

@@ -8,6 +8,10 @@ examples:
     --out runs/digits --grid
   adm sample --model imagenet256 --classifier imagenet256-classifier --scale 1.0
     --classes 207,360,"golden retriever" --num 50000 --respacing 250 --seed 0 --out runs/in256
+  adm sample --model runs/demo/unet --classifier runs/demo/classifier --scale 2 --num 100
+    --solver dpm++2m --steps 20 --out runs/fast
+  adm sample --model imagenet64 --solver heun --steps 128 --spacing karras --churn 40,0.05,50,1.003
+    --out runs/edm
   adm sample --model imagenet64 --upsample 64_256 --num 100 --out runs/stack
   adm sample --base samples.npz --upsample 64_256 --out runs/enlarged
   adm sample --model lsun-cat --interpolate 1,2 --num 9 --solver ddim --out runs/between --grid
@@ -22,6 +26,13 @@ from adm_jax.data.sources import Rows
 from adm_jax.errors import UsageError
 
 _FORMATS = ('npz', 'png')
+_SOLVERS = ('ancestral', 'ddim', 'euler', 'heun', 'dpm++2m', 'dpm++3m', 'dpm++2s', 'dpm++2m-sde',
+            'unipc2', 'unipc3')
+_CHURNED = ('euler', 'heun')
+# Each step of these acts alone, as `guidance.every_kth` needs.
+_ONE_STEP = ('ancestral', 'ddim', 'euler')
+_SPACINGS = ('time', 'log-snr', 'karras', 'trailing')
+_STEPS = 20
 
 
 def add_arguments(parser):
@@ -37,6 +48,25 @@ def add_arguments(parser):
   model.add_argument('--upsample', metavar='NAME|DIR|FILE', help='enlarges the images it made')
   model.add_argument('--upsample-weights', metavar='PATH', help='its file')
   model.add_argument('--base', metavar='FILE', help='an .npz of images, to enlarge instead')
+
+  guidance = parser.add_argument_group('guidance')
+  guidance.add_argument('--cfg-scale', type=float, metavar='S',
+                        help='classifier-free: 1 is none; for models trained with label dropout')
+  guidance.add_argument('--weaker', metavar='NAME|DIR|FILE',
+                        help='autoguidance: away from this weaker model of the same images')
+  guidance.add_argument('--weaker-weights', metavar='PATH|WHICH', help='as --weights')
+  guidance.add_argument('--weaker-scale', type=float, metavar='S',
+                        help='of autoguidance: 1 is none; default: 2')
+  guidance.add_argument('--guide-between', metavar='LOW,HIGH',
+                        help='guide at these noise levels only, sigma = '
+                        'sqrt((1 - alpha_bar) / alpha_bar): 0.2,5')
+  guidance.add_argument('--normalize-gradient', action='store_true',
+                        help="divide the classifier's gradient by its root mean square")
+  guidance.add_argument('--classifier-every', type=int, default=1, metavar='K',
+                        help='an approximation: ask it at every K-th step, times K')
+  guidance.add_argument('--dynamic-threshold', type=float, metavar='SHARE',
+                        help='scale x_0 down to where this share of values lie, say 0.995, instead '
+                        'of clipping it')
 
   what = parser.add_argument_group('which images')
   what.add_argument('--num', type=int, metavar='N', help='default: one a class named, or 16')
@@ -58,7 +88,14 @@ def add_arguments(parser):
   how.add_argument('--respacing', metavar='SPEC',
                    help='the steps to take: 250, ddim25, 90,60,60,20,20; default: the paper\'s')
   how.add_argument('--upsample-respacing', metavar='SPEC', help='default: as --respacing')
-  how.add_argument('--solver', choices=('ancestral', 'ddim'), default='ancestral')
+  how.add_argument('--solver', choices=_SOLVERS, default='ancestral')
+  how.add_argument('--steps', type=int, metavar='N',
+                   help=f'how many of the whole process, instead of --respacing; default: {_STEPS} '
+                   'with --spacing')
+  how.add_argument('--spacing', choices=_SPACINGS,
+                   help='how they lie in it; default: even in time')
+  how.add_argument('--churn', metavar='S[,MIN,MAX[,NOISE]]',
+                   help="EDM's, of --solver heun or euler: S_churn, S_min, S_max, S_noise")
   how.add_argument('--eta', type=float, help="of DDIM's noise; default: 0")
   how.add_argument('--clip-guided', action='store_true',
                    help='clip x_0 again after guidance, which the reference does not')
@@ -109,10 +146,10 @@ def _check(arguments):
     raise UsageError('give --model NAME, or --base FILE.npz with --upsample NAME')
   if arguments.base is not None and arguments.upsample is None:
     raise UsageError('--base gives images to enlarge: say by which model with --upsample NAME')
-  if arguments.scale is not None and arguments.classifier is None:
-    raise UsageError('--scale is of a classifier\'s gradient: name one with --classifier')
   if arguments.eta is not None and arguments.solver != 'ddim':
     raise UsageError('--eta belongs to --solver ddim')
+  _check_steps(arguments)
+  _check_guidance(arguments)
   if arguments.num is not None and arguments.num < 1:
     raise UsageError(f'--num {arguments.num}: give at least 1')
   if arguments.batch_size is not None and arguments.batch_size < 1:
@@ -132,6 +169,46 @@ def _check(arguments):
     raise UsageError(f'{starts[0]} needs a sampler without noise: give --solver ddim (and --eta 0)')
 
 
+def _check_steps(arguments):
+  spaced = [name for name, given in (('--steps', arguments.steps), ('--spacing', arguments.spacing))
+            if given is not None]
+  if spaced and arguments.respacing is not None:
+    raise UsageError(f'{spaced[0]} and --respacing are two ways to choose the steps: give one')
+  if spaced and arguments.solver == 'ancestral':
+    raise UsageError(f'{spaced[0]} leads past steps, and ancestral sampling takes them one by one: '
+                     'give --respacing N, or another --solver')
+  if spaced and (arguments.reconstruct or arguments.images and arguments.interpolate):
+    raise UsageError(f'images are encoded along the steps of --respacing: give it instead of '
+                     f'{spaced[0]}')
+  if arguments.churn is not None and arguments.solver not in _CHURNED:
+    raise UsageError(f'--churn belongs to --solver {" or ".join(_CHURNED)}')
+  if arguments.churn is not None and arguments.from_step is not None:
+    raise UsageError('--churn and --from-step both add noise first: give one')
+
+
+def _check_guidance(arguments):
+  of_classifier = (('--scale', arguments.scale is not None),
+                   ('--normalize-gradient', arguments.normalize_gradient),
+                   ('--classifier-every', arguments.classifier_every != 1))
+  for name, given in of_classifier:
+    if given and arguments.classifier is None:
+      raise UsageError(f'{name} is of a classifier\'s gradient: name one with --classifier')
+  if arguments.classifier_every != 1 and arguments.solver not in _ONE_STEP:
+    raise UsageError(f'--classifier-every needs steps that act alone: give --solver '
+                     f'{", ".join(_ONE_STEP)}')
+  for name, given in (('--weaker-scale', arguments.weaker_scale),
+                      ('--weaker-weights', arguments.weaker_weights)):
+    if given is not None and arguments.weaker is None:
+      raise UsageError(f'{name} is of a weaker model: name one with --weaker')
+  guides = arguments.classifier, arguments.weaker, arguments.cfg_scale
+  if arguments.model is None and any(guide is not None for guide in guides):
+    raise UsageError('guidance is of the model that makes images: name one with --model')
+  if arguments.guide_between is not None and all(guide is None for guide in guides):
+    raise UsageError('--guide-between is of guidance: give --classifier, --weaker or --cfg-scale')
+  if arguments.dynamic_threshold is not None and arguments.clip_guided:
+    raise UsageError('--dynamic-threshold stands instead of --clip-guided: give one')
+
+
 class _Made(NamedTuple):
   """Images uint8[N H W C], mapped from a file; their labels i64[N] or None; where they lie."""
   images: Any
@@ -140,26 +217,84 @@ class _Made(NamedTuple):
   path: pathlib.Path
 
 
+def _numbers(option, words, counts):
+  """The numbers of a list, of which there must be one of `counts`."""
+  try:
+    numbers = [float(word) for word in words.split(',')]
+  except ValueError:
+    numbers = []
+  if len(numbers) not in counts:
+    raise UsageError(f'{option} {words}: give {" or ".join(map(str, counts))} numbers, with commas')
+  return numbers
+
+
+def _churn(arguments):
+  """(S_churn, S_min, S_max, S_noise), or None."""
+  if arguments.churn is None:
+    return None
+  given = _numbers('--churn', arguments.churn, (1, 3, 4))
+  return (*given, *(0.0, float('inf'), 1.0)[len(given) - 1:])
+
+
 def _solver(arguments):
   from adm_jax import solvers
-  return solvers.ddim(arguments.eta or 0.0) if arguments.solver == 'ddim' else solvers.ancestral()
+
+  solver = {
+      'ancestral': solvers.ancestral, 'ddim': lambda: solvers.ddim(arguments.eta or 0.0),
+      'euler': solvers.ddim, 'heun': solvers.heun,
+      'dpm++2m': solvers.dpm_multistep, 'dpm++3m': lambda: solvers.dpm_multistep(3),
+      'dpm++2s': solvers.dpm_singlestep, 'dpm++2m-sde': lambda: solvers.dpm_multistep(sde=True),
+      'unipc2': solvers.unipc, 'unipc3': lambda: solvers.unipc(3)}[arguments.solver]()
+  churn = _churn(arguments)
+  return solver if churn is None else solvers.churned(solver, noise_scale=churn[3])
+
+
+def _is_spaced(arguments):
+  return arguments.steps is not None or arguments.spacing is not None
+
+
+def _steps(arguments):
+  """Where the solver goes: a function of the schedule."""
+  from adm_jax import solvers, spacing, starts
+
+  def whole(schedule):
+    steps = solvers.descend(schedule)
+    if _is_spaced(arguments):
+      space = {'time': spacing.by_time, 'log-snr': spacing.by_log_snr, 'karras': spacing.karras,
+               'trailing': spacing.trailing}[arguments.spacing or 'time']
+      steps = space(schedule, _STEPS if arguments.steps is None else arguments.steps)
+    churn = _churn(arguments)
+    if churn is not None:
+      steps = spacing.churned(schedule, steps, churn[0], low=churn[1], high=churn[2])
+    return steps
+  return whole if arguments.from_step is None else starts.from_step(arguments.from_step, whole)
+
+
+def _respacing(arguments):
+  """Spacings go through the whole process."""
+  return '' if _is_spaced(arguments) else arguments.respacing
 
 
 def _how(arguments):
   """What a job's description says beside the model's."""
-  return {'seed': arguments.seed, 'solver': arguments.solver, 'eta': arguments.eta or 0.0}
+  return {'seed': arguments.seed, 'solver': arguments.solver, 'eta': arguments.eta or 0.0,
+          'steps': arguments.steps, 'spacing': arguments.spacing, 'churn': arguments.churn}
 
 
 def _model(arguments):
-  from adm_jax import pipeline, solvers, starts
+  from adm_jax import pipeline
 
-  steps = (solvers.descend if arguments.from_step is None
-           else starts.from_step(arguments.from_step))
+  interval = (None if arguments.guide_between is None
+              else tuple(_numbers('--guide-between', arguments.guide_between, (2,))))
   adm = pipeline.load(
       arguments.model, classifier=arguments.classifier, scale=arguments.scale,
-      respacing=arguments.respacing, solver=_solver(arguments), weights=arguments.weights,
+      respacing=_respacing(arguments), solver=_solver(arguments), weights=arguments.weights,
       classifier_weights=arguments.classifier_weights, clip_guided=arguments.clip_guided,
-      steps=steps, dtype=arguments.dtype, fsdp=arguments.fsdp)
+      steps=_steps(arguments), cfg_scale=arguments.cfg_scale, weaker=arguments.weaker,
+      weaker_scale=arguments.weaker_scale, weaker_weights=arguments.weaker_weights,
+      interval=interval, normalize=arguments.normalize_gradient,
+      classifier_every=arguments.classifier_every, threshold_share=arguments.dynamic_threshold,
+      dtype=arguments.dtype, fsdp=arguments.fsdp)
   if adm.low_res_shape is not None:
     raise UsageError(f'{arguments.model} enlarges images: give it as --upsample, with --model or '
                      '--base for the small ones')
@@ -167,10 +302,13 @@ def _model(arguments):
 
 
 def _upsampler(arguments):
-  from adm_jax import pipeline
+  from adm_jax import pipeline, solvers
 
+  own = arguments.upsample_respacing is not None
   adm = pipeline.load(
-      arguments.upsample, respacing=arguments.upsample_respacing or arguments.respacing,
+      arguments.upsample,
+      respacing=arguments.upsample_respacing if own else _respacing(arguments),
+      steps=solvers.descend if own else _steps(arguments),
       solver=_solver(arguments), weights=arguments.upsample_weights, dtype=arguments.dtype,
       fsdp=arguments.fsdp)
   if adm.low_res_shape is None:
@@ -274,8 +412,8 @@ def _make(arguments, adm, out, description, num, labels, **given):
           nonlocal made
           made += count
           rate = made / steps / (time.monotonic() - start)
-          advance(count, f'{done + made // steps} of {num} images, {rate:.3g} a second, {steps} '
-                         'evaluations each')
+          advance(count, f'{done + made // steps} of {num} images, {rate:.3g} a second, '
+                         f'{adm.sampler.num_evaluations} evaluations each')
         jobs.fill(job, adm.batches(num, arguments.seed, labels, begin=done,
                                    batch_size=arguments.batch_size, progress=report, **given))
     path = job.finish()

@@ -215,7 +215,8 @@ class Attention(nn.Module):
     qkv_first: how the 3C channels of `qkv` are cut: (q k v, N, D) if True, else (N, q k v, D), the
       reference's default. Same shapes, other meaning: of the published networks only the 64 x 64
       diffusion model has the former.
-    implementation: for `jax.nn.dot_product_attention`: None, 'xla' or 'cudnn'.
+    implementation: for `jax.nn.dot_product_attention`: 'xla', 'cudnn', or None, which chooses by
+      `attention_implementation`.
   """
   num_heads: int
   qkv_first: bool = False
@@ -246,8 +247,25 @@ def attend(qkv: Array, num_heads: int, qkv_first: bool, implementation: str | No
   else:
     qkv = qkv.reshape(batch, length, num_heads, 3, head_width).swapaxes(2, 3)
   q, k, v = (qkv[:, :, i] for i in range(3))  # [B L N D]
+  implementation = implementation or attention_implementation(qkv.dtype, length, head_width,
+                                                              jax.devices()[0])
   h = jax.nn.dot_product_attention(q, k, v, implementation=implementation)
   return h.reshape(batch, length, width // 3)
+
+
+def attention_implementation(dtype: Dtype, length: int, head_width: int, device: Any) -> str:
+  """'cudnn' where its fused kernel runs and pays, else 'xla'; decided when a program is traced.
+
+  The fused kernel never writes the [B N L L] logits to memory. It wants 16-bit numbers, heads of
+  at most 128 channels (256 from compute capability 9 on), a multiple of 8; at a length of 64 the
+  logits are too small to matter. A program that is exported from a machine without such a GPU gets
+  'xla'.
+  """
+  if device.platform != 'gpu' or 'cuda' not in device.client.platform_version.lower():
+    return 'xla'
+  widest = 256 if float(device.compute_capability) >= 9 else 128
+  fits = jnp.dtype(dtype).itemsize == 2 and head_width % 8 == 0 and head_width <= widest
+  return 'cudnn' if fits and length >= 256 else 'xla'
 
 
 def num_heads(channels: int, count: int, width: int | None) -> int:

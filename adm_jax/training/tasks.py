@@ -20,6 +20,9 @@ from adm_jax.sampling import normal_each
 Array = jax.Array
 Params = Any
 
+# A stream of an example's key beside its noise.
+_LABEL_DROPOUT = 1
+
 
 class Task(NamedTuple):
   """A network and its loss.
@@ -35,6 +38,7 @@ class Task(NamedTuple):
       `key` key[B], the source of the example's noise.
     check: (source) -> None; raises UsageError if the data cannot be what the network is for.
     low_res_shape: (h, w, C) of what an upsampler enlarges; None for other networks.
+    null_label: the label that stands for any class; None for a network that has no such row.
   """
   model: nn.Module
   diffusion: Diffusion
@@ -43,6 +47,12 @@ class Task(NamedTuple):
   terms: Callable[[Params, dict, Array | None], dict[str, Array]]
   check: Callable[[Any], None]
   low_res_shape: tuple[int, int, int] | None = None
+  null_label: int | None = None
+
+  @property
+  def num_classes(self) -> int | None:
+    """How many classes the data may have; None for a network without."""
+    return self.model.num_classes if self.null_label is None else self.null_label
 
 
 def _check_images(source, image_shape) -> None:
@@ -60,6 +70,14 @@ def _check_classes(source, num_classes) -> None:
                      f'{num_classes}: set num_classes to {len(source.class_names)}')
 
 
+def _check_label_dropout(label_dropout, num_classes) -> None:
+  if not 0 <= label_dropout < 1:
+    raise UsageError(f'label_dropout={label_dropout}: give a share in [0, 1)')
+  if num_classes is None:
+    raise UsageError(f'label_dropout={label_dropout}, but the network has no classes: set its '
+                     'num_classes, or label_dropout to 0')
+
+
 def _check_output(diffusion, image_shape, out_channels) -> None:
   wanted = diffusion.output_channels(image_shape[-1])
   if out_channels != wanted:
@@ -68,31 +86,51 @@ def _check_output(diffusion, image_shape, out_channels) -> None:
 
 
 def diffusion(model: nn.Module, diffusion: Diffusion,
-              objective: losses.Objective = losses.mse) -> Task:
-  """Trains a `UNet`, class-conditional if it has classes."""
-  def labels(examples):
-    return None if model.num_classes is None else examples['label']
+              objective: losses.Objective = losses.mse, label_dropout: float = 0.0) -> Task:
+  """Trains a `UNet`, class-conditional if it has classes.
+
+  Args:
+    model: the network.
+    diffusion: the process it belongs to.
+    objective: see `losses`.
+    label_dropout: the share of examples whose label is hidden in training, for classifier-free
+      guidance. If not 0, the class table gets one more row, the last, which stands for any class.
+  """
+  num_classes, null_label = model.num_classes, None
+  if label_dropout:
+    _check_label_dropout(label_dropout, num_classes)
+    null_label = num_classes
+    model = model.clone(num_classes=num_classes + 1)
+
+  def labels(examples, train):
+    if num_classes is None:
+      return None
+    if null_label is None or not train:
+      return examples['label']
+    keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(examples['key'], _LABEL_DROPOUT)
+    hidden = jax.vmap(lambda key: jax.random.bernoulli(key, label_dropout))(keys)
+    return jnp.where(hidden, null_label, examples['label'])
 
   image_shape = (*height_width(model.image_size), model.in_channels)
 
   def init(key):
-    label = None if model.num_classes is None else jnp.zeros(1, jnp.int32)
+    label = None if num_classes is None else jnp.zeros(1, jnp.int32)
     return model.init(key, jnp.zeros((1, *image_shape)), jnp.zeros(1), label)['params']
 
   def terms(params, examples, dropout_keys):
     x0 = to_float(examples['image'])
+    y = labels(examples, train=dropout_keys is not None)
     def network(x, time):
-      return model.apply({'params': params}, x, time, labels(examples),
-                         dropout_keys=dropout_keys)
+      return model.apply({'params': params}, x, time, y, dropout_keys=dropout_keys)
     eps = normal_each(examples['key'], x0.shape[1:])
     return objective(diffusion, network, x0, examples['t'], eps)
 
   def check(source):
     _check_images(source, image_shape)
-    _check_classes(source, model.num_classes)
+    _check_classes(source, num_classes)
 
   _check_output(diffusion, image_shape, model.out_channels)
-  return Task(model, diffusion, image_shape, init, terms, check)
+  return Task(model, diffusion, image_shape, init, terms, check, null_label=null_label)
 
 
 def superres(model: nn.Module, diffusion: Diffusion, low_res_size: int | tuple[int, int],

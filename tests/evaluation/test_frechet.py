@@ -1,11 +1,20 @@
 """The Frechet distance has closed forms for commuting covariances."""
 
+import golden_metrics
 import numpy as np
 import pytest
 from scipy import linalg
 
 from adm_jax.errors import UsageError
-from adm_jax.evaluation.frechet import Moments, frechet_distance, moments
+from adm_jax.evaluation.frechet import (
+  Moments,
+  distance_to,
+  frechet_distance,
+  moments,
+  moments_of,
+  standard_error,
+  sums,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -35,3 +44,30 @@ def test_it_is_zero_between_equals_also_when_rank_deficient():
 def test_one_image_has_no_covariance():
   with pytest.raises(UsageError, match='at least 2'):
     moments(np.zeros((1, 3)))
+
+
+@golden_metrics.parametrize()
+def test_it_is_golden(metrics):
+  golden, reference, samples, _ = metrics
+  got = frechet_distance(moments(reference), moments(samples))
+  assert got == pytest.approx(golden['frechet_distance'], rel=1e-6)  # also when rank-deficient
+
+
+def test_parts_join_to_the_whole():
+  x = RNG.normal(size=(50, 6)) + 100
+  joined = moments_of(sums(part) for part in np.split(x, [1, 7, 30]))
+  np.testing.assert_allclose(joined.mean, x.mean(axis=0), rtol=1e-13)
+  np.testing.assert_allclose(joined.covariance, np.cov(x, rowvar=False), rtol=1e-10, atol=1e-12)
+
+
+def test_the_error_is_the_spread_over_draws():
+  distance = distance_to(Moments(np.full(4, 0.5), np.eye(4)))
+  draws = [RNG.normal(size=(400, 4)) for _ in range(60)]
+  spread = np.std([distance(moments(x)) for x in draws])
+  errors = [standard_error(x, distance) for x in draws]
+  assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(spread, rel=0.25)
+
+
+def test_nan_has_no_moments():
+  with pytest.raises(UsageError, match='not finite'):
+    moments(np.full((3, 2), np.nan))

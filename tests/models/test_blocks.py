@@ -279,3 +279,23 @@ def test_kernels_and_biases_start_uniform_within_torch_s_bound(name):
   np.testing.assert_allclose(kernel.std(), bound / np.sqrt(3), rtol=0.02)
   assert 0.9 * bound < np.abs(bias).max() <= bound
   assert abs(kernel.mean()) < 0.05 * bound and len(np.unique(bias)) == bias.size
+
+
+class _Gpu:
+  platform = 'gpu'
+
+  def __init__(self, compute_capability, version='PJRT C API\ncuda 12090'):
+    self.compute_capability = compute_capability
+    self.client = type('Client', (), {'platform_version': version})
+
+
+@pytest.mark.parametrize('device, dtype, length, width, wanted', [
+    (_Gpu('9.0'), 'bfloat16', 1024, 64, 'cudnn'), (_Gpu('9.0'), 'bfloat16', 256, 192, 'cudnn'),
+    (_Gpu('9.0'), 'bfloat16', 256, 256, 'cudnn'), (_Gpu('9.0'), 'float16', 1024, 96, 'cudnn'),
+    (_Gpu('8.0'), 'bfloat16', 256, 192, 'xla'), (_Gpu('8.0'), 'bfloat16', 1024, 128, 'cudnn'),
+    (_Gpu('9.0'), 'float32', 1024, 64, 'xla'), (_Gpu('9.0'), 'bfloat16', 64, 64, 'xla'),
+    (_Gpu('9.0'), 'bfloat16', 1024, 60, 'xla'), (_Gpu('9.0', 'rocm'), 'bfloat16', 1024, 64, 'xla'),
+    (jax.devices('cpu')[0], 'bfloat16', 1024, 64, 'xla')])
+def test_the_fused_kernel_is_chosen_where_it_runs(device, dtype, length, width, wanted):
+  """The shapes of ADM 64, 128 and the upsamplers, on Hopper and on Ampere."""
+  assert blocks.attention_implementation(dtype, length, width, device) == wanted

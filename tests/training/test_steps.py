@@ -190,6 +190,42 @@ def test_the_upsampler_trains_on_area_averages(run, batch):
   assert optax.tree.norm(grads) > 0
 
 
+def test_labels_are_hidden_in_training_at_their_rate_and_never_else(run):
+  """From a class table with one row more, the last; each example by its own key."""
+  seen = {}
+
+  class Spy(UNet):
+    def apply(self, variables, x, t, y, **kwargs):
+      seen['labels'] = y
+      return jnp.zeros((*x.shape[:-1], 2))
+
+  model = Spy(image_size=8, out_channels=2, in_channels=1, channels=32, channel_mult=(1,), depth=1,
+              attention_resolutions=(), num_classes=10)
+  task = tasks.diffusion(model, run.task.diffusion, label_dropout=0.1)
+  assert (task.null_label, task.num_classes, task.model.num_classes) == (10, 10, 11)
+  table = jax.eval_shape(task.init, KEY)['embedding']
+  assert 11 in {leaf.shape[0] for leaf in jax.tree.leaves(table)}
+  examples = {'image': jnp.zeros((4000, 8, 8, 1), jnp.uint8), 't': jnp.zeros(4000, jnp.int32),
+              'label': jnp.arange(4000) % 10, 'key': jax.random.split(KEY, 4000)}
+  task.terms({}, examples, KEY)
+  hidden = np.asarray(seen['labels'] == 10)
+  assert abs(hidden.mean() - 0.1) < 0.02
+  np.testing.assert_array_equal(seen['labels'][~hidden], examples['label'][~hidden])
+  task.terms({}, jax.tree.map(lambda a: a[1000:2000], examples), jax.random.key(0))
+  np.testing.assert_array_equal(seen['labels'] == 10, hidden[1000:2000])
+  task.terms({}, examples, None)
+  np.testing.assert_array_equal(seen['labels'], examples['label'])
+  assert tasks.diffusion(model, run.task.diffusion).model.num_classes == 10
+
+
+@pytest.mark.parametrize('label_dropout, num_classes, message', [
+    (0.1, None, 'no classes'), (1.0, 10, r'share in \[0, 1\)')])
+def test_labels_that_cannot_be_hidden_are_refused(run, label_dropout, num_classes, message):
+  model = run.task.model.clone(num_classes=num_classes)
+  with pytest.raises(UsageError, match=message):
+    tasks.diffusion(model, run.task.diffusion, label_dropout=label_dropout)
+
+
 def test_learning_rates():
   """Constant, or linear to zero; the first Adam update has the size of the rate."""
   params = {'w': jnp.zeros(3)}

@@ -1,0 +1,96 @@
+"""Bits per dimension of images under a model: the variational bound, term by term.
+
+Writes the terms by timestep, means over all images, in the reference's files: vb_terms.npz,
+mse_terms.npz and xstart_mse_terms.npz (arr_0, from the noisiest step to the first).
+
+examples:
+  adm nll --model runs/demo/unet --data configs/digits_unet.py --config.data.split=held_out
+    --out runs/nll
+  adm nll --model iddpm-imagenet64 --data imagenet/valid --num 1000 --out runs/nll
+"""
+
+import pathlib
+
+from adm_jax import progress
+from adm_jax.errors import UsageError
+
+
+def add_arguments(parser):
+  parser.add_argument('--model', required=True, metavar='NAME|DIR|FILE',
+                      help='a published model, a work directory, converted weights, a .pt file')
+  parser.add_argument('--weights', metavar='PATH|WHICH', help='see adm sample')
+  parser.add_argument('--data', required=True, metavar='CONFIG.py|DIR|ZIP|FILE.npz',
+                      help='a config, whose data is taken; a folder of images; or an .npz')
+  parser.add_argument('--labels', default='folders', metavar='folders|prefix|FILE',
+                      help="where a class-conditional model's labels come from; default: folders")
+  parser.add_argument('--num', type=int, metavar='N', help='only the first N images')
+  parser.add_argument('--respacing', default='', metavar='SPEC',
+                      help="default: all of the process's steps")
+  parser.add_argument('--batch-size', type=int, default=16, metavar='B', help='default: 16')
+  parser.add_argument('--seed', type=int, default=0, help='of the noise')
+  parser.add_argument('--out', required=True, metavar='DIR', help='a new folder')
+
+
+def run(arguments, overrides):
+  import numpy as np
+
+  from adm_jax import compilation_cache, npz, pretrained
+  from adm_jax.data.pipeline import in_order
+  from adm_jax.diffusion import respaced
+  from adm_jax.evaluation import nll
+  from adm_jax.models import UNet
+
+  out = pathlib.Path(arguments.out)
+  if out.exists():
+    raise UsageError(f'{out} exists: give the name of a new folder')
+  for name in ('num', 'batch_size'):
+    value = getattr(arguments, name)
+    if value is not None and value < 1:
+      raise UsageError(f'--{name.replace("_", "-")} {value}: give at least 1')
+  compilation_cache.use()
+  trained = pretrained.load(arguments.model, arguments.weights)
+  if not isinstance(trained.task.model, UNet):
+    raise UsageError(f'{arguments.model} is no plain diffusion model: give a U-Net')
+  process = respaced(trained.task.diffusion, arguments.respacing)
+  conditional = trained.task.model.num_classes is not None
+  labels = arguments.labels if conditional else None
+  source = _source(arguments.data, overrides, trained.task.image_shape, labels)
+  trained.task.check(source)
+  num = min(arguments.num or len(source), len(source))
+
+  def batches():
+    left = num
+    for batch in in_order(source, batch_size=arguments.batch_size):
+      if left > 0:
+        yield batch['image'][:left], batch['label'][:left] if conditional else None
+      left -= len(batch['image'])
+      if left <= 0:
+        return
+  with progress.bar(num, 'bits per dimension') as advance:
+    terms = nll.measure(trained.task.model, process, trained.params, batches(),
+                        batch_size=min(arguments.batch_size, num), seed=arguments.seed,
+                        advance=advance)
+  out.mkdir(parents=True)
+  for name, values in (('vb', terms.vb), ('mse', terms.eps_mse), ('xstart_mse', terms.x0_mse)):
+    npz.write(out / f'{name}_terms.npz', {'arr_0': values})
+  print(f'{arguments.model} ({trained.weights}, step {trained.step}) on {num:,} images of '
+        f'{source.name}, {process.schedule.num_steps} steps')
+  print(f'bits per dimension: {terms.total:.4f} +- {terms.error:.2g}')
+  print(f'  prior: {terms.prior:.4g}')
+  # From the least noisy quarter on, as the training metrics count them.
+  for quarter, part in enumerate(np.array_split(terms.vb[::-1], min(4, len(terms.vb)))):
+    print(f'  quarter {quarter} of the timesteps: {part.sum():.4g}')
+  print(f'terms: {out}')
+  return 0
+
+
+def _source(data, overrides, image_shape, labels):
+  from adm_jax import config as config_lib
+  from adm_jax.data.images import images
+
+  if pathlib.Path(data).suffix == '.py':
+    config = config_lib.override(config_lib.load(data), overrides)
+    return config_lib.build(config.data)
+  if overrides:
+    raise UsageError(f'adm nll does not understand {" ".join(overrides)}; see adm nll --help')
+  return images(data, image_size=image_shape[0], labels=labels, channels=image_shape[-1])

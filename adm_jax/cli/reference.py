@@ -1,0 +1,59 @@
+"""Make the statistics file of a data set, for adm evaluate and for the published evaluator.
+
+The file holds the moments of all images, and 10,000 of them, evenly spaced, for precision and
+recall. Images of a config's data are taken as training sees them.
+
+examples:
+  adm reference --data images/ --out reference.npz
+  adm reference --data configs/digits_unet.py --out digits.npz --extractor runs/digits_classifier
+  adm reference --data configs/digits_unet.py --out held_out.npz --config.data.split=held_out
+"""
+
+import pathlib
+
+from adm_jax import progress
+from adm_jax.cli import evaluate
+from adm_jax.errors import UsageError
+
+
+def add_arguments(parser):
+  parser.add_argument('--data', required=True, metavar='CONFIG.py|DIR|FILE.npz',
+                      help='a config, whose data is taken; a folder of pictures; or an .npz')
+  parser.add_argument('--out', required=True, metavar='FILE.npz', help='the file to write')
+  parser.add_argument('--images', type=int, default=10_000, metavar='N',
+                      help='how many images the file keeps; default: 10,000')
+  evaluate.add_extractor_arguments(parser)
+
+
+def run(arguments, overrides):
+  from adm_jax.evaluation import statistics
+
+  out = pathlib.Path(arguments.out)
+  if out.exists() or out.suffix != '.npz':
+    raise UsageError(f'{out} {"exists" if out.exists() else "does not end in .npz"}: give the name '
+                     'of a new .npz file')
+  if arguments.images < 0:
+    raise UsageError(f'--images {arguments.images}: give 0 or more')
+  images = _images(arguments.data, overrides)
+  extractor = evaluate.extractor(arguments)
+  out.parent.mkdir(parents=True, exist_ok=True)
+  with progress.bar(images.count, 'measuring') as advance:
+    statistics.measure(out, extractor, images, keep=arguments.images,
+                       batch_size=arguments.batch_size, advance=advance)
+  print(f'{out}: {images.count:,} images of {images.name}, {extractor.name} {extractor.hash}')
+  return 0
+
+
+def _images(data, overrides):
+  from adm_jax import config as config_lib
+  from adm_jax.evaluation import batches
+
+  if pathlib.Path(data).suffix == '.py':
+    config = config_lib.override(config_lib.load(data), overrides)
+    if 'data' not in config:
+      raise UsageError(f'the config {data} has no data: give one like configs/digits_unet.py')
+    return batches.of_source(config_lib.build(config.data))
+  if overrides:
+    raise UsageError(f'adm reference does not understand {" ".join(overrides)}; see adm reference '
+                     '--help')
+  return batches.open_images(data)

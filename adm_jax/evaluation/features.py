@@ -1,0 +1,195 @@
+"""Features of streams of images, by Inception or by another extractor."""
+
+import dataclasses
+import hashlib
+import pathlib
+import runpy
+from typing import Any, Callable, Iterator
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from adm_jax import sharding
+from adm_jax.errors import UsageError
+from adm_jax.evaluation import inception_weights
+from adm_jax.evaluation.batches import Images
+from adm_jax.evaluation.inception import Features, Inception
+from adm_jax.images import to_float
+
+Array = jax.Array
+
+INCEPTION = 'inception-2015'
+
+
+@dataclasses.dataclass(frozen=True)
+class Extractor:
+  """What turns images into features.
+
+  Attributes:
+    name: for reports.
+    hash: 16 hexadecimal digits; numbers of extractors with different ones do not compare.
+    function: uint8[B H W C] -> `Features` of the same B, for any one B.
+    published: whether these are the network and the weights that FID is defined by.
+  """
+  name: str
+  hash: str
+  function: Callable[[np.ndarray], Features]
+  published: bool = False
+
+
+def extract_batches(extractor: Extractor, images: Images, *, batch_size: int = 64,
+                    advance: Callable[[int], None] = lambda count: None
+                    ) -> Iterator[tuple[np.ndarray, Features]]:
+  """(images uint8[B H W C], their features) of one batch after another, as NumPy arrays.
+
+  The last batch is padded for the extractor, so that it compiles once, and cut again.
+
+  Args:
+    extractor: what to apply.
+    images: to what.
+    batch_size: over all devices; rounded up to a multiple of their number.
+    advance: advance(count) after each batch.
+
+  Raises:
+    UsageError: the extractor's answer is not finite, or not one vector an image.
+  """
+  size = -(-batch_size // jax.device_count()) * jax.device_count()
+  for batch in images.batches(size):
+    have = len(batch)
+    padded = np.pad(batch, ((0, size - have), (0, 0), (0, 0), (0, 0)))
+    features = jax.tree.map(lambda x: np.asarray(x)[:have], extractor.function(padded))
+    for array in jax.tree.leaves(features):
+      if array.ndim != 2 or len(array) != have:
+        raise UsageError(f'{extractor.name} gives {array.shape} for {have} images: give one vector '
+                         'an image')
+      if not np.isfinite(array).all():
+        raise UsageError(f'{extractor.name} gives NaN or infinity for images of {images.name}: '
+                         'no number would mean anything')
+    yield batch, features
+    advance(have)
+
+
+def extract(extractor: Extractor, images: Images, **kwargs: Any) -> Features:
+  """The features of all images, f32[N ...] in NumPy; keyword arguments as `extract_batches`.
+
+  Memory: the features, and a batch of images.
+  """
+  whole, start = None, 0
+  for _, features in extract_batches(extractor, images, **kwargs):
+    if whole is None:
+      whole = jax.tree.map(lambda x: np.empty((images.count, x.shape[1]), np.float32), features)
+    end = start + len(features.pool)
+    for target, part in zip(jax.tree.leaves(whole), jax.tree.leaves(features)):
+      target[start:end] = part
+    start = end
+  if whole is None:
+    raise UsageError(f'{images.name} has no images')
+  return whole
+
+
+def over_devices(function: Callable[[Any, Array], Features],
+                 params: Any) -> Callable[[np.ndarray], Features]:
+  """images -> function(params, images), compiled, the images split over all devices."""
+  mesh = sharding.mesh()
+  params = jax.device_put(params, sharding.replicated(mesh))
+  compiled = jax.jit(function, in_shardings=(sharding.replicated(mesh), sharding.over_batch(mesh)))
+  return lambda images: compiled(params, images)
+
+
+def inception(path: pathlib.Path | None, bar: Callable, *, dtype: Any = jnp.float32) -> Extractor:
+  """Inception with weights from `path`, or the published ones, fetched once.
+
+  Args:
+    path: as for `inception_weights.load`.
+    bar: as for `downloads.fetch`.
+    dtype: of the convolutions; another than float32 gives numbers that are not the published ones.
+
+  Raises:
+    UsageError: the weights cannot be had.
+  """
+  params, published = inception_weights.load(path, bar)
+  exact = jnp.dtype(dtype) == jnp.float32
+  name = INCEPTION if exact else f'{INCEPTION} in {jnp.dtype(dtype).name}'
+  if not published:
+    name += ' (weights not verified)'
+
+  def function(params, images):
+    return Inception(dtype).apply({'params': params}, images)
+  return Extractor(name, inception_weights.fingerprint(params), over_devices(function, params),
+                   published and exact)
+
+
+def by_name(name: str) -> Extractor:
+  """The extractor that a user named: 'FILE.py:FUNCTION', or the folder of a trained classifier.
+
+  Raises:
+    UsageError: there is no such function or classifier.
+  """
+  file, colon, function = name.rpartition(':')
+  if colon and file.endswith('.py'):
+    return _of_file(pathlib.Path(file), function)
+  if pathlib.Path(name).is_dir():
+    return _of_classifier(pathlib.Path(name))
+  raise UsageError(f'there is no extractor {name!r}: give the folder of a trained classifier, or '
+                   'FILE.py:FUNCTION, a function of uint8 images (B, H, W, C) to vectors (B, D)')
+
+
+def _of_file(path: pathlib.Path, name: str) -> Extractor:
+  """A user's function: uint8[B H W C] -> [B D]."""
+  if not path.is_file():
+    raise UsageError(f'there is no file {path}: give FILE.py:FUNCTION')
+  try:
+    function = runpy.run_path(str(path)).get(name)
+  except Exception as error:
+    raise UsageError(f'{path} cannot be run: {type(error).__name__}: '
+                     f'{" ".join(str(error).split())}') from error
+  if not callable(function):
+    raise UsageError(f'{path} has no function {name!r}')
+
+  def features(images):
+    try:
+      return Features(np.asarray(function(images), np.float32))
+    except Exception as error:
+      raise UsageError(f'{path}:{name} fails on images {images.shape}: {type(error).__name__}: '
+                       f'{" ".join(str(error).split())}') from error
+  return Extractor(f'{path.name}:{name}', hashlib.sha256(path.read_bytes()).hexdigest()[:16],
+                   features)
+
+
+def _of_classifier(workdir: pathlib.Path) -> Extractor:
+  """What a classifier's last layer sees of clean images, at t = 0."""
+  from adm_jax.models import Classifier
+  from adm_jax.training import checkpoints
+
+  trained = checkpoints.load(workdir)
+  model, schedule = trained.task.model, trained.task.diffusion.schedule
+  if not isinstance(model, Classifier):
+    raise UsageError(f'{workdir} holds a {type(model).__name__}, not a classifier: features come '
+                     'from classifiers')
+
+  def function(params, images):
+    if images.shape[1:] != trained.task.image_shape:
+      raise UsageError(f'the images are {images.shape[1:]} (H, W, C), the classifier {workdir} is '
+                       f'for {trained.task.image_shape}')
+    time = schedule.network_time(jnp.zeros(len(images), jnp.int32))
+    return Features(last_input(model, params, to_float(images), time))
+  return Extractor(f'classifier {workdir.name}, step {trained.step}, {trained.weights}',
+                   inception_weights.fingerprint(trained.params),
+                   over_devices(function, trained.params))
+
+
+def last_input(model: nn.Module, params: Any, x: Array, t: Array) -> Array:
+  """f32[B D]: what comes into the layer that makes a classifier's logits."""
+  seen = []
+
+  def watch(call, args, kwargs, context):
+    if context.module.path in (('out',), ('pool', 'out')):
+      seen.append(args[0])
+    return call(*args, **kwargs)
+
+  with nn.intercept_methods(watch):
+    model.apply({'params': params}, x, t)
+  h = seen[-1].astype(jnp.float32)
+  return h.reshape(len(h), -1)  # the adaptive pool keeps two axes of length 1

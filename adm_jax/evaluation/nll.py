@@ -1,0 +1,76 @@
+"""Bits per dimension of a data set, with the terms of the bound by timestep (`image_nll.py`)."""
+
+import dataclasses
+from typing import Any, Callable, Iterator
+
+import jax
+import numpy as np
+
+from adm_jax import likelihood, sharding
+from adm_jax.diffusion import Diffusion
+from adm_jax.images import to_float
+from adm_jax.sampling import NetworkDenoiser, image_keys, noise_from_keys
+
+
+@dataclasses.dataclass(frozen=True)
+class Terms:
+  """Means over images; columns go with t = S - 1 down to 0, as in the reference's files.
+
+  Attributes:
+    count: how many images.
+    total: bits per dimension.
+    error: its standard error.
+    prior: bits per dimension.
+    vb: f64[S], bits per dimension.
+    x0_mse: f64[S], squared error of the predicted x_0.
+    eps_mse: f64[S], squared error of the predicted noise.
+  """
+  count: int
+  total: float
+  error: float
+  prior: float
+  vb: np.ndarray
+  x0_mse: np.ndarray
+  eps_mse: np.ndarray
+
+
+def measure(model: Any, diffusion: Diffusion, params: Any,
+            batches: Iterator[tuple[np.ndarray, np.ndarray | None]], *, batch_size: int, seed: int,
+            advance: Callable[[int], None] = lambda count: None) -> Terms:
+  """The bound of a stream of images.
+
+  Args:
+    model: a `UNet`.
+    diffusion: the (respaced) process.
+    params: of the model.
+    batches: (uint8[B H W C], i32[B] or None), B at most `batch_size`.
+    batch_size: compiled for; rounded up to a multiple of the devices.
+    seed: image i's noise is a function of (seed, i) alone.
+    advance: advance(count) after each batch.
+  """
+  mesh = sharding.mesh()
+  batch_size = -(-batch_size // mesh.size) * mesh.size
+  params = jax.device_put({'model': params}, sharding.replicated(mesh))
+  make = NetworkDenoiser(model, diffusion)
+
+  @jax.jit
+  def bound(params, images, labels, keys):
+    x0 = to_float(images)
+    return likelihood.bits_per_dimension(diffusion, make(params, labels), x0,
+                                         noise_from_keys(keys, x0.shape[1:]))
+
+  bounds, begin = [], 0
+  for images, labels in batches:
+    count = len(images)
+    index = np.minimum(np.arange(batch_size), count - 1)  # the last batch is padded
+    given = (images[index], None if labels is None else labels[index],
+             image_keys(jax.random.key(seed), begin + index))
+    found = bound(params, *jax.device_put(given, sharding.over_batch(mesh)))
+    bounds.append(jax.tree.map(lambda term: np.asarray(term, np.float64)[:count], found))
+    begin += count
+    advance(count)
+  every = jax.tree.map(lambda *terms: np.concatenate(terms), *bounds)
+  means = jax.tree.map(lambda term: term.mean(axis=0), every)
+  error = every.total.std(ddof=1) / np.sqrt(begin) if begin > 1 else float('nan')
+  return Terms(begin, float(means.total), float(error), float(means.prior), means.vb, means.x0_mse,
+               means.eps_mse)

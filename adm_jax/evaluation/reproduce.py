@@ -1,0 +1,136 @@
+"""The paper's numbers beside ours: what a row needs, and the tables that are written."""
+
+import base64
+import dataclasses
+import html
+import io
+import pathlib
+from typing import Any, Sequence
+
+import numpy as np
+from PIL import Image
+
+from adm_jax import config as config_lib
+from adm_jax import npz, pictures, zoo
+from adm_jax.compat import flags
+from adm_jax.diffusion import respaced
+from adm_jax.evaluation.tables import METRICS, Recipe
+
+FULL = 50_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Needs:
+  """What a row takes to run.
+
+  Attributes:
+    models: {name: its published checkpoint's parameters}.
+    evaluations: of each model, for one image; a classifier's are of its gradient.
+  """
+  models: dict[str, int]
+  evaluations: dict[str, int]
+
+
+def needs(model: str, respacing: str | None = None, classifier: str | None = None,
+          upsample: str | None = None, upsample_respacing: str | None = None) -> Needs:
+  """Sizes a row from the registry alone; no weights are touched.
+
+  Args:
+    model, respacing, classifier, upsample, upsample_respacing: as the options of `adm sample`.
+
+  Raises:
+    UsageError: a name or respacing that does not exist.
+  """
+  chain = [(model, respacing)]
+  if upsample is not None:
+    chain.append((upsample, upsample_respacing or respacing))
+  models, evaluations = {}, {}
+  for name, spec in chain:
+    published = zoo.find(name)
+    task = config_lib.build(flags.describe(published.kind, published.flags))
+    process = respaced(task.diffusion, published.respacing if spec is None else spec)
+    models[name], evaluations[name] = published.parameters, process.schedule.num_steps
+  if classifier is not None:
+    models[classifier] = zoo.find(classifier).parameters
+    evaluations[classifier] = evaluations[model]
+  return Needs(models, evaluations)
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """A row that was measured.
+
+  Attributes:
+    recipe: which.
+    report: `Report.as_json()` of its samples.
+    samples: the `.npz` they lie in.
+  """
+  recipe: Recipe
+  report: dict[str, Any]
+  samples: pathlib.Path
+
+  def rows(self) -> list[tuple[str, float | None, float, str]]:
+    """(metric, the paper's value or None, ours, a verdict) of everything measured."""
+    n, values = self.report['n'], self.report['values']
+    rows = []
+    for key, label in METRICS.items():
+      if key not in values:
+        continue
+      paper, ours = self.recipe.expected.get(key), values[key]['value']
+      if paper is None:
+        verdict = ''
+      elif n < FULL:
+        verdict = f'{n:,} samples: not comparable'
+      else:
+        off = abs(ours - paper)
+        verdict = 'agrees' if off <= self.recipe.tolerance[key] else f'off by {off:.3g}'
+      rows.append((values[key]['label'], paper, ours, verdict))
+    others = [value for key, value in values.items() if key not in METRICS]
+    return rows + [(value['label'], None, value['value'], '') for value in others]
+
+  @property
+  def title(self) -> str:
+    return f'Table {self.recipe.table}, {self.recipe.name}'
+
+
+def markdown(results: Sequence[Result]) -> str:
+  """The table of paper against measured."""
+  lines = ['| row | metric | paper | measured | |', '| --- | --- | --- | --- | --- |']
+  for result in results:
+    for metric, paper, ours, verdict in result.rows():
+      lines.append(f'| {result.title} | {metric} | {"" if paper is None else f"{paper:g}"} | '
+                   f'{ours:.4g} | {verdict} |')
+  notes = [f'- {result.title}: {note}' for result in results
+           for note in (result.report['title'], *result.report['notes'], result.recipe.note)
+           if note]
+  return '\n'.join([*lines, '', *notes, ''])
+
+
+def page(results: Sequence[Result]) -> str:
+  """The same as a page of HTML that needs no other file, with a grid of each row's samples."""
+  sections = []
+  for result in results:
+    rows = ''.join(
+        f'<tr><td>{html.escape(metric)}<td>{"" if paper is None else f"{paper:g}"}<td>{ours:.4g}'
+        f'<td>{html.escape(verdict)}' for metric, paper, ours, verdict in result.rows())
+    command = result.recipe.command
+    how = result.recipe.batch if command is None else f'adm sample {command}'
+    sections.append(
+        f'<h2>{html.escape(result.title)}</h2><p>{html.escape(result.report["title"])}</p>'
+        f'<p><code>{html.escape(how or "")}</code></p>'
+        f'<table><tr><th>metric<th>paper<th>measured<th></tr>{rows}</table>'
+        f'<img alt="samples" src="data:image/png;base64,{_grid(result.samples)}">')
+  style = ('body{font-family:sans-serif;max-width:60em;margin:2em auto}td,th{padding:.2em 1em;'
+           'text-align:left}img{max-width:100%;margin-top:1em}')
+  return ('<!doctype html><meta charset="utf-8"><title>ADM, paper and measured</title>'
+          f'<style>{style}</style><h1>ADM, paper and measured</h1>{"".join(sections)}')
+
+
+def _grid(samples: pathlib.Path, most: int = 32) -> str:
+  images = npz.read(samples, 'arr_0')
+  # Spread over the job: the first would all be of the first classes.
+  chosen = np.asarray(images[np.linspace(0, len(images) - 1, min(most, len(images)), dtype=int)])
+  scale = max(1, 64 // chosen.shape[2])
+  with io.BytesIO() as file:
+    Image.fromarray(pictures.grid(chosen, 8, scale=scale, gap=2)).save(file, 'PNG')
+    return base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,65 @@
+"""An exported sampler: StableHLO that makes the same images without the model's code."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tiny_models
+
+from adm_jax import exported, exporting, pipeline
+from adm_jax.errors import UsageError
+
+pytest.importorskip('flatbuffers', reason='jax.export writes its files with flatbuffers')
+LABELS = np.arange(3)
+
+
+@pytest.fixture(scope='module')
+def adm(tmp_path_factory):
+  root = tmp_path_factory.mktemp('models')
+  return pipeline.load(tiny_models.unet(root / 'unet', tiny_models.NUM_CLASSES),
+                       classifier=tiny_models.classifier(root / 'classifier'), respacing='3')
+
+
+@pytest.fixture(scope='module')
+def folder(adm, tmp_path_factory):
+  out = tmp_path_factory.mktemp('exported') / 'out'
+  exporting.save(adm, out, ('cpu', 'tpu', 'cuda'))
+  return out
+
+
+def test_another_process_makes_the_same_images_without_the_models_code(adm, folder, tmp_path):
+  script = '''
+import sys
+import numpy as np
+from adm_jax import exported
+sample = exported.load(sys.argv[1])
+np.save(sys.argv[2], sample(7, [0, 1, 2], [0, 1, 2]))
+np.save(sys.argv[3], sample(7, [2], [2]))
+assert not {'flax', 'adm_jax.models', 'adm_jax.sampling'} & set(sys.modules)
+'''
+  subprocess.run([sys.executable, '-c', script, folder, tmp_path / 'a.npy', tmp_path / 'b.npy'],
+                 check=True, timeout=300)
+  images = np.load(tmp_path / 'a.npy')
+  wanted = adm(LABELS, seed=7)
+  assert (np.abs(images.astype(int) - wanted) <= 1).all() and images.std() > 1
+  assert (np.abs(np.load(tmp_path / 'b.npy').astype(int) - images[2:]) <= 1).all()
+
+
+def test_the_program_holds_no_weights(folder):
+  weights = (folder / 'weights.safetensors').stat().st_size
+  assert (folder / 'sampler.stablehlo').stat().st_size < min(10**6, weights / 2)
+  assert json.loads((folder / 'description.json').read_text())['evaluations'] == 3
+
+
+def test_mistakes(adm, folder, tmp_path):
+  with pytest.raises(UsageError, match='exists'):
+    exporting.save(adm, folder, ('cpu',))
+  with pytest.raises(UsageError, match='platform abacus is unknown'):
+    exporting.save(adm, tmp_path / 'a', ('abacus',))
+  with pytest.raises(UsageError, match='holds no sampler'):
+    exported.load(tmp_path)
+  exporting.save(adm, tmp_path / 'tpu', ('tpu',))
+  with pytest.raises(UsageError, match='was exported for tpu, these devices are cpu'):
+    exported.load(tmp_path / 'tpu')
