@@ -3,6 +3,7 @@
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, AxisType
@@ -10,6 +11,8 @@ from jax.sharding import AbstractMesh, AxisType
 from adm_jax import sharding, zoo
 from adm_jax.compat import openai
 from adm_jax.errors import UsageError
+from adm_jax.timestep_samplers import uniform
+from adm_jax.training.state import adamw, init_state
 
 
 def _mesh(data, fsdp):
@@ -45,6 +48,39 @@ def test_an_array_is_split_along_its_largest_dimension_that_divides():
   specs = jax.tree.map(lambda s: tuple(s.spec), sharding.of_params(_mesh(2, 4), shapes))
   assert specs == {'conv': (None, None, 'fsdp'), 'odd': (), 'small': (),
                    'square': (None, 'fsdp')}
+
+
+def test_fsdp_splits_the_whole_training_state_of_adm_64():
+  """Weights, their average and Adam's moments: at most 1/7 of it on each of 8 devices."""
+  model = zoo.find('imagenet64')
+  params = openai.abstract_params(openai.create(model.kind, model.flags)[0])
+  task = type('Task', (), {'init': lambda self, key: jax.tree.map(
+      lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), params)})()
+  state = jax.eval_shape(lambda: init_state(jax.random.key(0), task, adamw(1e-4), (0.9999,),
+                                            uniform(1000)))
+  whole = _bytes_a_device(state, _mesh(8, 1))
+  assert whole == 4 * 4 * model.parameters + 4 * 4  # and the counters
+  assert _bytes_a_device(state, _mesh(1, 8)) <= whole / 7
+
+
+def test_pmap_and_fsdp_exclude_each_other():
+  mesh = sharding.mesh(1, jax.devices()[:1])
+  def init():
+    return jnp.zeros(3)
+  assert sharding.trainer('pmap', mesh, init, lambda parts: lambda *a: a).shapes.shape == (3,)
+  with pytest.raises(UsageError, match='parallel=pmap copies the state'):
+    sharding.trainer('pmap', _mesh(4, 2), init, None)
+  with pytest.raises(UsageError, match='give jit or pmap'):
+    sharding.trainer('xmap', mesh, init, None)
+
+
+@pytest.mark.parametrize('devices, microbatches, fits', [(8, 1, True), (4, 4, True), (8, 4, False)])
+def test_every_device_gets_the_same_rows_of_every_microbatch(devices, microbatches, fits):
+  if fits:
+    sharding.check_batch(16, devices, microbatches)
+  else:
+    with pytest.raises(UsageError, match='choose a multiple of 32, as 32'):
+      sharding.check_batch(16, devices, microbatches)
 
 
 def test_a_batch_is_split_over_all_devices():

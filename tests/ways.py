@@ -29,7 +29,8 @@ from adm_jax.training import checkpoints
 STEPS = 20
 WAYS = {'1 device': dict(num_devices=1), 'pmap': dict(parallel='pmap'),
         'jit 8 x 1': dict(), 'jit 4 x 2': dict(fsdp=2), 'jit 1 x 8': dict(fsdp=8)}
-LEAST_TO_SPLIT = 256  # so that a tiny network is split, too
+if __name__ in ('__main__', '<run_path>'):  # as a script or a config; but not where tests import it
+  sharding.LEAST_TO_SPLIT = 256  # so that a tiny network is split, too
 
 
 class Small(nn.Module):
@@ -62,7 +63,6 @@ def slow_digits() -> Slow:
 
 def get_config(**kwargs) -> config_lib.ConfigDict:
   """A run with dropout, of as many steps as are compared; also for `adm train --config`."""
-  sharding.LEAST_TO_SPLIT = LEAST_TO_SPLIT
   config = tiny.get_config(**{
       'batch_size': 16, 'total_steps': STEPS, 'log_every': 1, 'save_every': 5, 'keep': 9,
       'optimizer': config_lib.call(tiny.adamw, learning_rate=1e-4), **kwargs})
@@ -71,8 +71,8 @@ def get_config(**kwargs) -> config_lib.ConfigDict:
   return config
 
 
-def train(run) -> tuple[list[float], dict[str, np.ndarray]]:
-  trainer, key = run.trainer(), run.step_key()
+def train(run, trainer) -> tuple[list[float], dict[str, np.ndarray]]:
+  key = run.step_key()
   batches = pipeline.batches(run.data, batch_size=run.batch_size, seed=run.seed)
   state, losses = trainer.init(), []
   for _ in range(STEPS):
@@ -85,9 +85,8 @@ def flat(params) -> dict[str, np.ndarray]:
   return jax.tree.map(np.asarray, flax.traverse_util.flatten_dict(params, sep='/'))
 
 
-def restored(run, workdir) -> bool:
+def restored(run, trainer, workdir) -> bool:
   """Whether the state of a checkpoint arrives whole, and training goes on from it."""
-  trainer = run.trainer()
   text = (pathlib.Path(workdir) / 'config.json').read_text()
   with checkpoints.Checkpoints(workdir, text, keep=9) as saved:
     state, _ = saved.restore(STEPS, trainer.shapes)
@@ -106,9 +105,10 @@ if __name__ == '__main__':
   found = {}
   for way, kwargs in WAYS.items():
     run = config_lib.build(get_config(**kwargs))
-    losses, params = train(run)
+    trainer = run.trainer()
+    losses, params = train(run, trainer)
     found[f'{way}/losses'] = losses
     found |= {f'{way}/params/{name}': value for name, value in params.items()}
     if workdir != '-' and way in ('1 device', 'jit 8 x 1', 'jit 1 x 8'):
-      found[f'restored/{way}'] = restored(run, workdir)
+      found[f'restored/{way}'] = restored(run, trainer, workdir)
   np.savez(out, **found)

@@ -58,6 +58,8 @@ class Checkpoints:
 
     processes.by_first(prepare)
     ocp = _orbax()
+    # A save that fails raises; the log would have a traceback for each array beside that.
+    logging.getLogger('asyncio').setLevel(logging.CRITICAL)
     self._manager = ocp.CheckpointManager(
         self._workdir / 'checkpoints',
         options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True))

@@ -29,11 +29,17 @@ class Grid:
     respacing: which steps of the process to take.
   """
   num: int = 16
-  respacing: str = '50'
+  respacing: str = '25'
 
   def __post_init__(self):
     if self.num < 1:
       raise UsageError(f'grid.num={self.num}: give at least 1')
+
+  def check(self, task: Task) -> None:
+    """Raises UsageError unless the task's network can draw it."""
+    if isinstance(task.model, Classifier):
+      raise UsageError('a classifier draws no images: set sample_every to 0')
+    respaced(task.diffusion, self.respacing)
 
 
 def draw(grid: Grid, task: Task, source: Source, state: TrainState, mesh: jax.sharding.Mesh,
@@ -51,15 +57,13 @@ def draw(grid: Grid, task: Task, source: Source, state: TrainState, mesh: jax.sh
   Returns:
     (uint8[N H W C], i32[N] or None).
   """
-  if isinstance(task.model, Classifier):
-    raise UsageError('a classifier draws no images: set sample_every to 0')
   params = state.ema[max(state.ema, key=float)] if state.ema else state.params
   process = respaced(task.diffusion, grid.respacing)
   sampler = Sampler(NetworkDenoiser(task.model, process), solvers.ancestral(),
                     solvers.descend(process.schedule), task.image_shape, mesh)
   num = -(-grid.num // mesh.size) * mesh.size
   index = np.arange(num, dtype=np.int32)
-  labels = None if task.model.num_classes is None else index % task.model.num_classes
+  labels = None if task.model.num_classes is None else index % len(source.class_names)
   low_res = None
   if task.low_res_shape is not None:
     images = np.stack([source[int(i) % len(source)]['image'] for i in index])

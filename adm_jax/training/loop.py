@@ -94,6 +94,8 @@ class Run:
       raise UsageError(f'parallel={self.parallel}: give {" or ".join(sharding.PARALLEL)}')
     if self.sample_every < 0:
       raise UsageError(f'sample_every={self.sample_every}: give 0, for none, or more')
+    if self.sample_every:
+      self.grid.check(self.task)
     if self.seed < 0:
       raise UsageError(f'seed={self.seed}: give 0 or more')
     num_steps = self.task.diffusion.schedule.num_steps

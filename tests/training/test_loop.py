@@ -4,6 +4,8 @@ import dataclasses
 import json
 import os
 import pathlib
+import random
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+import ways
 
 from adm_jax import config as config_lib
 from adm_jax.data.digits import digits
@@ -67,31 +70,45 @@ def test_a_broken_off_run_ends_as_an_undisturbed_one(finished, tmp_path, stop_at
   assert metrics.read_metrics(tmp_path / 'run') == metrics.read_metrics(workdir)
 
 
-def test_kill_9_and_the_same_command_give_the_same_curve(tmp_path):
-  """Two processes are killed wherever they happen to be, once a checkpoint is there."""
-  config = [sys.executable, '-m', 'adm_jax.cli.main', 'train', '--config', tiny.__file__,
-            '--config.total_steps=400', '--config.save_every=40', '--config.log_every=20']
-  environment = {**os.environ, 'PYTHONPATH': str(pathlib.Path(tiny.__file__).parent)}
-  def start(name):
-    return subprocess.Popen([*config, '--workdir', str(tmp_path / name)], env=environment,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-  for least in (40, 160):
-    process = start('killed')
-    while process.poll() is None and max(checkpoints.saved_steps(tmp_path / 'killed'),
-                                         default=0) < least:
+def test_kill_9_and_sigterm_at_any_moment_change_nothing(tmp_path):
+  """Five times a process is ended wherever it happens to be; the last one finishes the run."""
+  steps, environment = 240, {
+      **os.environ, 'PYTHONPATH': os.pathsep.join([*(str(pathlib.Path(ways.__file__).parents[i])
+                                                     for i in (0, 1))])}
+  def start(name, **more):
+    return subprocess.Popen(
+        [sys.executable, '-m', 'adm_jax.cli.main', 'train', '--config', ways.__file__,
+         f'--config.total_steps={steps}', '--config.save_every=20', '--config.log_every=10',
+         '--workdir', str(tmp_path / name)], env={**environment, **more}, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True)
+
+  chance = random.Random(time.time_ns())
+  for how in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGTERM, signal.SIGTERM):
+    before = max(checkpoints.saved_steps(tmp_path / 'ended'), default=0)
+    process = start('ended', WAYS_SECONDS_AN_IMAGE='0.002')  # about 30 steps a second
+    while process.poll() is None and max(checkpoints.saved_steps(tmp_path / 'ended'),
+                                         default=0) == before:
       time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL, 'it was over before it could be killed'
-  whole = start('whole')
-  output, _ = whole.communicate()
-  assert whole.returncode == 0, output.decode()
-  again = start('killed')
-  output, _ = again.communicate()
-  assert again.returncode == 0, output.decode()
-  lines = metrics.read_metrics(tmp_path / 'killed')
-  assert [line['step'] for line in lines] == list(range(20, 401, 20))
-  assert lines == metrics.read_metrics(tmp_path / 'whole')
+    time.sleep(chance.uniform(0, 0.3))
+    process.send_signal(how)
+    output, _ = process.communicate()
+    assert process.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 75}[how], output
+    if how == signal.SIGTERM:
+      step = int(re.search(r'stopped by SIGTERM after step (\d+), which is saved', output)[1])
+      assert max(checkpoints.saved_steps(tmp_path / 'ended')) == step
+  for name in ('ended', 'whole'):
+    process = start(name)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+  whole, ended = (tmp_path / name for name in ('whole', 'ended'))
+  assert (ended / 'metrics.jsonl').read_bytes() == (whole / 'metrics.jsonl').read_bytes()
+  run = config_lib.build(ways.get_config())
+  states = []
+  for workdir in (whole, ended):
+    text = (workdir / 'config.json').read_text()
+    with checkpoints.Checkpoints(workdir, text, keep=9) as saved:
+      states.append(saved.restore(steps, run.trainer(jax.devices()).shapes)[0])
+  _equal(*states)
 
 
 def test_a_finished_run_is_not_run_again(finished, copy):

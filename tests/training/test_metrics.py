@@ -1,0 +1,92 @@
+"""What a run reports."""
+
+import json
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from adm_jax.errors import UsageError
+from adm_jax.training import metrics
+from adm_jax.training.steps import Mean
+
+
+def _step(i):
+  return {'loss': Mean(jnp.float32(i / 3), jnp.float32(1)),
+          'loss_q0': Mean(jnp.float32(0), jnp.float32(0))}
+
+
+def test_a_stored_window_goes_on_bit_by_bit():
+  whole, part = metrics.Window(), metrics.Window()
+  for i in range(7):
+    whole.add(_step(i))
+  for i in range(3):
+    part.add(_step(i))
+  resumed = metrics.Window(json.loads(json.dumps(part.stored())))
+  for i in range(3, 7):
+    resumed.add(_step(i))
+  means = whole.close()
+  assert means == resumed.close()
+  assert list(means) == ['loss']  # not a quarter without examples
+  assert whole.stored() == []
+
+
+def test_the_stopwatch_measures_rate_wait_and_time_to_go(monkeypatch):
+  now = 100.0
+  monkeypatch.setattr(metrics.time, 'perf_counter', lambda: now)
+  watch = metrics.Stopwatch(batch_size=32, total_steps=50, flops=6e12, peak=8e12)
+  for _ in range(10):
+    watch.step(waited=0.5)
+  now = 120.0  # ten steps in 20 seconds
+  speed = watch.read(done=10)
+  assert speed == {'images_per_second': 16, 'data_wait': 0.25, 'eta_seconds': 80,
+                   'flop_utilization': 0.375}
+  assert metrics.note(speed) == '16 images/s, 38% of peak, 25% waiting for data'
+  watch.step(waited=0.0)
+  now = 121.0
+  assert watch.read(done=11)['images_per_second'] == 32  # of the time since the last reading
+
+
+def test_no_share_of_an_unknown_peak_is_reported():
+  watch = metrics.Stopwatch(batch_size=1, total_steps=2, flops=0.0, peak=None)
+  watch.step(0.0)
+  assert 'flop_utilization' not in watch.read(1)
+
+
+def test_lines_after_the_resumed_step_are_written_again(tmp_path):
+  path = tmp_path / 'lines.jsonl'
+  lines = metrics.Lines(path, 0)
+  for step in (2, 4, 6):
+    lines.append(step, {'x': step / 7})
+  before = path.read_bytes()
+  lines = metrics.Lines(path, 4)
+  lines.append(6, {'x': 6 / 7})
+  assert path.read_bytes() == before
+
+
+def test_tensorboard_without_its_libraries_is_one_line(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'clu', None)
+  with pytest.raises(UsageError, match='pip install') as error:
+    metrics.Reports(tmp_path, 0, tensorboard=True)
+  assert '\n' not in str(error.value) and not list(tmp_path.iterdir())
+
+
+def test_tensorboard_gets_losses_speed_and_pictures(tmp_path, monkeypatch):
+  """Through clu's writer, which is replaced here: it needs TensorFlow."""
+  written = []
+  class Writer:
+    def write_scalars(self, step, scalars):
+      written.append((step, scalars))
+    def write_images(self, step, images):
+      written.append((step, {name: image.shape for name, image in images.items()}))
+    def flush(self):
+      written.append('flush')
+  monkeypatch.setattr(metrics, '_tensorboard', lambda folder: Writer())
+  reports = metrics.Reports(tmp_path, 0, tensorboard=True)
+  speed = {'images_per_second': 3.0, 'data_wait': 0.0}
+  reports.write(2, {'loss': 1.0}, speed)
+  reports.picture(2, np.zeros((4, 8, 8, 1), np.uint8))
+  reports.flush()
+  assert written == [(2, {'loss': 1.0, **speed}), (2, {'samples': (4, 8, 8, 1)}), 'flush']
+  assert metrics.read_metrics(tmp_path) == [{'step': 2, 'loss': 1.0}]
