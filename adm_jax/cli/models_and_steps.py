@@ -8,12 +8,12 @@ import math
 from adm_jax.cli.parser import numbers
 from adm_jax.errors import UsageError
 
-_SOLVERS = ('ancestral', 'ddim', 'euler', 'heun', 'dpm++2m', 'dpm++3m', 'dpm++2s', 'dpm++2m-sde',
+SOLVERS = ('ancestral', 'ddim', 'euler', 'heun', 'dpm++2m', 'dpm++3m', 'dpm++2s', 'dpm++2m-sde',
             'unipc2', 'unipc3')
 _CHURNED = ('euler', 'heun')
 # Each step of these acts alone, as `guidance.every_kth` needs.
 _ONE_STEP = ('ancestral', 'ddim', 'euler')
-_SPACINGS = ('time', 'log-snr', 'karras', 'trailing')
+SPACINGS = ('time', 'log-snr', 'karras', 'trailing')
 _STEPS = 20
 
 
@@ -55,12 +55,12 @@ def add_guidance_arguments(parser):
 def add_step_arguments(parser):
   parser.add_argument('--respacing', metavar='SPEC',
                       help='the steps to take: 250, ddim25, 90,60,60,20,20; default: the paper\'s')
-  parser.add_argument('--solver', choices=_SOLVERS, default='ancestral')
+  parser.add_argument('--solver', choices=SOLVERS, default='ancestral')
   parser.add_argument('--eta', type=float, help="of DDIM's noise, 0 to 1; default: 0")
   parser.add_argument('--steps', type=int, metavar='N',
                       help='how many of the whole process, instead of --respacing; default: '
                       f'{_STEPS} with --spacing')
-  parser.add_argument('--spacing', choices=_SPACINGS,
+  parser.add_argument('--spacing', choices=SPACINGS,
                       help='how they lie in it; default: even in time')
   parser.add_argument('--churn', metavar='S[,MIN,MAX[,NOISE]]',
                       help="EDM's, of --solver heun or euler: S_churn, S_min, S_max, S_noise")
@@ -74,7 +74,7 @@ def add_upsampler_arguments(parser):
   parser.add_argument('--upsample', metavar='NAME|DIR|FILE', help='enlarges the images it made')
   parser.add_argument('--upsample-weights', metavar='PATH', help='its file')
   parser.add_argument('--upsample-respacing', metavar='SPEC', help='default: as --respacing')
-  parser.add_argument('--upsample-solver', choices=_SOLVERS, help='default: as --solver')
+  parser.add_argument('--upsample-solver', choices=SOLVERS, help='default: as --solver')
 
 
 def check(arguments):

@@ -71,7 +71,8 @@ class Folder:
     try:
       image = self._decode(self._files.read(self.files[index]), rng)
     except Exception as error:  # of damaged files Pillow raises anything
-      raise UnreadableImage(f'{self._files.path / self.files[index]}: {error}') from error
+      raise UnreadableImage(f'{self._files.path / self.files[index]}: {decoding.reason(error)}'
+                            ) from error
     if image.shape != self.image_shape:
       self._check_size(index, image.shape[:2])
     return {'image': image, 'label': self.labels[index]}

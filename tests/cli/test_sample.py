@@ -14,7 +14,7 @@ import tiny_models
 from PIL import Image
 
 from adm_jax import solvers
-from adm_jax.cli import sample as sample_command
+from adm_jax.cli import models_and_steps
 from adm_jax.cli.main import main
 
 
@@ -151,12 +151,12 @@ def test_classifier_free_and_classifier_guidance_together(sample):
   assert (np.abs(none.astype(int) - conditional) <= 1).all() and (both != conditional).any()
 
 
-@pytest.mark.parametrize('name', sample_command._SOLVERS)
+@pytest.mark.parametrize('name', models_and_steps.SOLVERS)
 def test_every_solver_has_its_name(name):
   parser = argparse.ArgumentParser()
-  sample_command.add_arguments(parser)
-  arguments = parser.parse_args(['--out', 'out', '--solver', name])
-  assert isinstance(sample_command._solver(arguments), solvers.Solver)
+  models_and_steps.add_step_arguments(parser)
+  arguments = parser.parse_args(['--solver', name])
+  assert isinstance(models_and_steps.solver(name, arguments), solvers.Solver)
 
 
 @pytest.mark.parametrize('words, message', [
@@ -197,8 +197,8 @@ def test_every_solver_has_its_name(name):
     ('--model unet --images photos --from-step 5000', '0 to 999'),
     ('--model unet --images photos --from-step 500 --num 4', 'holds 3 images'),
     ('--model unet --images absent --from-step 500', 'absent'),
-    ('--model unet --interpolate 1 --solver ddim', 'two numbers'),
-    ('--model unet --images photos --interpolate 0,3 --solver ddim', 'images 0 to 2'),
+    ('--model unet --interpolate 1 --solver ddim', 'give 2 whole numbers'),
+    ('--model uncond --images photos --interpolate 0,3 --solver ddim', 'images 0 to 2'),
     ('--model unet --classes -1', 'out of range'),
     ('--model unet --interpolate 1,2 --solver ddim', 'keeps to one class'),
     ('--model unet --interpolate 1,2 --solver ddim --classes 1,2', 'names 2'),
@@ -213,7 +213,6 @@ def test_every_solver_has_its_name(name):
     ('--base anyones.npz --upsample upsampler --images photos', 'stands in its place'),
     ('--base labels.npz --upsample upsampler', 'label 99 is out of range'),
     ('--base none.npz --upsample upsampler', 'give uint8'),
-    ('--model unet --images damaged --from-step 500', 'remove it, or make it again'),
     ('--model nowhere/unet', 'no folder or file'), ('--model text.pt', 'not a whole PyTorch file'),
     ('--model unet --frob', '--frob')])
 def test_a_mistake_is_one_line_and_writes_nothing(root, tmp_path, monkeypatch, capsys, words,
@@ -223,9 +222,15 @@ def test_a_mistake_is_one_line_and_writes_nothing(root, tmp_path, monkeypatch, c
   assert main(['sample', '--out', str(tmp_path / 'out'), *words.split()]) == 2
   captured = capsys.readouterr()
   assert message in captured.err and captured.err.count('\n') == 1 and not captured.out
-  assert sorted(root.iterdir()) == before
-  # A folder may be left of images that turn out to be damaged, but nothing in its way.
-  assert [path.name for path in tmp_path.rglob('*')] in ([], ['out', 'job.json'])
+  assert sorted(root.iterdir()) == before and not list(tmp_path.iterdir())
+
+
+def test_a_damaged_image_is_named_and_can_be_mended(root, sample, tmp_path, monkeypatch, capsys):
+  words = ['--model', 'uncond', '--images', 'damaged', '--from-step', '700']
+  assert main(['sample', '--out', str(tmp_path / 'out'), *words]) == 2
+  assert capsys.readouterr().err.splitlines()[-1] == (
+      'adm: damaged/0.png: it is no image of a known format: remove it, or make it again')
+  assert not list(tmp_path.rglob('*.bin'))
 
 
 def test_a_folder_of_another_job_is_left_alone(sample, tmp_path, capsys):
