@@ -479,8 +479,7 @@ def test_the_sde_has_the_moments_of_the_data():
 
 @pytest.mark.parametrize('name', FAST)
 def test_few_steps_are_finite_and_end_on_the_last_predicted_x0(name):
-  """In 1, 2 and 3 steps of different spacings, from the start of the cosine schedule, where sigma is
-  20,000, or of the spacing, to clean data."""
+  """In 1, 2 and 3 steps of all spacings; the cosine schedule starts where sigma is 20,000."""
   solver, x = FAST[name], jax.random.normal(jax.random.key(0), (2, 2, 2, 3))
   diffusion = Diffusion(COSINE, Eps(), LearnedRange())
   denoise = denoiser(diffusion, golden_process.toy(diffusion))
