@@ -17,7 +17,7 @@ from adm_jax import labels as labels_lib
 from adm_jax import pretrained, progress, sharding, solvers, zoo
 from adm_jax.diffusion import Diffusion, dynamic_threshold, respaced
 from adm_jax.errors import UsageError
-from adm_jax.guidance import Scale, every_kth
+from adm_jax.guidance import every_kth
 from adm_jax.images import to_float, to_uint8
 from adm_jax.models import Classifier, SuperRes
 from adm_jax.sampling import NetworkDenoiser, Sampler, check_labels, image_keys, sample_job
@@ -173,8 +173,8 @@ def load(model: Name | Trained, *, classifier: Name | Trained | None = None,
          scale: float | None = None, respacing: str | None = None,
          solver: solvers.Solver | None = None, weights: Name | None = None,
          classifier_weights: Name | None = None, clip: bool = True, clip_guided: bool = False,
-         steps: Callable = solvers.descend, cfg_scale: Scale | None = None,
-         weaker: Name | Trained | None = None, weaker_scale: Scale | None = None,
+         steps: Callable = solvers.descend, cfg_scale: float | None = None,
+         weaker: Name | Trained | None = None, weaker_scale: float | None = None,
          weaker_weights: Name | None = None, interval: tuple[float, float] | None = None,
          normalize: bool = False, classifier_every: int = 1,
          threshold_share: float | None = None, dtype: str | None = None, fsdp: int | None = None,

@@ -327,8 +327,8 @@ def test_a_scale_is_a_number_a_table_or_a_function_of_sigma():
     within(1.0, COSINE, 1e6, 1e7)
 
 
-def test_a_gradient_at_every_kth_step_adds_up_to_that_of_all():
-  """Along straight steps a constant gradient moves x as far; and k = 1 changes nothing."""
+def test_every_kth_step_of_a_run_has_k_times_the_scale():
+  """From its first on, t = S - 1; and k = 1 changes nothing."""
   steps = solvers.descend(COSINE)
   np.testing.assert_array_equal(every_kth(2.0, COSINE, steps.t, 1), np.full(50, 2.0))
   table = every_kth(2.0, COSINE, steps.t, 5)
