@@ -26,7 +26,7 @@ from adm_jax.guidance import (
   thresholded,
   within,
 )
-from adm_jax.sharding import over_batch, replicated
+from adm_jax.sharding import place_batch
 from adm_jax.solvers import Solver, Step, num_evaluations
 
 Array = jax.Array
@@ -279,10 +279,7 @@ class Sampler:
       yield jnp.array(x), jnp.array(x0)  # copies, for the same reason
 
   def _place(self, batch: Any) -> Any:
-    if self.mesh is None:
-      return batch
-    shardings = [replicated(self.mesh), over_batch(self.mesh)]
-    return jax.device_put(batch, jax.tree.map(lambda leaf: shardings[leaf.ndim > 0], batch))
+    return batch if self.mesh is None else place_batch(batch, self.mesh)
 
 
 def sample_job(sampler: Sampler, params: Any, *, key: Array, num: int, batch_size: int,

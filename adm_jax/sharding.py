@@ -53,6 +53,15 @@ def over_batch(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec((_DATA, _FSDP)))
 
 
+def place_batch(batch: Any, mesh: Mesh) -> Any:
+  """A tree that every process has whole: its [B ...] split over all devices, its scalars copied."""
+  shardings = jax.tree.map(
+      lambda leaf: over_batch(mesh) if leaf.ndim else replicated(mesh), batch)
+  if mesh.is_multi_process:  # whose devices a transfer does not reach, but a program does
+    return jax.jit(lambda tree: tree, out_shardings=shardings)(batch)
+  return jax.device_put(batch, shardings)
+
+
 def of_params(mesh: Mesh, shapes: Any) -> Any:
   """A tree of shardings for a tree of arrays or shapes.
 

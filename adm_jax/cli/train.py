@@ -52,15 +52,15 @@ def run(arguments, overrides):
     start, text = fine_tuned(arguments.init_from, described)
     if processes.first():
       print(text, file=sys.stderr)
-  quiet = not processes.first()
-  if not quiet and not sys.stderr.isatty():  # a log file has lines, not a bar
+  drawn = processes.first() and sys.stderr.isatty()
+  if processes.first() and not drawn:  # a log file has lines, not a bar
     logging.basicConfig(format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
     logging.getLogger('adm_jax').setLevel(logging.INFO)
   with contextlib.ExitStack() as stack:
     shown, advance = 0, None
     def report(step, line):
       nonlocal shown, advance
-      if advance is None and not quiet:  # not before the work directory is known to be right
+      if advance is None and drawn:  # not before the work directory is known to be right
         advance = stack.enter_context(progress.bar(described.total_steps, 'training', step))
         shown = step
       if advance is not None:
@@ -69,7 +69,7 @@ def run(arguments, overrides):
       shown = step
     loop.train(described, config_lib.to_json(config), arguments.workdir, progress=report,
                start=start, tensorboard=arguments.tensorboard)
-  if not quiet:
+  if processes.first():
     print(f'checkpoints and metrics: {arguments.workdir}')
   return 0
 

@@ -140,7 +140,7 @@ def check_workdir(workdir: pathlib.Path, config_json: str,
       if changed:
         raise UsageError(f'{workdir} holds a run with another config ({"; ".join(changed)}): give '
                          'the config it was made with, or another work directory')
-    elif workdir.exists() and any(workdir.iterdir()):
+    elif workdir.exists() and any(path.name != _LOCK for path in workdir.iterdir()):
       raise UsageError(f'{workdir} is neither empty nor a run of this program: give another work '
                        'directory')
 

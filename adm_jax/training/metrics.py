@@ -171,7 +171,12 @@ def _tensorboard(folder: pathlib.Path):
 
 def _sentence(step: int, means: dict[str, float], speed: dict[str, float]) -> str:
   loss = [f'loss {means["loss"]:.4f}'] if 'loss' in means else []
-  return ', '.join([f'step {step}', *loss, note(speed)])
+  return ', '.join([f'step {step}', *loss, note(speed), _to_go(speed['eta_seconds'])])
+
+
+def _to_go(seconds: float) -> str:
+  minutes = round(seconds / 60)
+  return f'{minutes // 60}:{minutes % 60:02d} h to go' if minutes else 'less than a minute to go'
 
 
 def note(speed: dict[str, float]) -> str:

@@ -84,7 +84,7 @@ def test_tensorboard_gets_losses_speed_and_pictures(tmp_path, monkeypatch):
       written.append('flush')
   monkeypatch.setattr(metrics, '_tensorboard', lambda folder: Writer())
   reports = metrics.Reports(tmp_path, 0, tensorboard=True)
-  speed = {'images_per_second': 3.0, 'data_wait': 0.0}
+  speed = {'images_per_second': 3.0, 'data_wait': 0.0, 'eta_seconds': 60.0}
   reports.write(2, {'loss': 1.0}, speed)
   reports.picture(2, np.zeros((4, 8, 8, 1), np.uint8))
   reports.flush()
