@@ -172,7 +172,8 @@ def check_small_shape(found: tuple[int, int, int], shape: tuple[int, int, int]) 
 def load(model: Name | Trained, *, classifier: Name | Trained | None = None,
          scale: float | None = None, respacing: str | None = None,
          solver: solvers.Solver | None = None, weights: Name | None = None,
-         classifier_weights: Name | None = None, clip: bool = True, clip_guided: bool = False,
+         classifier_weights: Name | None = None, clip: bool = True,
+         clip_guided: bool | None = None,
          steps: Callable = solvers.descend, cfg_scale: float | None = None,
          weaker: Name | Trained | None = None, weaker_scale: float | None = None,
          weaker_weights: Name | None = None, interval: tuple[float, float] | None = None,
@@ -193,7 +194,7 @@ def load(model: Name | Trained, *, classifier: Name | Trained | None = None,
     weights: see `pretrained.load`.
     classifier_weights: the same for the classifier.
     clip: see `diffusion.predict`.
-    clip_guided: see `guidance.guided`.
+    clip_guided: see `guidance.guided`; by default as the solver says.
     steps: where the solver goes, a function of the respaced schedule: `solvers.descend`, or with
       respacing '' one that leads through the whole process, as those of `spacing` are meant to.
     cfg_scale: classifier-free guidance, see `guidance.classifier_free`, of a model that was trained
@@ -241,6 +242,8 @@ def load(model: Name | Trained, *, classifier: Name | Trained | None = None,
     _check_weaker(trained, poor)
     weaker_scale = 2.0 if weaker_scale is None else weaker_scale
   respacing = _respacing(trained.task.diffusion, published) if respacing is None else respacing
+  solver = solver or solvers.ancestral()
+  clip_guided = solver.clip_guided if clip_guided is None else clip_guided
   diffusion = respaced(trained.task.diffusion, respacing)
   dtype = dtype or ('float32' if jax.default_backend() == 'cpu' else 'bfloat16')
   networks = {'model': trained, 'classifier': guide, 'weaker': poor}
@@ -259,7 +262,7 @@ def load(model: Name | Trained, *, classifier: Name | Trained | None = None,
       weaker_scale=1.0 if weaker_scale is None else weaker_scale, interval=interval,
       normalize=normalize,
       threshold=None if threshold_share is None else dynamic_threshold(threshold_share))
-  sampler = Sampler(denoiser, solver or solvers.ancestral(), run_steps, trained.task.image_shape,
+  sampler = Sampler(denoiser, solver, run_steps, trained.task.image_shape,
                     mesh)
   description = {
       'model': _describe(model, trained),

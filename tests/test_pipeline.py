@@ -125,6 +125,16 @@ def test_what_does_not_go_together_is_refused(folders, tmp_path):
     pipeline.load(unet, classifier=other)
 
 
+def test_guided_predictions_are_clipped_again_but_by_the_references_solvers(folders):
+  def clips(**kwargs):
+    adm = pipeline.load(folders['unet'], classifier=folders['classifier'], respacing='3', **kwargs)
+    assert adm.description['clip_guided'] == adm.sampler.denoiser.clip_guided
+    return adm.sampler.denoiser.clip_guided
+  assert not clips() and not clips(solver=solvers.ddim())
+  assert clips(solver=solvers.dpm_multistep()) and clips(solver=solvers.heun())
+  assert clips(clip_guided=True) and not clips(solver=solvers.unipc(), clip_guided=False)
+
+
 # ---------------------------------------------------------------------------------------------
 # Starts.
 

@@ -3,6 +3,7 @@
 Shared by the commands that sample; `load` makes of them what `pipeline.load` makes.
 """
 
+import argparse
 import math
 
 from adm_jax.cli.parser import numbers
@@ -48,8 +49,9 @@ def add_guidance_arguments(parser):
   group.add_argument('--dynamic-threshold', type=float, metavar='SHARE',
                      help='scale x_0 down to where this share of values lie, say 0.995, instead of '
                      'clipping it')
-  group.add_argument('--clip-guided', action='store_true',
-                     help='clip x_0 again after guidance, which the reference does not')
+  group.add_argument('--clip-guided', action=argparse.BooleanOptionalAction,
+                     help="clip x_0 again after a classifier's guidance; default: not with "
+                     'ancestral and ddim, as the reference, but with all others')
 
 
 def add_step_arguments(parser):
@@ -112,7 +114,7 @@ def _check_guidance(arguments):
   of_classifier = (('--scale', arguments.scale is not None),
                    ('--classifier-weights', arguments.classifier_weights is not None),
                    ('--normalize-gradient', arguments.normalize_gradient),
-                   ('--clip-guided', arguments.clip_guided),
+                   ('--clip-guided', arguments.clip_guided is not None),
                    ('--classifier-every', arguments.classifier_every != 1))
   for name, given in of_classifier:
     if given and arguments.classifier is None:
@@ -146,7 +148,7 @@ def solver(name, arguments):
 
   found = {
       'ancestral': solvers.ancestral, 'ddim': lambda: solvers.ddim(arguments.eta or 0.0),
-      'euler': solvers.ddim, 'heun': solvers.heun,
+      'euler': lambda: solvers.ddim()._replace(clip_guided=True), 'heun': solvers.heun,
       'dpm++2m': solvers.dpm_multistep, 'dpm++3m': lambda: solvers.dpm_multistep(3),
       'dpm++2s': solvers.dpm_singlestep, 'dpm++2m-sde': lambda: solvers.dpm_multistep(sde=True),
       'unipc2': solvers.unipc, 'unipc3': lambda: solvers.unipc(3)}[name]()
