@@ -23,7 +23,7 @@ from adm_jax.errors import UsageError
 ConfigDict = ml_collections.ConfigDict
 _FN = 'fn'
 # A stored config may name only these, or what these modules define. Whoever builds one calls what
-# it names: nothing that touches files, the network or the system may be among them.
+# it names: the most that any of them does is to read files as images.
 _TRUSTED = ('adm_jax.data', 'adm_jax.diffusion', 'adm_jax.losses', 'adm_jax.models',
             'adm_jax.schedules', 'adm_jax.timestep_samplers', 'adm_jax.training.grids:Grid',
             'adm_jax.training.evaluations:Evaluation',
