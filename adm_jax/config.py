@@ -26,6 +26,7 @@ _FN = 'fn'
 # it names: nothing that touches files, the network or the system may be among them.
 _TRUSTED = ('adm_jax.data', 'adm_jax.diffusion', 'adm_jax.losses', 'adm_jax.models',
             'adm_jax.schedules', 'adm_jax.timestep_samplers', 'adm_jax.training.grids:Grid',
+            'adm_jax.training.evaluations:Evaluation',
             'adm_jax.training.loop:Run',
             'adm_jax.training.state:adamw', 'adm_jax.training.tasks')
 

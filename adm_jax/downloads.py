@@ -10,6 +10,7 @@ from typing import Callable
 
 from adm_jax import zoo
 from adm_jax.errors import UsageError
+from adm_jax.files import written_whole
 
 _CHUNK = 1 << 20
 
@@ -50,7 +51,7 @@ def fetch(name: str, address: str, bar: Callable, *, sizes: range, sha256: str |
   if not path.exists():
     download(address, path, bar, otherwise)
   size = path.stat().st_size
-  if size not in sizes or (sha256 and digest(path) != sha256):
+  if size not in sizes or (sha256 and not _has_digest(path, sha256)):
     raise UsageError(f'{path} ({size:,} bytes) is not the published {name} '
                      f'({"" if len(sizes) == 1 else "at least "}{sizes[0]:,} bytes'
                      f'{", sha256 " + sha256 if sha256 else ""}): remove it, and it is fetched '
@@ -93,6 +94,19 @@ def download(address: str, path: pathlib.Path, bar: Callable, otherwise: str) ->
 def _unreachable(address: str, path: pathlib.Path, reason: object, otherwise: str) -> str:
   return (f'{address} cannot be fetched ({reason}): fetch it elsewhere and put it at {path}, or '
           f'{otherwise}')
+
+
+def _has_digest(path: pathlib.Path, sha256: str) -> bool:
+  """Whether a file has this SHA-256; gigabytes are read once, and then only if it has changed."""
+  status, seen = path.stat(), path.with_name(f'.{path.name}.sha256')
+  stamp = f'{sha256} {status.st_size} {status.st_mtime_ns}'
+  if seen.exists() and seen.read_text() == stamp:
+    return True
+  if digest(path) != sha256:
+    return False
+  with written_whole(seen) as part:
+    part.write_text(stamp)
+  return True
 
 
 def digest(path: pathlib.Path) -> str:

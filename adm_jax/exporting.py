@@ -8,9 +8,9 @@
 """
 
 import dataclasses
+import importlib.util
 import json
 import pathlib
-import shutil
 from typing import Callable, Sequence
 
 import flax
@@ -20,6 +20,7 @@ import numpy as np
 from adm_jax import tensor_files
 from adm_jax.errors import UsageError
 from adm_jax.exported import DESCRIPTION, PROGRAM, WEIGHTS
+from adm_jax.files import folder_written_whole
 from adm_jax.images import to_uint8
 from adm_jax.pipeline import Pipeline
 from adm_jax.sampling import image_keys, initial_noise, remembering_x0
@@ -38,8 +39,8 @@ def program(adm: Pipeline) -> Callable:
   # The fused kernel of one machine's GPUs would bind the program to them.
   denoiser = adm.sampler.denoiser
   networks = {name: network.clone(attention_implementation='xla')
-              for name, network in (('model', denoiser.model), ('classifier', denoiser.classifier))
-              if network is not None}
+              for name, network in (('model', denoiser.model), ('classifier', denoiser.classifier),
+                                    ('weaker', denoiser.weaker)) if network is not None}
   sampler = dataclasses.replace(adm.sampler, denoiser=dataclasses.replace(denoiser, **networks))
 
   def run(params, seed, index, labels):
@@ -53,8 +54,8 @@ def program(adm: Pipeline) -> Callable:
   return run
 
 
-def save(adm: Pipeline, out: pathlib.Path, platforms: Sequence[str]) -> None:
-  """Writes the folder, which appears when it is whole.
+def check(out: pathlib.Path, platforms: Sequence[str]) -> None:
+  """What can be said before a model is loaded.
 
   Raises:
     UsageError: `out` exists, an unknown platform, or flatbuffers is not installed.
@@ -65,25 +66,27 @@ def save(adm: Pipeline, out: pathlib.Path, platforms: Sequence[str]) -> None:
   if unknown or not platforms:
     raise UsageError(f'platform {", ".join(unknown) or "(none)"} is unknown: give some of '
                      f'{", ".join(PLATFORMS)}')
+  if importlib.util.find_spec('flatbuffers') is None:
+    raise UsageError("exporting needs flatbuffers: pip install '.[export]'")
+
+
+def save(adm: Pipeline, out: str | pathlib.Path, platforms: Sequence[str]) -> None:
+  """Writes the folder, which appears when it is whole.
+
+  Raises:
+    UsageError: as `check`.
+  """
+  out = pathlib.Path(out)
+  check(out, platforms)
   params = flax.traverse_util.flatten_dict(adm.params, sep='/')
   batch, = jax.export.symbolic_shape('b')
   shapes = (jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params),
             jax.ShapeDtypeStruct((), np.uint32), jax.ShapeDtypeStruct((batch,), np.int32),
             jax.ShapeDtypeStruct((batch,), np.int32))
   exported = jax.export.export(jax.jit(program(adm)), platforms=list(platforms))(*shapes)
-  try:
-    content = exported.serialize()
-  except ImportError as error:
-    raise UsageError('exporting needs flatbuffers: pip install "adm_jax[export]"') from error
-  part = out.with_name(f'.{out.name}.part')
-  shutil.rmtree(part, ignore_errors=True)
-  part.mkdir(parents=True)
-  try:
-    (part / PROGRAM).write_bytes(content)
+  with folder_written_whole(out) as part:
+    (part / PROGRAM).write_bytes(exported.serialize())
     tensor_files.write(part / WEIGHTS, params)
     (part / DESCRIPTION).write_text(json.dumps({
         **adm.description, 'shape': adm.sampler.shape, 'num_classes': adm.num_classes,
-        'evaluations': adm.sampler.num_steps, 'platforms': list(platforms)}, indent=1))
-    part.rename(out)
-  finally:
-    shutil.rmtree(part, ignore_errors=True)
+        'evaluations': adm.sampler.num_evaluations, 'platforms': list(platforms)}, indent=1))

@@ -1,8 +1,10 @@
 """Files that are whole or absent."""
 
 import contextlib
+import errno
 import os
 import pathlib
+import shutil
 from typing import Iterator
 
 
@@ -19,11 +21,11 @@ def is_local(path: pathlib.Path) -> bool:
 
 
 @contextlib.contextmanager
-def written_whole(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
+def written_whole(path: str | pathlib.Path, sync: bool = True) -> Iterator[pathlib.Path]:
   """Gives a temporary path beside `path`; moves it there if the block succeeds.
 
-  Whoever finds `path` finds all of it, whenever the program was killed. An object of a bucket is
-  written in place: it appears when it is complete.
+  Whoever finds `path` finds all of it, whenever the program was killed, and with `sync` also if the
+  machine lost power. An object of a bucket is written in place: it appears when it is complete.
   """
   path = pathlib.Path(path) if isinstance(path, str) else path
   if not is_local(path):
@@ -32,6 +34,37 @@ def written_whole(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
   temporary = path.with_name(f'.{path.stem}.part{path.suffix}')
   try:
     yield temporary
+    if sync:
+      _sync(temporary)
     os.replace(temporary, path)
+    if sync:
+      _sync(path.parent)
+  except FileNotFoundError as error:
+    if not path.parent.is_dir():
+      raise FileNotFoundError(errno.ENOENT, 'there is no such folder', str(path.parent)) from error
+    raise
   finally:
     temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def folder_written_whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """The same for a folder, which must not exist."""
+  part = path.with_name(f'.{path.name}.part')
+  shutil.rmtree(part, ignore_errors=True)
+  part.mkdir(parents=True)
+  try:
+    yield part
+    part.rename(path)
+  finally:
+    shutil.rmtree(part, ignore_errors=True)
+
+
+def _sync(path: pathlib.Path) -> None:
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  except OSError:  # a file system that cannot
+    pass
+  finally:
+    os.close(descriptor)

@@ -23,7 +23,12 @@ _PEAK = {
 
 def peak(device: jax.Device) -> float | None:
   """FLOPs a second that a device could do at most, in bfloat16; None where that is not known."""
-  return _PEAK.get(device.device_kind)
+  return peak_of(device.device_kind)
+
+
+def peak_of(kind: str) -> float | None:
+  """`peak` of the devices that call themselves `kind`."""
+  return _PEAK.get(kind)
 
 
 def of_step(task: Any, batch_size: int) -> float:

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -28,17 +29,21 @@ from adm_jax.files import written_whole
 # lose no more than a batch when they are killed.
 _IMAGES_A_SHARD, _SECONDS_A_SHARD = 500, 10
 BASE = 'base'
+# Parts of a description by which jobs do not differ: one model may be called by several paths.
+_NAMES = tuple(f'{part}.name' for part in ('model', 'classifier', 'weaker'))
 _JOB, _SHARDS, _SAMPLES = 'job.json', 'shards', 'samples.npz'
 
 
 def check_folder(folder: pathlib.Path) -> None:
   """Raises UsageError unless a job may start or go on in `folder`; touches nothing.
 
-  It may hold another job under `BASE`, whose images this one enlarges.
+  It may hold another job under `BASE`, whose images this one enlarges, and what a killed process
+  had begun to write.
   """
   if folder.exists() and not folder.is_dir():
     raise UsageError(f'{folder} is a file: give a folder')
-  foreign = folder.is_dir() and any(path.name != BASE for path in folder.iterdir())
+  foreign = folder.is_dir() and any(
+      path.name != BASE and not path.match('.*.part*') for path in folder.iterdir())
   if foreign and not (folder / _JOB).exists():
     raise UsageError(f'{folder} is neither empty nor a job of this command: give another folder')
 
@@ -108,13 +113,16 @@ class Job:
 def fill(job: Job, batches: Iterable[np.ndarray]) -> None:
   """Writes batches uint8[B H W C], which follow what is done, as shards of whole batches."""
   begin, kept, since = job.done(), [], time.monotonic()
-  for batch in batches:
-    kept.append(batch)
-    count = sum(map(len, kept))
-    late = time.monotonic() - since > _SECONDS_A_SHARD
-    if late or count >= _IMAGES_A_SHARD or begin + count == job.num:
+  try:
+    for batch in batches:
+      kept.append(batch)
+      late = time.monotonic() - since > _SECONDS_A_SHARD
+      if late or sum(map(len, kept)) >= _IMAGES_A_SHARD:
+        job.add(begin, np.concatenate(kept))
+        begin, kept, since = begin + sum(map(len, kept)), [], time.monotonic()
+  finally:  # also when it is interrupted
+    if kept:
       job.add(begin, np.concatenate(kept))
-      begin, kept, since = begin + count, [], time.monotonic()
 
 
 @contextlib.contextmanager
@@ -124,7 +132,8 @@ def open_job(folder: pathlib.Path, description: dict[str, Any], num: int,
 
   Args:
     folder: new, empty, or of the same job.
-    description: JSON values: all that its images depend on.
+    description: JSON values: all that its images depend on, and names of models, which may change
+      as long as their fingerprints do not.
     num: how many images.
     shape: of each.
     labels: i[num], or None.
@@ -133,23 +142,38 @@ def open_job(folder: pathlib.Path, description: dict[str, Any], num: int,
     UsageError: the folder holds something else, or another process works in it; nothing is touched.
   """
   check_folder(folder)
-  text = json.dumps(description, indent=1)
+  folder.mkdir(parents=True, exist_ok=True)
+  lock = os.open(folder, os.O_RDONLY)
+  try:
+    _lock(lock, folder)
+    _describe(folder, json.dumps(description, indent=1))
+    yield Job(folder, num, tuple(shape), None if labels is None else labels.astype(np.int64))
+  finally:
+    os.close(lock)
+
+
+def _lock(descriptor: int, folder: pathlib.Path) -> None:
+  try:
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError as error:
+    raise UsageError(f'another process works in {folder}: wait for it, or stop it') from error
+  except OSError:
+    pass  # a file system without locks
+
+
+def _describe(folder: pathlib.Path, text: str) -> None:
+  """Writes what the job is, or compares it with what is written."""
   path = folder / _JOB
-  if path.exists():
-    changed = differences(path.read_text(), text)
-    if changed:
-      more = f'; and {len(changed) - 4} more' if len(changed) > 4 else ''
-      raise UsageError(f'{folder} holds another job ({"; ".join(changed[:4])}{more}): give another '
-                       'folder')
-  else:
-    folder.mkdir(parents=True, exist_ok=True)
+  if not path.exists():
     with written_whole(path) as part:
       part.write_text(text)
-  with open(path) as lock:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      raise UsageError(f'another process works in {folder}: wait for it, or stop it') from error
-    except OSError:
-      pass  # a file system without locks
-    yield Job(folder, num, tuple(shape), None if labels is None else labels.astype(np.int64))
+    return
+  stored = path.read_text()
+  try:
+    changed = differences(stored, text, _NAMES)
+  except (UsageError, AttributeError) as error:
+    raise UsageError(f'{path} was not written by this command: give another folder') from error
+  if changed:
+    more = f'; and {len(changed) - 4} more' if len(changed) > 4 else ''
+    raise UsageError(f'{folder} holds another job ({"; ".join(changed[:4])}{more}): give another '
+                     'folder')

@@ -39,9 +39,9 @@ def find(words: str, num_classes: int, names: Names | None = None) -> list[int]:
   """
   found = []
   for word in filter(None, (word.strip() for word in words.split(','))):
-    if match := re.fullmatch(r'(\d+)(?:-(\d+))?', word):
+    if match := re.fullmatch(r'(-?\d+)(?:-(\d+))?', word):
       first, last = int(match[1]), int(match[2] or match[1])
-      if first > last or last >= num_classes:
+      if not 0 <= first <= last < num_classes:
         raise UsageError(f'class {word} is out of range: the model has {num_classes} classes, 0 to '
                          f'{num_classes - 1}')
       found += range(first, last + 1)

@@ -4,9 +4,9 @@ The file is what `np.savez` writes and `np.load` reads; pickled arrays are neith
 """
 
 import contextlib
+import hashlib
 import math
 import pathlib
-import shutil
 import struct
 import zipfile
 import zlib
@@ -49,36 +49,74 @@ def names(path: str | pathlib.Path) -> list[str]:
     return [name.removesuffix('.npy') for name in archive.namelist()]
 
 
-def read(path: str | pathlib.Path, name: str, scratch: pathlib.Path | None = None) -> np.ndarray:
+def checksum(path: str | pathlib.Path) -> str:
+  """Tells the contents of files apart: of the CRCs in the zip's directory, so it reads no array."""
+  with _archive(path) as archive:
+    crcs = [f'{info.filename} {info.file_size} {info.CRC}' for info in archive.infolist()]
+  return hashlib.sha256('\n'.join(crcs).encode()).hexdigest()[:16]
+
+
+def read(path: str | pathlib.Path, name: str) -> np.ndarray:
   """An array of a file, read-only, mapped into memory and read as it is touched.
 
-  Args:
-    path: of the .npz file.
-    name: of the array.
-    scratch: a compressed array, which cannot be mapped, is unpacked into this file, unless it is
-      there, and that is mapped; None reads it into memory.
+  A compressed array cannot be mapped, and is read into memory: see `rows`.
 
   Raises:
     UsageError: no such file or array, a pickled array, or a file that is not whole.
   """
   path = pathlib.Path(path)
   with _archive(path) as archive:
-    try:
-      info = archive.getinfo(f'{name}.npy')
-    except KeyError:
-      raise UsageError(f'{path} has no array {name}, only {", ".join(names(path)) or "nothing"}: '
-                       'samples are stored as arr_0') from None
+    info = _member(archive, path, name)
     with archive.open(info) as member:
       shape, dtype, start = _header(member, path, name)
-      if info.compress_type != zipfile.ZIP_STORED and scratch is None:
+      if info.compress_type != zipfile.ZIP_STORED:
         with _damage(path, name):
           return np.frombuffer(member.read(), dtype).reshape(shape)
-    if info.compress_type == zipfile.ZIP_STORED:
-      return _map(path, _start(path, info) + start, dtype, shape)
-    if not scratch.exists():
-      with written_whole(scratch) as part, archive.open(info) as member, open(part, 'wb') as file:
-        shutil.copyfileobj(member, file, 1 << 20)
-  return _map(scratch, start, dtype, shape)
+  return _map(path, _start(path, info) + start, dtype, shape)
+
+
+def rows(path: str | pathlib.Path, name: str) -> 'np.ndarray | Unpacked':
+  """An array whose rows are read as they are indexed, in memory that does not grow with it.
+
+  Raises:
+    UsageError: as `read`.
+  """
+  with _archive(path) as archive:
+    stored = _member(archive, path, name).compress_type == zipfile.ZIP_STORED
+  return read(path, name) if stored else Unpacked(pathlib.Path(path), name)
+
+
+class Unpacked:
+  """The rows of a compressed array, for those who ask in rising order: rows[i64[B]].
+
+  An earlier row than the last time's first starts again from the file's beginning.
+  """
+
+  def __init__(self, path: pathlib.Path, name: str):
+    self._path, self._name = path, name
+    self.shape, self.dtype, _ = read_pieces(path, name, 1)
+    self.ndim = len(self.shape)
+    self._restart()
+
+  def __len__(self) -> int:
+    return self.shape[0]
+
+  def __getitem__(self, index: np.ndarray) -> np.ndarray:
+    index = np.asarray(index)
+    if index.min() < self._first:
+      self._restart()
+    while self._end <= index.max():
+      piece = next(self._pieces)
+      self._kept.append(piece)
+      self._end += len(piece)
+      # What lies before the rows asked for is not needed any more.
+      while self._kept and self._first + len(self._kept[0]) <= index.min():
+        self._first += len(self._kept.pop(0))
+    return np.concatenate(self._kept)[index - self._first]
+
+  def _restart(self) -> None:
+    self._pieces = iter(read_pieces(self._path, self._name, 64).pieces)
+    self._kept, self._first, self._end = [], 0, 0
 
 
 def read_pieces(path: str | pathlib.Path, name: str, size: int) -> Pieces:
@@ -90,10 +128,7 @@ def read_pieces(path: str | pathlib.Path, name: str, size: int) -> Pieces:
     UsageError: as `read`; of numbers that are cut short or damaged, when their piece is taken.
   """
   path = pathlib.Path(path)
-  if name not in names(path):
-    raise UsageError(f'{path} has no array {name}, only {", ".join(names(path)) or "nothing"}: '
-                     'images are stored as arr_0')
-  with _archive(path) as archive, archive.open(f'{name}.npy') as member:
+  with _archive(path) as archive, archive.open(_member(archive, path, name)) as member:
     shape, dtype, start = _header(member, path, name)
 
   def pieces():
@@ -124,6 +159,15 @@ def _archive(path: str | pathlib.Path) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
   except zipfile.BadZipFile as error:
     raise UsageError(f'{path} is not a whole .npz file ({error})') from error
+
+
+def _member(archive: zipfile.ZipFile, path, name: str) -> zipfile.ZipInfo:
+  try:
+    return archive.getinfo(f'{name}.npy')
+  except KeyError:
+    have = ', '.join(archive.namelist()) or 'nothing'
+    raise UsageError(f'{path} has no array {name}, only {have}: images are stored as arr_0'
+                     ) from None
 
 
 def _header(member, path, name: str) -> tuple[tuple[int, ...], np.dtype, int]:

@@ -71,7 +71,7 @@ def write_folder(folder: pathlib.Path, images: np.ndarray,
     name = f'{i:06d}.png' if labels is None else f'{labels[i]:03d}_{i:06d}.png'
     if not (folder / name).exists():
       image = images[i]
-      with written_whole(folder / name) as part:
+      with written_whole(folder / name, sync=False) as part:
         Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(part)
   with concurrent.futures.ThreadPoolExecutor() as pool:
     for _ in pool.map(write, range(len(images))):

@@ -10,16 +10,17 @@ import pathlib
 from typing import Any, Callable, Iterator, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from adm_jax import labels as labels_lib
 from adm_jax import pretrained, progress, sharding, solvers, zoo
 from adm_jax.diffusion import Diffusion, dynamic_threshold, respaced
 from adm_jax.errors import UsageError
-from adm_jax.guidance import Scale, every_kth
+from adm_jax.guidance import every_kth
 from adm_jax.images import to_float, to_uint8
 from adm_jax.models import Classifier, SuperRes
-from adm_jax.sampling import NetworkDenoiser, Sampler, image_keys, sample_job
+from adm_jax.sampling import NetworkDenoiser, Sampler, check_labels, image_keys, sample_job
 from adm_jax.training.checkpoints import Trained
 
 Array = jax.Array
@@ -78,11 +79,7 @@ class Pipeline:
     Returns:
       uint8[N H W C].
     """
-    given = low_res if labels is None else labels
-    num = (1 if given is None else len(given)) if num is None else num
-    if low_res is not None:
-      low_res = self._check_low_res(np.asarray(low_res), num)
-    labels = self.labels(num, seed) if labels is None else np.asarray(labels, np.int32)
+    num, labels, low_res = self._prepared(labels, num, seed, low_res)
     return np.concatenate(list(self.batches(num, seed, labels, low_res=low_res, **kwargs)))
 
   def batches(self, num: int, seed: int, labels: np.ndarray | None = None, *,
@@ -101,16 +98,20 @@ class Pipeline:
         batch_size=batch_size or self.default_batch_size, x=x,
         low_res=None if low_res is None else lambda index: to_float(low_res[index]), parts=parts,
         progress=progress)
+    done = begin
     for images in job:
+      # As 8 bits NaN would be black, and look finished.
+      if not jnp.isfinite(images).all():
+        raise UsageError(f'images {done} to {done + len(images) - 1} are not finite: the guidance '
+                         'is too strong, or the weights are not what their config says')
+      done += len(images)
       yield np.asarray(to_uint8(images))
 
   def progressive(self, labels: Sequence[int] | None = None, *, num: int | None = None,
                   seed: int = 0, low_res: np.ndarray | None = None,
                   parts: int = 10) -> Iterator[np.ndarray]:
     """Yields the predicted x_0 as uint8[N H W C] after each of the parts of one batch."""
-    given = low_res if labels is None else labels
-    num = (1 if given is None else len(given)) if num is None else num
-    labels = self.labels(num, seed) if labels is None else np.asarray(labels, np.int32)
+    num, labels, low_res = self._prepared(labels, num, seed, low_res)
     index = np.minimum(np.arange(-(-num // self.sampler.mesh.size) * self.sampler.mesh.size),
                        num - 1)
     for _, x0 in self.sampler.progressive(
@@ -118,6 +119,20 @@ class Pipeline:
         None if labels is None else labels[index],
         low_res=None if low_res is None else to_float(low_res[index]), parts=parts):
       yield np.asarray(to_uint8(x0))[:num]
+
+  def _prepared(self, labels: Sequence[int] | None, num: int | None, seed: int,
+                low_res: np.ndarray | None) -> tuple[int, np.ndarray | None, np.ndarray | None]:
+    """(num, labels, low_res) of a call, completed and checked."""
+    given = low_res if labels is None else labels
+    num = (1 if given is None else len(given)) if num is None else num
+    if num < 1:
+      raise UsageError(f'num={num}: give at least 1')
+    if low_res is not None:
+      low_res = self._check_low_res(np.asarray(low_res), num)
+    elif self.low_res_shape is not None:
+      raise UsageError('an upsampler enlarges small images: give low_res')
+    labels = self.labels(num, seed) if labels is None else labels
+    return num, check_labels(labels, num, self.num_classes), low_res
 
   def key(self, seed: int) -> Array:
     """The key of a job: `sampling.image_keys` makes the images' from it."""
@@ -141,7 +156,7 @@ class Pipeline:
 
 def check_small_images(images: np.ndarray, shape: tuple[int, int, int]) -> None:
   """Raises UsageError unless `images` are uint8[N *shape], what an upsampler enlarges."""
-  if images.dtype != np.uint8 or images.ndim != 4:
+  if images.dtype != np.uint8 or images.ndim != 4 or not len(images):
     raise UsageError(f'the small images are {images.dtype} of shape {images.shape}: give uint8 '
                      '[N, h, w, C]')
   check_small_shape(images.shape[1:], shape)
@@ -157,9 +172,10 @@ def check_small_shape(found: tuple[int, int, int], shape: tuple[int, int, int]) 
 def load(model: Name | Trained, *, classifier: Name | Trained | None = None,
          scale: float | None = None, respacing: str | None = None,
          solver: solvers.Solver | None = None, weights: Name | None = None,
-         classifier_weights: Name | None = None, clip: bool = True, clip_guided: bool = False,
-         steps: Callable = solvers.descend, cfg_scale: Scale | None = None,
-         weaker: Name | Trained | None = None, weaker_scale: Scale | None = None,
+         classifier_weights: Name | None = None, clip: bool = True,
+         clip_guided: bool | None = None,
+         steps: Callable = solvers.descend, cfg_scale: float | None = None,
+         weaker: Name | Trained | None = None, weaker_scale: float | None = None,
          weaker_weights: Name | None = None, interval: tuple[float, float] | None = None,
          normalize: bool = False, classifier_every: int = 1,
          threshold_share: float | None = None, dtype: str | None = None, fsdp: int | None = None,
@@ -178,7 +194,7 @@ def load(model: Name | Trained, *, classifier: Name | Trained | None = None,
     weights: see `pretrained.load`.
     classifier_weights: the same for the classifier.
     clip: see `diffusion.predict`.
-    clip_guided: see `guidance.guided`.
+    clip_guided: see `guidance.guided`; by default as the solver says.
     steps: where the solver goes, a function of the respaced schedule: `solvers.descend`, or with
       respacing '' one that leads through the whole process, as those of `spacing` are meant to.
     cfg_scale: classifier-free guidance, see `guidance.classifier_free`, of a model that was trained
@@ -226,6 +242,8 @@ def load(model: Name | Trained, *, classifier: Name | Trained | None = None,
     _check_weaker(trained, poor)
     weaker_scale = 2.0 if weaker_scale is None else weaker_scale
   respacing = _respacing(trained.task.diffusion, published) if respacing is None else respacing
+  solver = solver or solvers.ancestral()
+  clip_guided = solver.clip_guided if clip_guided is None else clip_guided
   diffusion = respaced(trained.task.diffusion, respacing)
   dtype = dtype or ('float32' if jax.default_backend() == 'cpu' else 'bfloat16')
   networks = {'model': trained, 'classifier': guide, 'weaker': poor}
@@ -244,7 +262,7 @@ def load(model: Name | Trained, *, classifier: Name | Trained | None = None,
       weaker_scale=1.0 if weaker_scale is None else weaker_scale, interval=interval,
       normalize=normalize,
       threshold=None if threshold_share is None else dynamic_threshold(threshold_share))
-  sampler = Sampler(denoiser, solver or solvers.ancestral(), run_steps, trained.task.image_shape,
+  sampler = Sampler(denoiser, solver, run_steps, trained.task.image_shape,
                     mesh)
   description = {
       'model': _describe(model, trained),

@@ -72,6 +72,10 @@ def read(name: str | pathlib.Path, words: str = '', bar: Callable = progress.bar
     known, assumed = flags.words(model.flags), []
   elif weights is not None:
     raise UsageError(f'{name} is a file of weights itself: leave out weights={weights}')
+  elif not pathlib.Path(name).exists():
+    raise UsageError(f'there is no folder or file {name}, and no published model of that name')
+  elif pathlib.Path(name).is_dir():
+    raise UsageError(f'{name} is a folder, not a file of weights')
   else:
     state_dict = state_dicts.read(pathlib.Path(name))
     kind, known, assumed = _inferred(state_dict, given)

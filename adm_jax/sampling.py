@@ -140,6 +140,12 @@ class NetworkDenoiser:
   normalize: bool = False
   threshold: Callable[[Array], Array] | None = None
 
+  def __post_init__(self):
+    if self.cfg_scale is not None and self.null_label is None:
+      raise UsageError('classifier-free guidance needs a null_label: train with label dropout')
+    if self.interval is not None:
+      within(1.0, self.diffusion.schedule, *self.interval)  # refuses one without noise levels
+
   @property
   def num_classes(self) -> int | None:
     """How many labels there are to choose from; None if labels have no effect."""
@@ -336,6 +342,8 @@ def check_labels(labels: Any, num: int, num_classes: int | None) -> np.ndarray |
       raise UsageError(f'the model has {num_classes} classes: give a label for each image')
     return None
   labels = np.asarray(labels)
+  if labels.dtype.kind not in 'iu':
+    raise UsageError(f'labels are {labels.dtype}: give whole numbers')
   if labels.shape != (num,):
     raise UsageError(f'labels of shape {labels.shape} for {num} images: give one an image')
   wrong = labels[(labels < 0) | (labels >= (np.inf if num_classes is None else num_classes))]

@@ -62,10 +62,13 @@ class Solver(NamedTuple):
       to `step.alpha_bar_next`. `noise` is fresh standard normal [B H W C]; a solver that ignores it
       costs nothing, since XLA removes what is not used.
     evaluations: of the denoiser in a step; but every solver asks just once in a step to clean data.
+    clip_guided: whether x_0 is to be clipped again after a classifier has moved it, where nothing
+      else is said. The reference's two methods do not; the others would end in saturated images.
   """
   init: Callable[[Array], Any]
   step: Callable[[Denoiser, Array, Any, Step, Array], tuple[Array, Any, Prediction]]
   evaluations: int = 1
+  clip_guided: bool = True
 
 
 # ---------------------------------------------------------------------------------------------
@@ -155,7 +158,7 @@ def ancestral() -> Solver:
     p = denoise(x, step.t)
     noisy = (step.t != 0).astype(x.dtype)
     return p.mean + noisy * jnp.exp(0.5 * p.log_variance) * noise, memory, p
-  return Solver(_no_memory, step)
+  return Solver(_no_memory, step, clip_guided=False)
 
 
 def ddim(eta: float = 0.0) -> Solver:
@@ -176,7 +179,7 @@ def ddim(eta: float = 0.0) -> Solver:
     noisy = (step.t != 0).astype(x.dtype)
     x = jnp.sqrt(there) * p.x0 + direction * p.eps + noisy * sigma * noise
     return x, memory, p
-  return Solver(_no_memory, step)
+  return Solver(_no_memory, step, clip_guided=False)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -255,7 +258,9 @@ def dpm_multistep(order: int = 2, sde: bool = False) -> Solver:
   The first steps, which have no past, and the last, which run into clean data, are of lower order.
 
   Args:
-    order: 1 is DDIM; 2 is for guided and 3 for unguided sampling.
+    order: 1 is DDIM; 2 is for guided and 3 for unguided sampling. Order 3 integrates the parabola
+      through its predictions; released code (the authors', Diffusers) halves its last term, which
+      leaves order 2.
     sde: SDE-DPM-Solver++ (there, section 5): fresh noise in every step, in the amount of `ddim`
       with eta 1, which this is for order 1.
   """

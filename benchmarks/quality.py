@@ -35,8 +35,7 @@ def churned_karras(schedule, num_steps: int) -> solvers.Step:
 
 METHODS = {
     'ancestral': Method(solvers.ancestral()),
-    'DDIM': Method(solvers.ddim()),
-    'DDIM, even in time': Method(solvers.ddim(), spacing.by_time),
+    'DDIM': Method(solvers.ddim(), spacing.by_time),
     'DDIM, trailing': Method(solvers.ddim(), spacing.trailing),
     'Euler': Method(solvers.ddim(), spacing.karras),
     'Heun': Method(solvers.heun(), spacing.karras),

@@ -1,6 +1,7 @@
 """An exported sampler: StableHLO that makes the same images without the model's code."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -60,6 +61,15 @@ def test_mistakes(adm, folder, tmp_path):
     exporting.save(adm, tmp_path / 'a', ('abacus',))
   with pytest.raises(UsageError, match='holds no sampler'):
     exported.load(tmp_path)
+  sample = exported.load(folder)
+  for words, message in [((0, [0, 1], [99, -7]), '0 to 4'), ((0, [0]), 'give a label'),
+                         ((-1, [0], [0]), 'seed -1'), ((0, [0, 1], [0]), 'as many labels')]:
+    with pytest.raises(UsageError, match=message):
+      sample(*words)
+  shutil.copytree(folder, tmp_path / 'cut')
+  (tmp_path / 'cut' / 'sampler.stablehlo').write_bytes(b'no program')
+  with pytest.raises(UsageError, match='is damaged'):
+    exported.load(tmp_path / 'cut')
   exporting.save(adm, tmp_path / 'tpu', ('tpu',))
   with pytest.raises(UsageError, match='was exported for tpu, these devices are cpu'):
     exported.load(tmp_path / 'tpu')

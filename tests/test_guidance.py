@@ -222,8 +222,10 @@ TIMES = [pytest.param(t, id=str(t)) for t in (0, 25, 49, (0, 25, 49))]
 
 @pytest.mark.parametrize('t', TIMES)
 def test_classifier_free_guidance_is_a_line_through_both_predictions(t):
-  """Scale 0 is the unconditional prediction, 1 the conditional, 3 twice as far beyond it; the variance
-  is always the conditional's."""
+  """Scale 0 is the unconditional prediction, 1 the conditional, 3 twice as far beyond it.
+
+  The variance is always the conditional's.
+  """
   x, t = points(t)
   strong, weak = denoise_as(LABELS)(x, t), denoise_as(jnp.full(3, NULL))(x, t)
   for scale in (0.0, 1.0, 3.0):
@@ -325,8 +327,8 @@ def test_a_scale_is_a_number_a_table_or_a_function_of_sigma():
     within(1.0, COSINE, 1e6, 1e7)
 
 
-def test_a_gradient_at_every_kth_step_adds_up_to_that_of_all():
-  """Along straight steps a constant gradient moves x as far; and k = 1 changes nothing."""
+def test_every_kth_step_of_a_run_has_k_times_the_scale():
+  """From its first on, t = S - 1; and k = 1 changes nothing."""
   steps = solvers.descend(COSINE)
   np.testing.assert_array_equal(every_kth(2.0, COSINE, steps.t, 1), np.full(50, 2.0))
   table = every_kth(2.0, COSINE, steps.t, 5)

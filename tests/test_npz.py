@@ -25,18 +25,31 @@ def test_numpy_reads_it_and_the_bytes_do_not_depend_on_the_pieces(tmp_path, size
 
 
 @pytest.mark.parametrize('save', [np.savez, np.savez_compressed])
-@pytest.mark.parametrize('scratch', [True, False])
-def test_we_read_numpys(tmp_path, save, scratch):
+def test_we_read_numpys(tmp_path, save):
   save(tmp_path / 'a.npz', IMAGES, LABELS)
-  scratch = tmp_path / 'scratch.npy' if scratch else None
   assert npz.names(tmp_path / 'a.npz') == ['arr_0', 'arr_1']
-  for _ in range(2):  # unpacked already, the second time
-    images = npz.read(tmp_path / 'a.npz', 'arr_0', scratch)
-    np.testing.assert_array_equal(images, IMAGES)
-    assert not images.flags.writeable
-    if save is np.savez or scratch:
-      assert isinstance(images, np.memmap)
+  images = npz.read(tmp_path / 'a.npz', 'arr_0')
+  np.testing.assert_array_equal(images, IMAGES)
+  assert not images.flags.writeable and isinstance(images, np.memmap) == (save is np.savez)
   np.testing.assert_array_equal(npz.read(tmp_path / 'a.npz', 'arr_1'), LABELS)
+
+
+@pytest.mark.parametrize('save', [np.savez, np.savez_compressed])
+def test_rows_are_read_as_they_are_asked_for(tmp_path, save):
+  """Rising, repeated, with gaps, and from the start again; more than are unpacked at once."""
+  many = np.random.default_rng(1).integers(0, 256, (300, 2, 2, 1), np.uint8)
+  save(tmp_path / 'a.npz', many)
+  rows = npz.rows(tmp_path / 'a.npz', 'arr_0')
+  assert rows.shape == many.shape and rows.dtype == np.uint8 and len(rows) == 300
+  for index in ([0, 1, 2], [2, 2, 60], [62, 63, 64, 65], [190, 299, 299], [5, 6], [250]):
+    np.testing.assert_array_equal(rows[np.asarray(index)], many[index])
+
+
+def test_a_checksum_is_of_the_contents(tmp_path):
+  for name, labels in (('a', LABELS), ('b', LABELS), ('c', LABELS + 1)):
+    np.savez(tmp_path / f'{name}.npz', IMAGES, labels)
+  a, b, c = (npz.checksum(tmp_path / f'{name}.npz') for name in 'abc')
+  assert a == b != c
 
 
 def test_what_cannot_be_read_is_refused_in_a_line(tmp_path):

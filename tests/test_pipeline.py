@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny_models
 
-from adm_jax import pipeline, solvers, starts
+from adm_jax import pipeline, schedules, solvers, spacing, starts
 from adm_jax.errors import UsageError
 from adm_jax.images import to_float
 from adm_jax.training import checkpoints
@@ -79,6 +79,24 @@ def test_an_upsampler_keeps_order_and_labels(folders, images):
                           ({'low_res': images[:2]}, '2 small images do not make')]:
     with pytest.raises(UsageError, match=message):
       up(LABELS, **kwargs)
+    with pytest.raises(UsageError, match=message):
+      next(up.progressive(LABELS, **kwargs))
+
+
+@pytest.mark.parametrize('kwargs, message', [
+    ({'labels': [1, 2], 'num': 3}, 'give one an image'), ({'num': -1}, 'at least 1'),
+    ({'labels': [1.7]}, 'whole numbers'), ({'labels': [5]}, 'label 5 is out of range')])
+def test_wrong_labels_are_refused(adm, kwargs, message):
+  with pytest.raises(UsageError, match=message):
+    adm(**kwargs)
+  with pytest.raises(UsageError, match=message):
+    next(adm.progressive(**kwargs))
+
+
+def test_images_that_are_not_finite_are_no_images(adm):
+  broken = dataclasses.replace(adm, params=jax.tree.map(lambda leaf: leaf * np.nan, adm.params))
+  with pytest.raises(UsageError, match='images 0 to 6 are not finite'):
+    broken(LABELS)
 
 
 def test_an_upsampler_draws_other_noise_than_the_model_before_it(folders, adm):
@@ -105,6 +123,16 @@ def test_what_does_not_go_together_is_refused(folders, tmp_path):
   other = dataclasses.replace(trained, task=trained.task._replace(diffusion=process))
   with pytest.raises(UsageError, match='another noise schedule'):
     pipeline.load(unet, classifier=other)
+
+
+def test_guided_predictions_are_clipped_again_but_by_the_references_solvers(folders):
+  def clips(**kwargs):
+    adm = pipeline.load(folders['unet'], classifier=folders['classifier'], respacing='3', **kwargs)
+    assert adm.description['clip_guided'] == adm.sampler.denoiser.clip_guided
+    return adm.sampler.denoiser.clip_guided
+  assert not clips() and not clips(solver=solvers.ddim())
+  assert clips(solver=solvers.dpm_multistep()) and clips(solver=solvers.heun())
+  assert clips(clip_guided=True) and not clips(solver=solvers.unipc(), clip_guided=False)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -143,6 +171,13 @@ def test_noised_images_have_the_moments_of_q(zero, folders):
   np.testing.assert_allclose(x.std(), np.sqrt(1 - alpha_bar), rtol=0.02)
   np.testing.assert_allclose(starts.noised(adm, images, seed=1)(np.arange(9, 12)), x[9:12],
                              atol=1e-6)
+
+
+def test_a_start_in_the_middle_of_a_spacing_takes_the_steps_that_are_left():
+  steps = starts.from_step(500, lambda schedule: spacing.by_time(schedule, 11))(
+      schedules.linear(num_steps=1000))
+  np.testing.assert_array_equal(steps.t, [500, 400, 300, 200, 100, 0])
+  assert steps.sigma_next[-1] == 0 and steps.left[0] == 5
 
 
 @pytest.mark.parametrize('t, message', [(1000, '0 to 999'), (-1, '0 to 999')])

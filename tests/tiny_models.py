@@ -25,9 +25,11 @@ def _save(path: pathlib.Path, task: config_lib.ConfigDict, seed: int) -> pathlib
   return path
 
 
-def unet(path: pathlib.Path, num_classes: int | None = None, seed: int = 1) -> pathlib.Path:
+def unet(path: pathlib.Path, num_classes: int | None = None, seed: int = 1,
+         label_dropout: float = 0.0) -> pathlib.Path:
   model = call(UNet, image_size=8, out_channels=6, num_classes=num_classes, num_heads=2, **_TRUNK)
-  return _save(path, call(tasks.diffusion, model=model, diffusion=_diffusion()), seed)
+  return _save(path, call(tasks.diffusion, model=model, diffusion=_diffusion(),
+                          label_dropout=label_dropout), seed)
 
 
 def classifier(path: pathlib.Path, image_size: int = 8,
@@ -37,8 +39,9 @@ def classifier(path: pathlib.Path, image_size: int = 8,
   return _save(path, call(tasks.classifier, model=model, diffusion=_diffusion()), 2)
 
 
-def upsampler(path: pathlib.Path, small: int = 8) -> pathlib.Path:
-  model = call(UNet, image_size=16, in_channels=6, out_channels=6, num_classes=NUM_CLASSES,
+def upsampler(path: pathlib.Path, small: int = 8,
+              num_classes: int | None = NUM_CLASSES) -> pathlib.Path:
+  model = call(UNet, image_size=16, in_channels=6, out_channels=6, num_classes=num_classes,
                num_heads=2, **_TRUNK)
   return _save(path, call(tasks.superres, model=call(SuperRes, unet=model),
                           diffusion=_diffusion(), low_res_size=small), 3)

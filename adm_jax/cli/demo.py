@@ -14,6 +14,8 @@ import pathlib
 from adm_jax import progress
 from adm_jax.errors import UsageError
 
+RESUMES = True
+
 
 def add_arguments(parser):
   parser.add_argument('--out', default='runs/demo', metavar='DIR', help='default: runs/demo')

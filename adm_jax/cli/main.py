@@ -8,6 +8,7 @@ from adm_jax.cli import (
   convert,
   demo,
   evaluate,
+  export,
   models,
   nll,
   plan,
@@ -17,22 +18,17 @@ from adm_jax.cli import (
   sample,
   train,
 )
+from adm_jax.cli.parser import Parser
 from adm_jax.errors import RESTART, Restart, TrainingStopped, UsageError
 
 COMMANDS = {'demo': demo, 'train': train, 'sample': sample, 'evaluate': evaluate,
             'reference': reference, 'nll': nll, 'reproduce': reproduce, 'convert': convert,
-            'models': models, 'plan': plan, 'prepare': prepare}
-
-
-class _Parser(argparse.ArgumentParser):
-
-  def error(self, message):
-    raise UsageError(f'{message}; see {self.prog} --help')
+            'export': export, 'models': models, 'plan': plan, 'prepare': prepare}
 
 
 def main(arguments: list[str] | None = None) -> int:
   """Runs `adm ARGUMENTS`; returns the exit code: 2 after a mistake in what was asked for."""
-  parser = _Parser(prog='adm', description='ADM in JAX: train, guide, sample.')
+  parser = Parser(prog='adm', description='ADM in JAX: train, guide, sample.')
   commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
   for name, module in COMMANDS.items():
     summary = module.__doc__.strip().splitlines()[0]
@@ -60,8 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
     # Not a return: at its end JAX would wait for processes that are gone.
     os._exit(RESTART)
   except KeyboardInterrupt:
-    print('\nadm: interrupted; the same command goes on from the last checkpoint', file=sys.stderr,
-          flush=True)
+    goes_on = ('; the same command goes on from what is saved'
+               if getattr(COMMANDS[known.command], 'RESUMES', False) else '')
+    print(f'\nadm: interrupted{goes_on}', file=sys.stderr, flush=True)
     sys.stdout.flush()
     # Not a return: a compiler thread that outlives the interpreter ends in a crash.
     os._exit(130)

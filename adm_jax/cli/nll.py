@@ -75,7 +75,8 @@ def run(arguments, overrides):
     npz.write(out / f'{name}_terms.npz', {'arr_0': values})
   print(f'{arguments.model} ({trained.weights}, step {trained.step}) on {num:,} images of '
         f'{source.name}, {process.schedule.num_steps} steps')
-  print(f'bits per dimension: {terms.total:.4f} +- {terms.error:.2g}')
+  error = '' if terms.error is None else f' +- {terms.error:.2g}'
+  print(f'bits per dimension: {terms.total:.4f}{error}')
   print(f'  prior: {terms.prior:.4g}')
   # From the least noisy quarter on, as the training metrics count them.
   for quarter, part in enumerate(np.array_split(terms.vb[::-1], min(4, len(terms.vb)))):

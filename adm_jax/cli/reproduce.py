@@ -12,15 +12,19 @@ examples:
   adm reproduce --row published-256-guided-upsampled --out runs/golden
 """
 
-import argparse
+import hashlib
 import json
 import pathlib
 import shlex
 
 from adm_jax import progress
 from adm_jax.cli import evaluate, sample
+from adm_jax.cli.parser import Parser, at_least_one
 from adm_jax.errors import UsageError
 from adm_jax.files import written_whole
+
+RESUMES = True
+_SHARE = 0.4  # of a device's peak that hours are estimated with
 
 
 def add_arguments(parser):
@@ -34,7 +38,8 @@ def add_arguments(parser):
   parser.add_argument('--files', metavar='DIR',
                       help='where reference and sample batches lie, if not to be fetched')
   parser.add_argument('--sample-options', default='', metavar='"--NAME VALUE ..."',
-                      help='more options of adm sample, like "--batch-size 64 --weights FILE"')
+                      help='for adm sample: --weights, --classifier-weights, --upsample-weights, '
+                      '--batch-size, --fsdp, --dtype')
   evaluate.add_extractor_arguments(parser)
 
 
@@ -44,44 +49,68 @@ def run(arguments, rest):
   if rest:
     raise UsageError(f'adm reproduce does not understand {" ".join(rest)}; see adm reproduce '
                      '--help')
-  if arguments.samples < 1:
-    raise UsageError(f'--samples {arguments.samples}: give at least 1')
+  at_least_one(arguments, 'samples')
   recipes = tables.select(arguments.table, arguments.row)
   listing = arguments.table is None and arguments.row is None
+  for recipe in recipes:  # every command is read before the first is run
+    if recipe.command:
+      sample.check(parse(recipe, arguments))
   if listing or arguments.dry_run:
     for recipe in recipes:
-      print(describe(recipe, arguments.samples))
+      print(describe(recipe, arguments, work=not listing))
     return 0
   if arguments.out is None:
     raise UsageError('say where samples and tables go with --out DIR')
-  runnable = [recipe for recipe in recipes if recipe.command or recipe.batch]
-  if not runnable:
+  if not any(recipe.command or recipe.batch for recipe in recipes):
     raise UsageError(f'{recipes[0].name} cannot be run: {recipes[0].note}')
-  reproduce(runnable, pathlib.Path(arguments.out), arguments, evaluate.extractor(arguments))
+  _run_rows(recipes, pathlib.Path(arguments.out), arguments, evaluate.extractor(arguments))
   return 0
 
 
-def parse(recipe, *words):
-  """(options of `adm sample` that a recipe and more words give, what is none)."""
-  parser = argparse.ArgumentParser()
+def command(recipe, arguments):
+  """The options of `adm sample`, but for --out, that make a row's samples."""
+  words = [*shlex.split(recipe.command), *_more(arguments.sample_options), '--num',
+           str(arguments.samples), '--seed', str(arguments.seed)]
+  return shlex.join(words)
+
+
+def _more(text):
+  """Options that change no image of a row, or say where its weights lie."""
+  try:
+    words = shlex.split(text)
+  except ValueError as error:
+    raise UsageError(f'--sample-options {text!r}: {error}') from error
+  parser = Parser(prog='adm reproduce --sample-options', add_help=False, allow_abbrev=False)
+  for name in ('weights', 'classifier-weights', 'upsample-weights', 'batch-size', 'fsdp', 'dtype'):
+    parser.add_argument(f'--{name}')
+  parser.parse_args(words)
+  return words
+
+
+def parse(recipe, arguments, folder='OUT'):
+  """A row's `adm sample` command line, read."""
+  parser = Parser(prog='adm sample')
   sample.add_arguments(parser)
-  return parser.parse_known_args([*shlex.split(recipe.command), *words])
+  return parser.parse_args([*shlex.split(command(recipe, arguments)), '--out', str(folder)])
 
 
-def describe(recipe, num):
-  """A few lines: what the row is, and what it needs."""
+def describe(recipe, arguments, work):
+  """A few lines: what the row is, and what it needs; with `work`, also for how long."""
   from adm_jax.evaluation import reproduce, tables
 
   paper = ', '.join(f'{tables.METRICS[key]} {value:g}' for key, value in recipe.expected.items())
   lines = [f'table {recipe.table}, {recipe.name}: {paper or "no number in the paper"}']
   if recipe.command:
-    given, _ = parse(recipe, '--out', 'OUT')
+    given = parse(recipe, arguments)
     needs = reproduce.needs(given.model, given.respacing, given.classifier, given.upsample,
                             given.upsample_respacing)
     weights = ', '.join(f'{name} ({count / 1e6:.0f} M)' for name, count in needs.models.items())
-    work = ', '.join(f'{count * num:,} of {name}' for name, count in needs.evaluations.items())
-    lines += [f'  adm sample {recipe.command} --num {num}', f'  weights: {weights}',
-              f'  evaluations: {work}']
+    evaluations = ', '.join(f'{count * arguments.samples:,} of {name}'
+                            for name, count in needs.evaluations.items())
+    lines += [f'  adm sample {command(recipe, arguments)}', f'  weights: {weights}',
+              f'  evaluations: {evaluations}']
+    if work:
+      lines.append(f'  work: {_work(reproduce.flops(needs) * arguments.samples)}')
   if recipe.batch:
     lines.append(f'  samples: {recipe.batch}')
   if recipe.command or recipe.batch:
@@ -91,18 +120,29 @@ def describe(recipe, num):
   return '\n'.join(lines)
 
 
-def reproduce(recipes, out, arguments, extractor):
+def _work(total):
+  """Hours on the devices at hand, if their speed is known, and on an H100."""
+  import jax
+
+  from adm_jax import flops
+
+  lines = [f'{total / 1e18:.3g} EFLOP']
+  have = flops.peak(jax.devices()[0])
+  for name, speed in (('one H100', flops.peak_of('NVIDIA H100 80GB HBM3')),
+                      ('the devices here', have and have * jax.device_count())):
+    if speed is not None:
+      lines.append(f'{total / (_SHARE * speed) / 3600:.3g} hours on {name} at {_SHARE:.0%} of peak')
+  return ', '.join(lines)
+
+
+def _run_rows(recipes, out, arguments, extractor):
   """Runs rows one after the other, and writes the tables after each."""
-  from adm_jax.evaluation import reproduce, tables
+  from adm_jax.evaluation import reproduce
 
   results = []
   for recipe in recipes:
-    folder = out / f'table{recipe.table}' / recipe.name
-    reference = _file(tables.REFERENCES[recipe.reference], arguments.files)
-    samples = (_sampled(recipe, folder, arguments) if recipe.command
-               else _file(recipe.batch, arguments.files))
-    results.append(reproduce.Result(recipe, _measured(folder, reference, samples, arguments,
-                                                      extractor), samples))
+    results.append(_result(recipe, out / f'table{recipe.table}' / recipe.name, arguments,
+                           extractor))
     for name, text in (('table.md', reproduce.markdown(results)),
                        ('table.html', reproduce.page(results))):
       with written_whole(out / name) as part:
@@ -111,24 +151,36 @@ def reproduce(recipes, out, arguments, extractor):
   print(f'tables: {out / "table.md"}, {out / "table.html"}')
 
 
-def _sampled(recipe, folder, arguments):
-  sample.run(*parse(recipe, *shlex.split(arguments.sample_options),
-                    '--num', str(arguments.samples), '--seed', str(arguments.seed),
-                    '--out', str(folder / 'samples')))
-  return folder / 'samples' / 'samples.npz'
+def _result(recipe, folder, arguments, extractor):
+  from adm_jax.evaluation import reproduce, tables
+
+  folder.mkdir(parents=True, exist_ok=True)
+  if not recipe.command and not recipe.batch:
+    return reproduce.Result(recipe)
+  reference = _file(tables.REFERENCES[recipe.reference], arguments.files)
+  if recipe.command:
+    source, samples = f'adm sample {command(recipe, arguments)}', folder / 'samples'
+    sample.run(parse(recipe, arguments, samples), [])
+    samples = samples / 'samples.npz'
+  else:
+    source, samples = recipe.batch, _file(recipe.batch, arguments.files)
+  report = _measured(folder, reference, samples, arguments.batch_size, extractor)
+  return reproduce.Result(recipe, source, report, samples)
 
 
-def _measured(folder, reference, samples, arguments, extractor):
-  """The report of a row's samples, measured once."""
+def _measured(folder, reference, samples, batch_size, extractor):
+  """The report of a row's samples, measured once for each content of both files."""
+  from adm_jax import npz
   from adm_jax.evaluation import report
 
-  path = folder / f'report_{extractor.hash}.json'
+  content = hashlib.sha256(' '.join((npz.checksum(reference), npz.checksum(samples),
+                                     extractor.hash)).encode()).hexdigest()[:16]
+  path = folder / f'report_{content}.json'
   if path.exists():
     return json.loads(path.read_text())
   measured = report.evaluate(report.open_set(reference), report.open_set(samples), extractor,
                              bar=progress.bar, distances='float16',  # as the published numbers
-                             batch_size=arguments.batch_size).as_json()
-  folder.mkdir(parents=True, exist_ok=True)
+                             batch_size=batch_size).as_json()
   with written_whole(path) as part:
     part.write_text(json.dumps(measured, indent=1))
   return measured

@@ -19,6 +19,8 @@ import sys
 from adm_jax import progress
 from adm_jax.errors import UsageError
 
+RESUMES = True
+
 
 def add_arguments(parser):
   parser.add_argument('--config', required=True, metavar='FILE',

@@ -20,19 +20,19 @@ _BLOCKS = {
     'use_checkpoint': False, 'use_scale_shift_norm': True, 'resblock_updown': False,
     'use_fp16': False}
 
-# The flags of each kind of network with the reference's defaults; `num_classes` is ours, where the
-# reference has 1,000 and nothing else, and so are a super-resolution network's `channel_mult` and
-# attention order.
+# The flags of each kind of network with the reference's defaults; ours are `num_classes` and
+# `image_channels`, where the reference has 1,000 and 3 and nothing else, and a super-resolution
+# network's `channel_mult` and attention order.
+_OURS = {'channel_mult': '', 'num_classes': 1000, 'image_channels': 3}
 DEFAULTS = {
-    'unet': {'image_size': 64, 'channel_mult': '', 'use_new_attention_order': False,
-             'num_classes': 1000, **_BLOCKS, **_DIFFUSION},
-    'superres': {'large_size': 256, 'small_size': 64, 'channel_mult': '',
-                 'use_new_attention_order': False, 'num_classes': 1000, **_BLOCKS, **_DIFFUSION},
+    'unet': {'image_size': 64, 'use_new_attention_order': False, **_OURS, **_BLOCKS, **_DIFFUSION},
+    'superres': {'large_size': 256, 'small_size': 64, 'use_new_attention_order': False, **_OURS,
+                 **_BLOCKS, **_DIFFUSION},
     'classifier': {
         'image_size': 64, 'classifier_use_fp16': False, 'classifier_width': 128,
         'classifier_depth': 2, 'classifier_attention_resolutions': '32,16,8',
         'classifier_use_scale_shift_norm': True, 'classifier_resblock_updown': True,
-        'classifier_pool': 'attention', 'channel_mult': '', 'num_classes': 1000, **_DIFFUSION},
+        'classifier_pool': 'attention', **_OURS, **_DIFFUSION},
 }
 
 # What '' means as channel_mult. The 32 is improved-diffusion's.
@@ -74,9 +74,9 @@ def describe(kind: str, flags: str | Mapping[str, Any] = '') -> ConfigDict:
   objective = (losses.rescaled_kl if values['use_kl'] else
                losses.rescaled_mse if values['rescale_learned_sigmas'] else losses.mse)
   if kind == 'unet':
-    unet = _unet(values, values['image_size'], CHANNEL_MULT, in_channels=3)
+    unet = _unet(values, values['image_size'], CHANNEL_MULT, values['image_channels'])
     return call(tasks.diffusion, model=unet, diffusion=process, objective=objective)
-  unet = _unet(values, values['large_size'], SUPERRES_CHANNEL_MULT, in_channels=6)
+  unet = _unet(values, values['large_size'], SUPERRES_CHANNEL_MULT, 2 * values['image_channels'])
   return call(tasks.superres, model=call(SuperRes, unet=unet), diffusion=process,
               low_res_size=values['small_size'], objective=objective)
 
@@ -92,6 +92,7 @@ def _classifier(values: Mapping[str, Any]) -> ConfigDict:
   channel_mult = _channel_mult(values, size, CHANNEL_MULT)
   return call(
       Classifier, image_size=size, num_classes=values['num_classes'],
+      in_channels=values['image_channels'],
       channels=values['classifier_width'], channel_mult=channel_mult,
       depth=values['classifier_depth'],
       attention_resolutions=_attended(values['classifier_attention_resolutions'], size,
@@ -108,7 +109,7 @@ def _unet(values: Mapping[str, Any], size: int, multipliers: Mapping[int, tuple]
     return None if values[name] == -1 else values[name]
   return call(
       UNet, image_size=size, in_channels=in_channels,
-      out_channels=6 if values['learn_sigma'] else 3,
+      out_channels=values['image_channels'] * (2 if values['learn_sigma'] else 1),
       channels=values['num_channels'], channel_mult=channel_mult, depth=values['num_res_blocks'],
       attention_resolutions=_attended(values['attention_resolutions'], size, len(channel_mult)),
       num_heads=values['num_heads'], num_heads_upsample=optional('num_heads_upsample'),

@@ -39,9 +39,8 @@ def infer(shapes: Shapes, image_size: int | None = None) -> Inferred:
       raise UsageError(f'there is no {name}: this is not a network of openai/guided-diffusion')
   has_decoder = any(name.startswith('output_blocks.') for name in shapes)
   in_channels = shapes['input_blocks.0.0.weight'][1]
+  # Six channels are a small image's beside the large one's; any other number is the image's own.
   kind = 'classifier' if not has_decoder else 'superres' if in_channels == 6 else 'unet'
-  if in_channels not in (3, 6):
-    raise UsageError(f'the network takes {in_channels} channels, where the reference has 3 (or 6)')
 
   mistake = None
   for depth in range(1, 9):
@@ -86,6 +85,7 @@ def _levels_agree(shapes: Shapes, depth: int) -> bool:
 def _flags(shapes: Shapes, kind: str, depth: int, levels: int,
            size: int | None) -> Inferred:
   channels = shapes['time_embed.0.weight'][1]
+  image_channels = shapes['input_blocks.0.0.weight'][1] // (2 if kind == 'superres' else 1)
   firsts = [1 + level * (depth + 1) for level in range(levels)]
   widths = [_width(shapes, block) for block in firsts]
   mults = tuple(width / channels for width in widths)
@@ -105,6 +105,8 @@ def _flags(shapes: Shapes, kind: str, depth: int, levels: int,
     assumed.append(f'image size {size} (the network runs at any)')
   resolutions = ','.join(str(size >> level) for level in attended)
   flags = {'channel_mult': ','.join(f'{mult:g}' for mult in mults)}
+  if image_channels != 3:
+    flags['image_channels'] = image_channels
   if kind == 'classifier':
     flags |= {
         'image_size': size, 'classifier_width': channels, 'classifier_depth': depth,
@@ -117,7 +119,8 @@ def _flags(shapes: Shapes, kind: str, depth: int, levels: int,
   flags |= {
       'num_channels': channels, 'num_res_blocks': depth, 'attention_resolutions': resolutions,
       'use_scale_shift_norm': scale_shift, 'resblock_updown': updown,
-      'learn_sigma': shapes['out.2.weight'][0] == 6, 'class_cond': 'label_emb.weight' in shapes}
+      'learn_sigma': shapes['out.2.weight'][0] == 2 * image_channels,
+      'class_cond': 'label_emb.weight' in shapes}
   if flags['class_cond']:
     flags['num_classes'] = shapes['label_emb.weight'][0]
   if kind == 'superres':

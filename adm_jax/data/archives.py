@@ -21,6 +21,9 @@ class Files(Protocol):
   def read(self, name: str) -> bytes:
     """May be called from many threads at once."""
 
+  def stamp(self, name: str) -> tuple[int, ...]:
+    """Changes when the file does."""
+
 
 def open_files(path: str | pathlib.Path) -> Files:
   """The files of a folder or of a .zip.
@@ -53,6 +56,10 @@ class FolderFiles:
   def read(self, name: str) -> bytes:
     with open(os.path.join(self.path, name), 'rb') as file:
       return file.read()
+
+  def stamp(self, name: str) -> tuple[int, ...]:
+    status = os.stat(os.path.join(self.path, name))
+    return status.st_size, status.st_mtime_ns
 
 
 class ZipFiles:
@@ -100,3 +107,7 @@ class ZipFiles:
       return zlib.decompress(packed, -15)
     with zipfile.ZipFile(self.path) as archive:  # the rare methods
       return archive.read(name)
+
+  def stamp(self, name: str) -> tuple[int, ...]:
+    status = os.fstat(self._file.fileno())
+    return (*self._members[name][:2], status.st_size, status.st_mtime_ns)

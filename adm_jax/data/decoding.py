@@ -5,7 +5,7 @@ import io
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from adm_jax.data import crops
 from adm_jax.errors import UsageError
@@ -64,6 +64,13 @@ def size(file: Any) -> tuple[int, int]:
   with Image.open(file, formats=FORMATS) as image:
     turned = not _ORIENTED.isdisjoint(image.info) and image.getexif().get(0x0112, 1) > 4
     return image.size if turned else image.size[::-1]
+
+
+def reason(error: Exception) -> str:
+  """Why an image cannot be decoded; Pillow's own words would name an object in memory."""
+  if isinstance(error, UnidentifiedImageError):
+    return 'it is no image of a known format'
+  return str(error)
 
 
 def straighten(image: Image.Image, channels: int) -> Image.Image:

@@ -5,6 +5,8 @@ from typing import Protocol
 
 import numpy as np
 
+from adm_jax.errors import UsageError
+
 
 class Source(Protocol):
   """A data set of images.
@@ -68,4 +70,7 @@ class Rows:
     return len(self.source)
 
   def __getitem__(self, index: np.ndarray) -> np.ndarray:
-    return np.stack([self.source[int(i)]['image'] for i in index])
+    try:
+      return np.stack([self.source[int(i)]['image'] for i in index])
+    except UnreadableImage as error:
+      raise UsageError(f'{error}: remove it, or make it again') from error

@@ -66,7 +66,7 @@ class Tfds:
     try:
       image = self._decode(record[self._image], rng)
     except Exception as error:  # of damaged files Pillow raises anything
-      raise UnreadableImage(f'image {index} of {self.name}: {error}') from error
+      raise UnreadableImage(f'image {index} of {self.name}: {decoding.reason(error)}') from error
     if image.shape != self.image_shape:
       raise UsageError(f'image {index} of {self.name} is {image.shape[0]} x {image.shape[1]} '
                        f'(H x W), not {self.image_shape[0]} x {self.image_shape[1]}: set '

@@ -55,7 +55,7 @@ def extract_batches(extractor: Extractor, images: Images, *, batch_size: int = 6
   Raises:
     UsageError: the extractor's answer is not finite, or not one vector an image.
   """
-  size = -(-batch_size // jax.device_count()) * jax.device_count()
+  size = -(-batch_size // jax.local_device_count()) * jax.local_device_count()
   for batch in images.batches(size):
     have = len(batch)
     padded = np.pad(batch, ((0, size - have), (0, 0), (0, 0), (0, 0)))
@@ -91,8 +91,8 @@ def extract(extractor: Extractor, images: Images, **kwargs: Any) -> Features:
 
 def over_devices(function: Callable[[Any, Array], Features],
                  params: Any) -> Callable[[np.ndarray], Features]:
-  """images -> function(params, images), compiled, the images split over all devices."""
-  mesh = sharding.mesh()
+  """images -> function(params, images), compiled, the images split over this process's devices."""
+  mesh = sharding.mesh(devices=jax.local_devices())
   params = jax.device_put(params, sharding.replicated(mesh))
   compiled = jax.jit(function, in_shardings=(sharding.replicated(mesh), sharding.over_batch(mesh)))
   return lambda images: compiled(params, images)

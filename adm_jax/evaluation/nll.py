@@ -19,7 +19,7 @@ class Terms:
   Attributes:
     count: how many images.
     total: bits per dimension.
-    error: its standard error.
+    error: its standard error; None of one image.
     prior: bits per dimension.
     vb: f64[S], bits per dimension.
     x0_mse: f64[S], squared error of the predicted x_0.
@@ -27,7 +27,7 @@ class Terms:
   """
   count: int
   total: float
-  error: float
+  error: float | None
   prior: float
   vb: np.ndarray
   x0_mse: np.ndarray
@@ -59,18 +59,21 @@ def measure(model: Any, diffusion: Diffusion, params: Any,
     return likelihood.bits_per_dimension(diffusion, make(params, labels), x0,
                                          noise_from_keys(keys, x0.shape[1:]))
 
-  bounds, begin = [], 0
+  sums, squares, begin = None, 0.0, 0
   for images, labels in batches:
     count = len(images)
     index = np.minimum(np.arange(batch_size), count - 1)  # the last batch is padded
     given = (images[index], None if labels is None else labels[index],
              image_keys(jax.random.key(seed), begin + index))
     found = bound(params, *jax.device_put(given, sharding.over_batch(mesh)))
-    bounds.append(jax.tree.map(lambda term: np.asarray(term, np.float64)[:count], found))
+    found = jax.tree.map(lambda term: np.asarray(term, np.float64)[:count], found)
+    part = jax.tree.map(lambda term: term.sum(axis=0), found)
+    sums = part if sums is None else jax.tree.map(np.add, sums, part)
+    squares += np.square(found.total).sum()
     begin += count
     advance(count)
-  every = jax.tree.map(lambda *terms: np.concatenate(terms), *bounds)
-  means = jax.tree.map(lambda term: term.mean(axis=0), every)
-  error = every.total.std(ddof=1) / np.sqrt(begin) if begin > 1 else float('nan')
-  return Terms(begin, float(means.total), float(error), float(means.prior), means.vb, means.x0_mse,
+  means = jax.tree.map(lambda term: term / begin, sums)
+  variance = max(squares / begin - means.total**2, 0) * begin / (begin - 1) if begin > 1 else None
+  error = None if variance is None else float(np.sqrt(variance / begin))
+  return Terms(begin, float(means.total), error, float(means.prior), means.vb, means.x0_mse,
                means.eps_mse)

@@ -7,16 +7,17 @@ import io
 import pathlib
 from typing import Any, Sequence
 
+import jax
 import numpy as np
 from PIL import Image
 
 from adm_jax import config as config_lib
+from adm_jax import flops as flops_lib
 from adm_jax import npz, pictures, zoo
-from adm_jax.compat import flags
+from adm_jax.compat import flags, openai
 from adm_jax.diffusion import respaced
+from adm_jax.evaluation.report import FULL
 from adm_jax.evaluation.tables import METRICS, Recipe
-
-FULL = 50_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,27 +57,55 @@ def needs(model: str, respacing: str | None = None, classifier: str | None = Non
   return Needs(models, evaluations)
 
 
+def flops(needs: Needs) -> float:
+  """Floating point operations that one image of a row takes; traces the networks, in seconds."""
+  return sum(evaluations * _flops(name) for name, evaluations in needs.evaluations.items())
+
+
+def _flops(name: str) -> float:
+  """Of one evaluation of a published model; of a classifier, of its gradient by the image."""
+  published = zoo.find(name)
+  task = config_lib.build(flags.describe(published.kind, published.flags))
+  struct = jax.ShapeDtypeStruct
+  x, t = struct((1, *task.image_shape), 'float32'), struct((1,), 'float32')
+  more = {} if task.low_res_shape is None else {
+      'low_res': struct((1, *task.low_res_shape), 'float32')}
+  y = None if task.model.num_classes is None else struct((1,), 'int32')
+
+  def network(params, x, t, y, more):
+    if published.kind == 'classifier':
+      return jax.grad(lambda x: task.model.apply({'params': params}, x, t).sum())(x)
+    return task.model.apply({'params': params}, x, t, y, **more)
+  return flops_lib.count(network, openai.abstract_params(task.model), x, t, y, more)
+
+
 @dataclasses.dataclass(frozen=True)
 class Result:
   """A row that was measured.
 
   Attributes:
     recipe: which.
-    report: `Report.as_json()` of its samples.
+    source: the command that made its samples, or the address they were fetched from.
+    report: `Report.as_json()` of its samples; None if there are none, as `recipe.note` says.
     samples: the `.npz` they lie in.
   """
   recipe: Recipe
-  report: dict[str, Any]
-  samples: pathlib.Path
+  source: str = ''
+  report: dict[str, Any] | None = None
+  samples: pathlib.Path | None = None
 
-  def rows(self) -> list[tuple[str, float | None, float, str]]:
-    """(metric, the paper's value or None, ours, a verdict) of everything measured."""
+  def rows(self) -> list[tuple[str, float | None, float | None, str]]:
+    """(metric, the paper's value or None, ours or None, a verdict)."""
+    if self.report is None:
+      return [(METRICS[key], value, None, 'not run') for key, value in self.recipe.expected.items()]
     n, values = self.report['n'], self.report['values']
     rows = []
     for key, label in METRICS.items():
       if key not in values:
         continue
-      paper, ours = self.recipe.expected.get(key), values[key]['value']
+      # What another extractor measured is another quantity.
+      paper = self.recipe.expected.get(key) if self.report['published'] else None
+      ours = values[key]['value']
       if paper is None:
         verdict = ''
       elif n < FULL:
@@ -92,17 +121,20 @@ class Result:
   def title(self) -> str:
     return f'Table {self.recipe.table}, {self.recipe.name}'
 
+  def notes(self) -> list[str]:
+    measured = [] if self.report is None else [self.report['title'], *self.report['notes']]
+    return [note for note in (*measured, self.source and f'samples: {self.source}',
+                              self.recipe.note) if note]
+
 
 def markdown(results: Sequence[Result]) -> str:
   """The table of paper against measured."""
   lines = ['| row | metric | paper | measured | |', '| --- | --- | --- | --- | --- |']
   for result in results:
     for metric, paper, ours, verdict in result.rows():
-      lines.append(f'| {result.title} | {metric} | {"" if paper is None else f"{paper:g}"} | '
-                   f'{ours:.4g} | {verdict} |')
-  notes = [f'- {result.title}: {note}' for result in results
-           for note in (result.report['title'], *result.report['notes'], result.recipe.note)
-           if note]
+      cells = (result.title, metric, _number(paper), _number(ours), verdict)
+      lines.append(f'| {" | ".join(cells)} |')
+  notes = [f'- {result.title}: {note}' for result in results for note in result.notes()]
   return '\n'.join([*lines, '', *notes, ''])
 
 
@@ -111,19 +143,21 @@ def page(results: Sequence[Result]) -> str:
   sections = []
   for result in results:
     rows = ''.join(
-        f'<tr><td>{html.escape(metric)}<td>{"" if paper is None else f"{paper:g}"}<td>{ours:.4g}'
+        f'<tr><td>{html.escape(metric)}<td>{_number(paper)}<td>{_number(ours)}'
         f'<td>{html.escape(verdict)}' for metric, paper, ours, verdict in result.rows())
-    command = result.recipe.command
-    how = result.recipe.batch if command is None else f'adm sample {command}'
-    sections.append(
-        f'<h2>{html.escape(result.title)}</h2><p>{html.escape(result.report["title"])}</p>'
-        f'<p><code>{html.escape(how or "")}</code></p>'
-        f'<table><tr><th>metric<th>paper<th>measured<th></tr>{rows}</table>'
-        f'<img alt="samples" src="data:image/png;base64,{_grid(result.samples)}">')
+    notes = ''.join(f'<p>{html.escape(note)}</p>' for note in result.notes())
+    picture = ('' if result.samples is None else
+               f'<img alt="samples" src="data:image/png;base64,{_grid(result.samples)}">')
+    sections.append(f'<h2>{html.escape(result.title)}</h2>{notes}<table><tr><th>metric<th>paper'
+                    f'<th>measured<th></tr>{rows}</table>{picture}')
   style = ('body{font-family:sans-serif;max-width:60em;margin:2em auto}td,th{padding:.2em 1em;'
            'text-align:left}img{max-width:100%;margin-top:1em}')
   return ('<!doctype html><meta charset="utf-8"><title>ADM, paper and measured</title>'
           f'<style>{style}</style><h1>ADM, paper and measured</h1>{"".join(sections)}')
+
+
+def _number(value: float | None) -> str:
+  return '' if value is None else f'{value:.4g}'
 
 
 def _grid(samples: pathlib.Path, most: int = 32) -> str:

@@ -6,7 +6,6 @@ import fcntl
 import json
 import logging
 import pathlib
-import shutil
 from typing import Any, Callable, Iterator
 
 import flax
@@ -16,7 +15,7 @@ import numpy as np
 from adm_jax import config as config_lib
 from adm_jax import files, processes, tensor_files
 from adm_jax.errors import PeerLost, TrainingStopped, UsageError
-from adm_jax.files import written_whole
+from adm_jax.files import folder_written_whole, written_whole
 from adm_jax.training.state import TrainState
 from adm_jax.training.tasks import Task
 
@@ -255,8 +254,8 @@ def _load_weights(workdir: pathlib.Path, weights: str | None, step: int | None,
                   config: config_lib.ConfigDict | None) -> Trained:
   """`load`, of a folder that `save_weights` made."""
   if weights not in (None, 'params') or step not in (None, 0):
-    raise UsageError(f'{workdir} holds one set of weights, converted from elsewhere: give neither '
-                     f'weights ({weights}) nor step ({step})')
+    raise UsageError(f'{workdir} holds one set of weights, converted from elsewhere: leave '
+                     f'out weights and step')
   config = config or config_lib.from_json((workdir / 'config.json').read_text())
   task = config_lib.build(config.task)
   flat = tensor_files.read(workdir / _WEIGHTS)
@@ -286,16 +285,9 @@ def save_weights(workdir: str | pathlib.Path, task_config: config_lib.ConfigDict
     raise UsageError(f'{workdir} exists: give the name of a new folder')
   config = config_lib.ConfigDict({'ema_rates': ()}, convert_dict=False)
   config.task = task_config
-  workdir.parent.mkdir(parents=True, exist_ok=True)
-  part = workdir.with_name(f'.{workdir.name}.part')
-  shutil.rmtree(part, ignore_errors=True)
-  part.mkdir()
-  try:
+  with folder_written_whole(workdir) as part:
     tensor_files.write(part / _WEIGHTS, flax.traverse_util.flatten_dict(params, sep='/'))
     (part / 'config.json').write_text(config_lib.to_json(config))
-    part.rename(workdir)
-  finally:
-    shutil.rmtree(part, ignore_errors=True)
 
 
 def saved_steps(workdir: str | pathlib.Path) -> list[int]:

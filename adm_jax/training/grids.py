@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from typing import Callable
 
 import jax
 import numpy as np
@@ -13,7 +14,6 @@ from adm_jax.errors import UsageError
 from adm_jax.images import shrink, to_float, to_uint8
 from adm_jax.models import Classifier
 from adm_jax.sampling import NetworkDenoiser, Sampler, image_keys
-from adm_jax.training.state import TrainState
 from adm_jax.training.tasks import Task
 
 # A stream of the run's seed, beside those of the loop.
@@ -42,36 +42,38 @@ class Grid:
     respaced(task.diffusion, self.respacing)
 
 
-def draw(grid: Grid, task: Task, source: Source, state: TrainState, mesh: jax.sharding.Mesh,
-         seed: int) -> tuple[np.ndarray, np.ndarray | None]:
-  """Samples by the slowest average, or the parameters where there is none, on all devices.
+def drawer(grid: Grid, task: Task, source: Source, mesh: jax.sharding.Mesh,
+           seed: int) -> Callable[..., tuple[np.ndarray, np.ndarray | None]]:
+  """A function (state, first=0) -> (uint8[N H W C], i32[N] or None), compiled at its first call.
+
+  It samples images first .. first + N - 1 of the run by the slowest average, or by the parameters
+  where there is none, on all devices.
 
   Args:
     grid: how many, in how many steps.
     task: not a classifier's.
     source: where an upsampler's small images come from.
-    state: the run's.
-    mesh: of its devices.
+    mesh: of the run's devices.
     seed: of the noise.
-
-  Returns:
-    (uint8[N H W C], i32[N] or None).
   """
-  params = state.ema[max(state.ema, key=float)] if state.ema else state.params
   process = respaced(task.diffusion, grid.respacing)
   sampler = Sampler(NetworkDenoiser(task.model, process), solvers.ancestral(),
                     solvers.descend(process.schedule), task.image_shape, mesh)
   num = -(-grid.num // mesh.size) * mesh.size
-  index = np.arange(num, dtype=np.int32)
-  labels = None if task.model.num_classes is None else index % len(source.class_names)
-  low_res = None
-  if task.low_res_shape is not None:
-    images = np.stack([source[int(i) % len(source)]['image'] for i in index])
-    low_res = np.asarray(shrink(to_float(images), *task.low_res_shape[:2]))
   key = jax.random.fold_in(jax.random.key(seed), _GRID)
-  x = sampler({'model': params}, image_keys(key, index), labels, low_res=low_res)
-  whole = jax.jit(to_uint8, out_shardings=sharding.replicated(mesh))(x)
-  return np.asarray(whole)[:grid.num], None if labels is None else labels[:grid.num]
+  whole = jax.jit(to_uint8, out_shardings=sharding.replicated(mesh))
+
+  def draw(state, first=0):
+    params = state.ema[max(state.ema, key=float)] if state.ema else state.params
+    index = np.arange(first, first + num, dtype=np.int32)
+    labels = None if task.model.num_classes is None else index % len(source.class_names)
+    low_res = None
+    if task.low_res_shape is not None:
+      images = np.stack([source[int(i) % len(source)]['image'] for i in index])
+      low_res = np.asarray(shrink(to_float(images), *task.low_res_shape[:2]))
+    x = sampler({'model': params}, image_keys(key, index), labels, low_res=low_res)
+    return np.asarray(whole(x))[:grid.num], None if labels is None else labels[:grid.num]
+  return draw
 
 
 def write(workdir: pathlib.Path, step: int, images: np.ndarray, labels: np.ndarray | None,

@@ -13,7 +13,7 @@ from adm_jax.data import pipeline
 from adm_jax.data.sources import Source
 from adm_jax.errors import Preempted, TrainingStopped, UsageError
 from adm_jax.timestep_samplers import TimestepSampler
-from adm_jax.training import grids
+from adm_jax.training import evaluations, grids
 from adm_jax.training.checkpoints import Checkpoints, write_class_names
 from adm_jax.training.metrics import Reports, Stopwatch, Window
 from adm_jax.training.state import TrainState, init_state
@@ -26,7 +26,8 @@ _INIT, _STEPS = 0, 1
 # Keys of a config that a resumed run may change.
 MAY_CHANGE = ('total_steps', 'log_every', 'save_every', 'keep', 'max_skipped_in_a_row',
               'loader.num_threads', 'loader.num_workers', 'loader.max_unreadable',
-              'parallel', 'fsdp', 'num_devices', 'sample_every', 'grid.num', 'grid.respacing')
+              'parallel', 'fsdp', 'num_devices', 'sample_every', 'grid.num', 'grid.respacing',
+              'evaluate_every', 'evaluation')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Run:
     num_devices: how many to use, over all processes; None: all there are.
     sample_every: steps between pictures of samples; 0: none.
     grid: what these show.
+    evaluate_every: steps between quick evaluations; 0: none.
+    evaluation: what is measured then, an `evaluations.Evaluation`.
   """
   data: Source
   task: Task
@@ -75,6 +78,8 @@ class Run:
   num_devices: int | None = None
   sample_every: int = 0
   grid: grids.Grid = grids.Grid()
+  evaluate_every: int = 0
+  evaluation: evaluations.Evaluation | None = None
 
   def __post_init__(self):
     for name in ('batch_size', 'total_steps', 'log_every', 'save_every', 'keep', 'microbatches'):
@@ -96,6 +101,11 @@ class Run:
       raise UsageError(f'sample_every={self.sample_every}: give 0, for none, or more')
     if self.sample_every:
       self.grid.check(self.task)
+    if self.evaluate_every < 0 or (self.evaluate_every and self.evaluation is None):
+      raise UsageError(f'evaluate_every={self.evaluate_every}, evaluation={self.evaluation}: give '
+                       '0, or how often and an evaluations.Evaluation')
+    if self.evaluate_every:
+      self.evaluation.check(self.task)
     if self.seed < 0:
       raise UsageError(f'seed={self.seed}: give 0 or more')
     num_steps = self.task.diffusion.schedule.num_steps
@@ -196,6 +206,9 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
     if progress is not None:
       progress(done, {})
 
+    draw = run.sample_every and grids.drawer(run.grid, run.task, run.data, trainer.mesh, run.seed)
+    measure = run.evaluate_every and evaluations.measurer(run.evaluation, run.task, run.data,
+                                                          trainer.mesh, run.seed)
     watch = stopwatch(run, trainer.mesh)
     key = run.step_key()
     line, stopping, idle = {}, False, None
@@ -223,10 +236,14 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
         if reports is not None:
           reports.flush()
       if run.sample_every and done % run.sample_every == 0:
-        images, labels = grids.draw(run.grid, run.task, run.data, state, trainer.mesh, run.seed)
+        images, labels = draw(state)
         if reports is not None:
           grids.write(workdir, done, images, labels, run.data.class_names)
           reports.picture(done, images)
+      if run.evaluate_every and done % run.evaluate_every == 0:
+        measured = measure(state)
+        if reports is not None:
+          evaluations.write(workdir, done, measured)
       if progress is not None:
         progress(done, line)
   if stopping and done < run.total_steps:

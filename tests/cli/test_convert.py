@@ -44,10 +44,20 @@ def test_a_file_becomes_a_folder_and_the_same_file_again(tmp_path, capsys, weigh
     np.testing.assert_array_equal(back[name], array)
 
 
+def test_what_was_trained_here_on_grey_images_goes_there_and_back(tmp_path):
+  words = (f'{WORDS} --image_channels 1').replace('--image_size 32', '--image_size 16')
+  words = words.replace('--attention_resolutions 16', '--attention_resolutions 8')
+  weights = rule_weights(openai.published_shapes(openai.create('unet', words)[0]), seed=4)
+  state_dicts.write(tmp_path / 'a.pt', weights)
+  assert main(['convert', str(tmp_path / 'a.pt'), '--out', str(tmp_path / 'a'), '--flags',
+               f'{FLAGS} --image_size 16']) == 0
+  assert checkpoints.load(tmp_path / 'a').task.image_shape == (16, 16, 1)
+
+
 @pytest.mark.parametrize('words, message', [
     (['x.pt'], 'either --out DIR'), (['x.pt', '--out', 'a', '--to', 'b.pt'], 'either --out DIR'),
-    (['absent.pt', '--out', 'a'], 'no file absent.pt'),
-    (['x.bin', '--out', 'a'], 'ends in .bin'),
+    (['absent.pt', '--out', 'a'], 'no folder or file absent.pt'),
+    (['good.pt', '--to', 'b.bin'], 'has no checkpoint'),
     (['absent', '--to', 'b.pt'], 'has no checkpoint'),
     (['x.pt', '--out', '.'], 'exists'),
     (['good.pt', '--out', 'a', '--flags', '--num_chanels 3'], '--num_chanels'),

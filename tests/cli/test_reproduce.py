@@ -1,5 +1,6 @@
 """`adm reproduce`: a row from weights to the table of paper against measured."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -26,13 +27,14 @@ def rows(tmp_path, monkeypatch):
   address = 'http://127.0.0.1:9/'
   monkeypatch.setattr(tables, 'REFERENCES', {'tiny': f'{address}real.npz'})
   monkeypatch.setattr(tables, 'RECIPES', (
-      Recipe(4, 'sampled', 'tiny', {'fid': 3.0}, '--model unet --respacing 3 --batch-size 4'),
+      Recipe(4, 'sampled', 'tiny', {'fid': 3.0}, '--model unet --respacing 3'),
       Recipe(4, 'published', 'tiny', {'fid': 0.0}, batch=f'{address}batch.npz'),
       Recipe(8, 'early', 'tiny', {'fid': 9.0}, note='the weights were not published')))
   return tmp_path
 
 
-WORDS = ('--out', 'paper', '--files', 'files', '--extractor', 'mine.py:f', '--samples', '12')
+WORDS = ('--out', 'paper', '--files', 'files', '--extractor', 'mine.py:f', '--samples', '12',
+         '--sample-options=--batch-size 4')
 
 
 def test_a_table_end_to_end_and_again_at_once(rows, capsys):
@@ -40,8 +42,10 @@ def test_a_table_end_to_end_and_again_at_once(rows, capsys):
   text = (rows / 'paper' / 'table.md').read_text()
   page = (rows / 'paper' / 'table.html').read_text()
   assert 'Table 4, sampled' in text and 'Table 4, published' in text and 'mine.py:f' in text
-  assert 'FID' not in text.replace('Frechet', '').split('\n- ')[0]  # another extractor
-  assert page.count('data:image/png;base64,') == 2 and 'adm sample --model unet' in page
+  # Another extractor's numbers are not beside the paper's.
+  assert 'FID' not in text.split('\n- ')[0] and '| 3 |' not in text
+  assert page.count('data:image/png;base64,') == 2
+  assert 'adm sample --model unet --respacing 3 --batch-size 4 --num 12 --seed 0' in page
   report = json.loads(next((rows / 'paper' / 'table4' / 'published').glob('*.json')).read_text())
   assert abs(report['values']['frechet_distance']['value']) < 1e-6  # the same images
   before = {path: path.stat().st_mtime_ns for path in rows.rglob('samples.npz')}
@@ -50,17 +54,38 @@ def test_a_table_end_to_end_and_again_at_once(rows, capsys):
   assert 'measuring' not in capsys.readouterr().err
 
 
+def test_other_files_are_measured_again(rows):
+  words = ['reproduce', '--row', 'published', *WORDS]
+  def distance():
+    assert main(words) == 0
+    return (rows / 'paper' / 'table.md').read_text()
+  first = distance()
+  np.savez(rows / 'files' / 'batch.npz', REFERENCE // 2)
+  assert distance() != first
+
+
+def test_rows_that_cannot_be_run_stand_in_the_table_with_their_reason(rows, monkeypatch):
+  early = dataclasses.replace(tables.RECIPES[2], table=4)
+  monkeypatch.setattr(tables, 'RECIPES', (tables.RECIPES[1], early))
+  assert main(['reproduce', '--table', '4', *WORDS]) == 0
+  text = (rows / 'paper' / 'table.md').read_text()
+  assert '| Table 4, early | FID | 9 |  | not run |' in text and 'were not published' in text
+
+
 @pytest.mark.parametrize('words, message', [
     (('--row', 'early', *WORDS), 'cannot be run: the weights were not published'),
     (('--row', 'sampeld', *WORDS), 'did you mean sampled'), (('--table', '4'), '--out DIR'),
     (('--table', '4', *WORDS, '--files', 'paper'), 'is not there: fetch http'),
     (('--table', '4', *WORDS, '--frob'), '--frob'),
+    (('--table', '4', *WORDS, '--sample-options=--model other'), '--model other'),
+    (('--table', '4', *WORDS, '--sample-options=--weights "x'), 'No closing quotation'),
+    (('--table', '4', *WORDS, '--sample-options=--batch-size x'), 'invalid int'),
     (('--table', '4', *WORDS, '--samples', '0'), 'at least 1')])
 def test_a_mistake_is_one_line(rows, capsys, words, message):
   assert main(['reproduce', *words]) == 2
   captured = capsys.readouterr()
   assert message in captured.err and captured.err.count('\n') == 1 and not captured.out
-  assert not (rows / 'paper').exists()
+  assert not list((rows / 'paper').rglob('*.npz'))
 
 
 def test_the_real_list_says_what_every_row_needs(capsys):
@@ -68,5 +93,5 @@ def test_the_real_list_says_what_every_row_needs(capsys):
   text = capsys.readouterr().out
   assert text.count('\ntable ') + 1 == len(tables.RECIPES)
   assert ('adm sample --model imagenet256 --classifier imagenet256-classifier --scale 1.0 '
-          '--respacing 250 --num 50000') in text
+          '--respacing 250 --num 50000 --seed 0') in text
   assert '12,500,000 of imagenet256,' in text and 'imagenet256 (554 M)' in text

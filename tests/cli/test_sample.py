@@ -1,5 +1,6 @@
 """`adm sample`: one command for every model; interrupted anywhere, it ends with the same bytes."""
 
+import argparse
 import os
 import random
 import signal
@@ -12,6 +13,8 @@ import pytest
 import tiny_models
 from PIL import Image
 
+from adm_jax import solvers
+from adm_jax.cli import models_and_steps
 from adm_jax.cli.main import main
 
 
@@ -21,6 +24,8 @@ def root(tmp_path_factory):
   root = tmp_path_factory.mktemp('models')
   tiny_models.unet(root / 'unet', tiny_models.NUM_CLASSES)
   tiny_models.unet(root / 'uncond')
+  tiny_models.unet(root / 'dropped', tiny_models.NUM_CLASSES, label_dropout=0.1)
+  tiny_models.unet(root / 'weaker', tiny_models.NUM_CLASSES, seed=4)
   tiny_models.classifier(root / 'classifier')
   tiny_models.classifier(root / 'large_classifier', image_size=16)
   tiny_models.upsampler(root / 'upsampler')
@@ -29,7 +34,14 @@ def root(tmp_path_factory):
     pixels = np.random.default_rng(i).integers(0, 256, (11, 9, 3), np.uint8)
     Image.fromarray(pixels).save(root / 'photos' / f'{i}.png')
   np.savez_compressed(root / 'anyones.npz', pixels_of(4), np.array([3, 0, 3, 1]))
-  np.savez(root / 'wide.npz', pixels_of(4, side=12))
+  np.savez(root / 'others.npz', 255 - pixels_of(4), np.array([3, 0, 3, 1]))
+  np.savez(root / 'labels.npz', pixels_of(2), np.array([0, 99]))
+  np.savez(root / 'none.npz', pixels_of(0))
+  np.savez_compressed(root / 'wide.npz', pixels_of(4, side=12))
+  tiny_models.upsampler(root / 'uncond_upsampler', num_classes=None)
+  (root / 'damaged').mkdir()
+  (root / 'damaged' / '0.png').write_text('no picture')
+  (root / 'text.pt').write_text('no weights')
   np.savez(root / 'floats.npz', pixels_of(4) / 255)
   return root
 
@@ -43,8 +55,8 @@ def sample(root, tmp_path, monkeypatch, capsys):
   """sample(words) -> (images, labels or None) of the job in tmp_path / 'out'."""
   monkeypatch.chdir(root)
   def run(*words, out='out'):
-    code = main(['sample', '--respacing', '3', '--batch-size', '4', '--out', str(tmp_path / out),
-                 *words])
+    steps = [] if {'--steps', '--spacing'} & set(words) else ['--respacing', '3']
+    code = main(['sample', *steps, '--batch-size', '4', '--out', str(tmp_path / out), *words])
     assert code == 0, capsys.readouterr().err
     with np.load(tmp_path / out / 'samples.npz') as arrays:
       return arrays['arr_0'], arrays['arr_1'] if 'arr_1' in arrays else None
@@ -90,6 +102,13 @@ def test_anyones_images_are_enlarged(sample):
   large, labels = sample('--base', 'anyones.npz', '--upsample', 'upsampler', '--num', '3')
   assert large.shape == (3, 16, 16, 3)
   np.testing.assert_array_equal(labels, [3, 0, 3])
+  others, _ = sample('--base', 'others.npz', '--upsample', 'upsampler', '--num', '3', out='others')
+  assert (np.abs(others.astype(int) - large) > 1).any()
+
+
+def test_labels_are_kept_by_an_upsampler_that_knows_none(sample):
+  _, labels = sample('--base', 'anyones.npz', '--upsample', 'uncond_upsampler')
+  np.testing.assert_array_equal(labels, [3, 0, 3, 1])
 
 
 def test_other_starts_than_noise(sample):
@@ -100,12 +119,66 @@ def test_other_starts_than_noise(sample):
   photos = ('--images', 'photos')
   assert len(sample(*ddim, *photos, '--reconstruct', out='again')[0]) == 3
   assert len(sample(*ddim, *photos, '--interpolate', '0,2', '--num', '4', out='photos')[0]) == 4
+  _, labels = sample('--model', 'unet', '--solver', 'ddim', '--interpolate', '4,9', '--classes',
+                     '2', '--num', '3', out='classes')
+  np.testing.assert_array_equal(labels, [2, 2, 2])
   one, _ = sample('--model', 'uncond', *photos, '--from-step', '700', out='one')
   two, _ = sample('--model', 'uncond', *photos, '--from-step', '700', '--seed', '1', out='two')
   assert len(one) == 3 and (one != two).any()
 
 
+def test_few_steps_of_the_whole_process_guided_in_every_way(sample, capsys):
+  """Evaluations are counted: two for each of Heun's steps but the last."""
+  heun = ('--model', 'unet', '--num', '3', '--solver', 'heun', '--steps', '3', '--spacing')
+  plain, labels = sample(*heun, 'karras', out='plain')
+  assert '5 evaluations each' in capsys.readouterr().err
+  churned, _ = sample(*heun, 'karras', '--churn', '1,0.05,50,1.003', out='churned')
+  trailing, _ = sample(*heun, 'trailing', out='trailing')
+  weaker, same = sample(*heun, 'karras', '--weaker', 'weaker', '--weaker-scale', '1.5',
+                        '--guide-between', '0.1,90', out='weaker')
+  for other in (churned, trailing, weaker):
+    assert (other != plain).any()
+  np.testing.assert_array_equal(labels, same)
+
+
+def test_classifier_free_and_classifier_guidance_together(sample):
+  fast = ('--model', 'dropped', '--num', '5', '--solver', 'dpm++2m', '--steps', '3')
+  conditional, labels = sample(*fast, out='conditional')
+  none, _ = sample(*fast, '--cfg-scale', '1', out='none')
+  both, _ = sample(*fast, '--cfg-scale', '3', '--classifier', 'classifier', '--scale', '2',
+                   '--normalize-gradient', '--dynamic-threshold', '0.9', out='both')
+  assert set(labels) <= set(range(tiny_models.NUM_CLASSES))
+  assert (np.abs(none.astype(int) - conditional) <= 1).all() and (both != conditional).any()
+
+
+@pytest.mark.parametrize('name', models_and_steps.SOLVERS)
+def test_every_solver_has_its_name(name):
+  parser = argparse.ArgumentParser()
+  models_and_steps.add_step_arguments(parser)
+  arguments = parser.parse_args(['--solver', name])
+  assert isinstance(models_and_steps.solver(name, arguments), solvers.Solver)
+
+
 @pytest.mark.parametrize('words, message', [
+    ('--model unet --steps 5 --solver ddim --respacing 5', 'two ways'),
+    ('--model unet --steps 5', '--respacing N'),
+    ('--model unet --steps 0 --solver ddim', 'at least 1'),
+    ('--model unet --steps 1001 --solver unipc2', '1 to 1000'),
+    ('--model unet --churn 40', '--solver euler or heun'),
+    ('--model unet --churn 40,1 --solver heun', '1 or 3 or 4 numbers'),
+    ('--model unet --images photos --reconstruct --solver ddim --steps 5', '--respacing'),
+    ('--model unet --cfg-scale 2', 'without label dropout'),
+    ('--model unet --normalize-gradient', '--normalize-gradient is of a classifier'),
+    ('--model unet --classifier classifier --classifier-every 2 --solver heun', 'act alone'),
+    ('--model unet --classifier classifier --classifier-every 0', 'at least 1'),
+    ('--model unet --weaker-scale 2', 'name one with --weaker'),
+    ('--model unet --weaker uncond', 'other classes'),
+    ('--model unet --weaker classifier', 'give it as classifier'),
+    ('--model unet --guide-between 1,2', '--guide-between is of guidance'),
+    ('--model unet --weaker weaker --guide-between 1', '2 numbers'),
+    ('--model unet --weaker weaker --guide-between 9,1', 'no noise level'),
+    ('--model unet --dynamic-threshold 99.5', 'share of values'),
+    ('--base anyones.npz --upsample upsampler --cfg-scale 2', 'with --model'),
     ('', '--model NAME'), ('--model unet --base anyones.npz', '--model NAME'),
     ('--base anyones.npz', '--upsample NAME'), ('--model imagnet64', 'did you mean imagenet64'),
     ('--model unet --scale 2', '--scale is of a classifier'),
@@ -124,8 +197,23 @@ def test_other_starts_than_noise(sample):
     ('--model unet --images photos --from-step 5000', '0 to 999'),
     ('--model unet --images photos --from-step 500 --num 4', 'holds 3 images'),
     ('--model unet --images absent --from-step 500', 'absent'),
-    ('--model unet --interpolate 1 --solver ddim', 'two numbers'),
-    ('--model unet --images photos --interpolate 0,3 --solver ddim', 'images 0 to 2'),
+    ('--model unet --interpolate 1 --solver ddim', 'give 2 whole numbers'),
+    ('--model uncond --images photos --interpolate 0,3 --solver ddim', 'images 0 to 2'),
+    ('--model unet --classes -1', 'out of range'),
+    ('--model unet --interpolate 1,2 --solver ddim', 'keeps to one class'),
+    ('--model unet --interpolate 1,2 --solver ddim --classes 1,2', 'names 2'),
+    ('--model unet --classifier classifier --scale nan', 'finite'),
+    ('--model unet --solver ddim --eta 5', '0 (no noise) to 1'),
+    ('--model unet --seed -1', '--seed -1: give 0'),
+    ('--model unet --seed 99999999999999999999', 'give 0'),
+    ('--model unet --clip-guided', 'name one with --classifier'),
+    ('--model unet --upsample-respacing 3', 'name one with --upsample'),
+    ('--base anyones.npz --upsample upsampler --num 7', 'there are 4 small images'),
+    ('--base anyones.npz --upsample upsampler --classes 1', 'has labels'),
+    ('--base anyones.npz --upsample upsampler --images photos', 'stands in its place'),
+    ('--base labels.npz --upsample upsampler', 'label 99 is out of range'),
+    ('--base none.npz --upsample upsampler', 'give uint8'),
+    ('--model nowhere/unet', 'no folder or file'), ('--model text.pt', 'not a whole PyTorch file'),
     ('--model unet --frob', '--frob')])
 def test_a_mistake_is_one_line_and_writes_nothing(root, tmp_path, monkeypatch, capsys, words,
                                                   message):
@@ -134,7 +222,15 @@ def test_a_mistake_is_one_line_and_writes_nothing(root, tmp_path, monkeypatch, c
   assert main(['sample', '--out', str(tmp_path / 'out'), *words.split()]) == 2
   captured = capsys.readouterr()
   assert message in captured.err and captured.err.count('\n') == 1 and not captured.out
-  assert not (tmp_path / 'out').exists() and sorted(root.iterdir()) == before
+  assert sorted(root.iterdir()) == before and not list(tmp_path.iterdir())
+
+
+def test_a_damaged_image_is_named_and_can_be_mended(root, sample, tmp_path, monkeypatch, capsys):
+  words = ['--model', 'uncond', '--images', 'damaged', '--from-step', '700']
+  assert main(['sample', '--out', str(tmp_path / 'out'), *words]) == 2
+  assert capsys.readouterr().err.splitlines()[-1] == (
+      'adm: damaged/0.png: it is no image of a known format: remove it, or make it again')
+  assert not list(tmp_path.rglob('*.bin'))
 
 
 def test_a_folder_of_another_job_is_left_alone(sample, tmp_path, capsys):
@@ -150,9 +246,20 @@ def test_a_folder_of_another_job_is_left_alone(sample, tmp_path, capsys):
 # Other processes.
 
 
+# Shards and weights that are split so small that a small job has many.
+_SCRIPT = '''
+import sys
+from adm_jax import jobs, sharding
+from adm_jax.cli.main import main
+jobs._IMAGES_A_SHARD = 16
+sharding._LEAST_TO_SPLIT = 64
+sys.exit(main(sys.argv[1:]))
+'''
+
+
 def _command(out, *words):
-  return [sys.executable, '-m', 'adm_jax.cli.main', 'sample', '--model', 'unet', '--respacing', '3',
-          '--num', '120', '--out', str(out), *words]
+  return [sys.executable, '-c', _SCRIPT, 'sample', '--model', 'unet', '--respacing', '3', '--num',
+          '120', '--out', str(out), *words]
 
 
 def _run(root, out, *words, devices=1):
@@ -180,16 +287,28 @@ def test_the_same_images_on_eight_devices(root, whole, tmp_path, words):
   np.testing.assert_array_equal(labels, their_labels)
 
 
-def test_killed_at_random_it_ends_with_the_same_bytes(root, whole, tmp_path, monkeypatch):
+def test_killed_at_random_it_ends_with_the_same_bytes(root, whole, tmp_path):
   out, draw = tmp_path / 'out', random.Random(0)
-  for _ in range(4):
+  counts = []
+  for _ in range(3):
+    before = len(list(out.glob('shards/*.bin')))
     running = subprocess.Popen(_command(out, '--batch-size', '8'), cwd=root,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    # Once it has begun to write; starting takes long, and killing it there proves nothing.
-    while not (out / 'job.json').exists() and running.poll() is None:
-      time.sleep(0.01)
-    time.sleep(draw.uniform(0, 2))
+    # Once it has gone on: starting takes long, and to kill it there proves nothing.
+    while len(list(out.glob('shards/*.bin'))) == before and running.poll() is None:
+      time.sleep(0.001)
+    time.sleep(draw.uniform(0, 0.02))
     running.send_signal(signal.SIGKILL)
     running.wait()
-  _run(root, out, '--batch-size', '8')
+    counts.append(len(list(out.glob('shards/*.bin'))))
+  assert 0 < counts[0] < 8  # of 120 / 16 shards: there was something to go on from
+  kept = {path: path.stat().st_mtime_ns for path in out.glob('shards/*.bin')}
+  running = subprocess.Popen(_command(out, '--batch-size', '8'), cwd=root,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+  while kept and not (out / 'samples.npz').exists() and running.poll() is None:
+    for path in kept:
+      if path.exists():  # until the file is whole; none was made again
+        assert path.stat().st_mtime_ns == kept[path]
+    time.sleep(0.01)
+  assert running.wait() == 0
   assert (out / 'samples.npz').read_bytes() == (whole[0] / 'samples.npz').read_bytes()

@@ -1,5 +1,6 @@
 """The paper's rows: every recipe can be built, sized and checked without weights."""
 
+import argparse
 import math
 
 import pytest
@@ -11,6 +12,7 @@ from adm_jax.compat import flags
 from adm_jax.errors import UsageError
 from adm_jax.evaluation import reproduce, tables
 
+ARGUMENTS = argparse.Namespace(samples=50_000, seed=0, sample_options='')
 SAMPLED = [recipe for recipe in tables.RECIPES if recipe.command]
 
 
@@ -29,9 +31,8 @@ def test_names_are_unique_and_addresses_are_published_ones():
 
 @pytest.mark.parametrize('recipe', SAMPLED, ids=_id)
 def test_a_recipe_is_a_command_that_fits_together(recipe):
-  given, rest = command.parse(recipe, '--out', 'x')
-  assert not rest
-  sample._check(given)
+  given = command.parse(recipe, ARGUMENTS)
+  sample.check(given)
   needs = reproduce.needs(given.model, given.respacing, given.classifier, given.upsample,
                           given.upsample_respacing)
   model = zoo.find(given.model)
@@ -49,7 +50,7 @@ def test_a_recipe_is_a_command_that_fits_together(recipe):
     assert words['small_size'] == flags.parse(model.kind, model.flags)['image_size']
   steps = needs.evaluations[given.model]
   assert steps == {'ddim25': 25, '1000': 1000}.get(given.respacing, 250)
-  assert command.describe(recipe, 50_000).count('\n') >= 3
+  assert command.describe(recipe, ARGUMENTS, work=False).count('\n') >= 3
 
 
 @pytest.mark.parametrize('recipe', tables.RECIPES, ids=_id)
@@ -83,12 +84,21 @@ def test_rows_are_found_by_table_and_name():
 
 def test_a_verdict_counts_only_for_all_samples():
   recipe = tables.select(5, '256-guided')[0]
-  def result(n, fid):
+  def result(n, fid, published=True):
     values = {'fid': {'label': 'FID', 'value': fid}, 'kid': {'label': 'KID', 'value': 0.001}}
-    return reproduce.Result(recipe, {'n': n, 'values': values, 'title': 't', 'notes': []}, None)
+    return reproduce.Result(recipe, 'x', {'n': n, 'values': values, 'title': 't', 'notes': [],
+                                          'published': published})
   assert result(50_000, 4.65).rows()[0] == ('FID', 4.59, 4.65, 'agrees')
   assert 'off by' in result(50_000, 4.8).rows()[0][3]
   assert 'not comparable' in result(1000, 4.59).rows()[0][3]
+  # Another extractor's number is no FID, precision or recall of the paper's.
+  assert result(50_000, 4.59, published=False).rows()[0][1:] == (None, 4.59, '')
   text = reproduce.markdown([result(50_000, 4.65)])
   assert '| Table 5, 256-guided | FID | 4.59 | 4.65 | agrees |' in text
   assert math.isclose(recipe.tolerance['fid'], 0.006 + 0.03 * 4.59)
+
+
+def test_work_is_counted_from_the_networks():
+  """0.2194 TFLOP an evaluation of the 64 x 64 model, as counted elsewhere from the reference."""
+  needs = reproduce.Needs({}, {'imagenet64': 250})
+  assert math.isclose(reproduce.flops(needs), 250 * 0.2194e12, rel_tol=0.01)

@@ -1,0 +1,230 @@
+"""Options that say which networks are sampled, how they are guided, and in which steps.
+
+Shared by the commands that sample; `load` makes of them what `pipeline.load` makes.
+"""
+
+import argparse
+import math
+
+from adm_jax.cli.parser import numbers
+from adm_jax.errors import UsageError
+
+SOLVERS = ('ancestral', 'ddim', 'euler', 'heun', 'dpm++2m', 'dpm++3m', 'dpm++2s', 'dpm++2m-sde',
+            'unipc2', 'unipc3')
+_CHURNED = ('euler', 'heun')
+# Each step of these acts alone, as `guidance.every_kth` needs.
+_ONE_STEP = ('ancestral', 'ddim', 'euler')
+SPACINGS = ('time', 'log-snr', 'karras', 'trailing')
+_STEPS = 20
+
+
+def add_model_arguments(parser):
+  parser.add_argument('--model', metavar='NAME|DIR|FILE',
+                      help='a published model, a work directory, converted weights, a .pt file')
+  parser.add_argument('--weights', metavar='PATH|WHICH',
+                      help="a published model's file; or of a work directory 'params' or an "
+                      'average')
+  parser.add_argument('--classifier', metavar='NAME|DIR|FILE', help='what guides it')
+  parser.add_argument('--classifier-weights', metavar='PATH', help='its file')
+  parser.add_argument('--scale', type=float, metavar='S',
+                      help="of the classifier's gradient; default: the paper's, or 1")
+
+
+def add_guidance_arguments(parser):
+  group = parser.add_argument_group('guidance')
+  group.add_argument('--cfg-scale', type=float, metavar='S',
+                     help='classifier-free: 1 is none; for models trained with label dropout')
+  group.add_argument('--weaker', metavar='NAME|DIR|FILE',
+                     help='autoguidance: away from this weaker model of the same images')
+  group.add_argument('--weaker-weights', metavar='PATH|WHICH', help='as --weights')
+  group.add_argument('--weaker-scale', type=float, metavar='S',
+                     help='of autoguidance: 1 is none; default: 2')
+  group.add_argument('--guide-between', metavar='LOW,HIGH',
+                     help='guide at these noise levels only, sigma = '
+                     'sqrt((1 - alpha_bar) / alpha_bar): 0.2,5')
+  group.add_argument('--normalize-gradient', action='store_true',
+                     help="divide the classifier's gradient by its root mean square")
+  group.add_argument('--classifier-every', type=int, default=1, metavar='K',
+                     help='an approximation: ask it at every K-th step, times K')
+  group.add_argument('--dynamic-threshold', type=float, metavar='SHARE',
+                     help='scale x_0 down to where this share of values lie, say 0.995, instead of '
+                     'clipping it')
+  group.add_argument('--clip-guided', action=argparse.BooleanOptionalAction,
+                     help="clip x_0 again after a classifier's guidance; default: not with "
+                     'ancestral and ddim, as the reference, but with all others')
+
+
+def add_step_arguments(parser):
+  parser.add_argument('--respacing', metavar='SPEC',
+                      help='the steps to take: 250, ddim25, 90,60,60,20,20; default: the paper\'s')
+  parser.add_argument('--solver', choices=SOLVERS, default='ancestral')
+  parser.add_argument('--eta', type=float, help="of DDIM's noise, 0 to 1; default: 0")
+  parser.add_argument('--steps', type=int, metavar='N',
+                      help='how many of the whole process, instead of --respacing; default: '
+                      f'{_STEPS} with --spacing')
+  parser.add_argument('--spacing', choices=SPACINGS,
+                      help='how they lie in it; default: even in time')
+  parser.add_argument('--churn', metavar='S[,MIN,MAX[,NOISE]]',
+                      help="EDM's, of --solver heun or euler: S_churn, S_min, S_max, S_noise")
+  parser.add_argument('--dtype', choices=('float32', 'bfloat16'),
+                      help='default: bfloat16 on accelerators, float32 on CPUs')
+  parser.add_argument('--fsdp', type=int, metavar='D',
+                      help='devices that share one copy of the weights; default: as many as must')
+
+
+def add_upsampler_arguments(parser):
+  parser.add_argument('--upsample', metavar='NAME|DIR|FILE', help='enlarges the images it made')
+  parser.add_argument('--upsample-weights', metavar='PATH', help='its file')
+  parser.add_argument('--upsample-respacing', metavar='SPEC', help='default: as --respacing')
+  parser.add_argument('--upsample-solver', choices=SOLVERS, help='default: as --solver')
+
+
+def check(arguments):
+  """What of these options contradicts itself; no model needs to be loaded for it."""
+  for name in ('scale', 'cfg_scale', 'weaker_scale'):
+    value = getattr(arguments, name)
+    if value is not None and not math.isfinite(value):
+      raise UsageError(f'--{name.replace("_", "-")} {value}: give a finite number')
+  if arguments.eta is not None and not 0 <= arguments.eta <= 1:
+    raise UsageError(f'--eta {arguments.eta}: give 0 (no noise) to 1')
+  if arguments.eta is not None and 'ddim' not in _solvers(arguments):
+    raise UsageError('--eta belongs to --solver ddim')
+  _check_steps(arguments)
+  _check_guidance(arguments)
+
+
+def _solvers(arguments):
+  """The names of all solvers that are asked for."""
+  return arguments.solver, getattr(arguments, 'upsample_solver', None)
+
+
+def _check_steps(arguments):
+  spaced = [name for name, given in (('--steps', arguments.steps), ('--spacing', arguments.spacing))
+            if given is not None]
+  if spaced and arguments.respacing is not None:
+    raise UsageError(f'{spaced[0]} and --respacing are two ways to choose the steps: give one')
+  if spaced and 'ancestral' in _solvers(arguments):
+    raise UsageError(f'{spaced[0]} leads past steps, and ancestral sampling takes them one by one: '
+                     'give --respacing N, or another --solver')
+  if arguments.churn is not None and arguments.solver not in _CHURNED:
+    raise UsageError(f'--churn belongs to --solver {" or ".join(_CHURNED)}')
+
+
+def _check_guidance(arguments):
+  of_classifier = (('--scale', arguments.scale is not None),
+                   ('--classifier-weights', arguments.classifier_weights is not None),
+                   ('--normalize-gradient', arguments.normalize_gradient),
+                   ('--clip-guided', arguments.clip_guided is not None),
+                   ('--classifier-every', arguments.classifier_every != 1))
+  for name, given in of_classifier:
+    if given and arguments.classifier is None:
+      raise UsageError(f'{name} is of a classifier\'s guidance: name one with --classifier')
+  if arguments.classifier_every != 1 and arguments.solver not in _ONE_STEP:
+    raise UsageError(f'--classifier-every needs steps that act alone: give --solver '
+                     f'{", ".join(_ONE_STEP)}')
+  for name, given in (('--weaker-scale', arguments.weaker_scale),
+                      ('--weaker-weights', arguments.weaker_weights)):
+    if given is not None and arguments.weaker is None:
+      raise UsageError(f'{name} is of a weaker model: name one with --weaker')
+  guides = arguments.classifier, arguments.weaker, arguments.cfg_scale
+  if arguments.model is None and any(guide is not None for guide in guides):
+    raise UsageError('guidance is of the model that makes images: name one with --model')
+  if arguments.guide_between is not None and all(guide is None for guide in guides):
+    raise UsageError('--guide-between is of guidance: give --classifier, --weaker or --cfg-scale')
+  if arguments.dynamic_threshold is not None and arguments.clip_guided:
+    raise UsageError('--dynamic-threshold stands instead of --clip-guided: give one')
+
+
+def _churn(arguments):
+  """(S_churn, S_min, S_max, S_noise), or None."""
+  if arguments.churn is None:
+    return None
+  given = numbers('--churn', arguments.churn, (1, 3, 4))
+  return (*given, *(0.0, float('inf'), 1.0)[len(given) - 1:])
+
+
+def solver(name, arguments):
+  from adm_jax import solvers
+
+  found = {
+      'ancestral': solvers.ancestral, 'ddim': lambda: solvers.ddim(arguments.eta or 0.0),
+      'euler': lambda: solvers.ddim()._replace(clip_guided=True), 'heun': solvers.heun,
+      'dpm++2m': solvers.dpm_multistep, 'dpm++3m': lambda: solvers.dpm_multistep(3),
+      'dpm++2s': solvers.dpm_singlestep, 'dpm++2m-sde': lambda: solvers.dpm_multistep(sde=True),
+      'unipc2': solvers.unipc, 'unipc3': lambda: solvers.unipc(3)}[name]()
+  churn = _churn(arguments)
+  return found if churn is None else solvers.churned(found, noise_scale=churn[3])
+
+
+def _is_spaced(arguments):
+  return arguments.steps is not None or arguments.spacing is not None
+
+
+def _steps(arguments):
+  """Where the solver goes: a function of the schedule."""
+  from adm_jax import solvers, spacing
+
+  def steps(schedule):
+    found = solvers.descend(schedule)
+    if _is_spaced(arguments):
+      space = {'time': spacing.by_time, 'log-snr': spacing.by_log_snr, 'karras': spacing.karras,
+               'trailing': spacing.trailing}[arguments.spacing or 'time']
+      found = space(schedule, _STEPS if arguments.steps is None else arguments.steps)
+    churn = _churn(arguments)
+    if churn is not None:
+      found = spacing.churned(schedule, found, churn[0], low=churn[1], high=churn[2])
+    return found
+  return steps
+
+
+def _respacing(arguments):
+  """Spacings go through the whole process."""
+  return '' if _is_spaced(arguments) else arguments.respacing
+
+
+def load(arguments, from_step=None):
+  """The model with its guidance as a `Pipeline`, perhaps one that starts in the middle."""
+  from adm_jax import pipeline, starts
+
+  steps = _steps(arguments)
+  interval = (None if arguments.guide_between is None
+              else tuple(numbers('--guide-between', arguments.guide_between, (2,))))
+  adm = pipeline.load(
+      arguments.model, classifier=arguments.classifier, scale=arguments.scale,
+      respacing=_respacing(arguments), solver=solver(arguments.solver, arguments),
+      weights=arguments.weights, classifier_weights=arguments.classifier_weights,
+      clip_guided=arguments.clip_guided,
+      steps=steps if from_step is None else starts.from_step(from_step, steps),
+      cfg_scale=arguments.cfg_scale, weaker=arguments.weaker, weaker_scale=arguments.weaker_scale,
+      weaker_weights=arguments.weaker_weights, interval=interval,
+      normalize=arguments.normalize_gradient, classifier_every=arguments.classifier_every,
+      threshold_share=arguments.dynamic_threshold, dtype=arguments.dtype, fsdp=arguments.fsdp)
+  if adm.low_res_shape is not None:
+    raise UsageError(f'{arguments.model} enlarges images: give it as --upsample, with --model or '
+                     '--base for the small ones')
+  return adm
+
+
+def load_upsampler(arguments):
+  """What --upsample names, as a `Pipeline`."""
+  from adm_jax import pipeline, solvers
+
+  own = arguments.upsample_respacing is not None
+  adm = pipeline.load(
+      arguments.upsample, respacing=arguments.upsample_respacing if own else _respacing(arguments),
+      steps=solvers.descend if own else _steps(arguments),
+      solver=solver(upsample_solver(arguments), arguments), weights=arguments.upsample_weights,
+      dtype=arguments.dtype, fsdp=arguments.fsdp)
+  if adm.low_res_shape is None:
+    raise UsageError(f'{arguments.upsample} enlarges nothing: give an upsampler as --upsample')
+  return adm
+
+
+def upsample_solver(arguments):
+  return arguments.upsample_solver or arguments.solver
+
+
+def describe(solver, arguments):
+  """What a job's description says beside the pipeline's."""
+  return {'seed': arguments.seed, 'solver': solver, 'eta': arguments.eta or 0.0,
+          'steps': arguments.steps, 'spacing': arguments.spacing, 'churn': arguments.churn}

@@ -1,0 +1,32 @@
+"""Command lines whose mistakes are one line."""
+
+import argparse
+
+from adm_jax.errors import UsageError
+
+
+class Parser(argparse.ArgumentParser):
+  """An `ArgumentParser` that raises UsageError instead of printing its usage and leaving."""
+
+  def error(self, message):
+    raise UsageError(f'{message}; see {self.prog} --help')
+
+
+def numbers(option: str, words: str, counts: tuple[int, ...], kind: type = float) -> list:
+  """The numbers of a list '1,2.5', of which there must be one of `counts`."""
+  try:
+    found = [kind(word) for word in words.split(',')]
+  except ValueError:
+    found = []
+  if len(found) not in counts:
+    raise UsageError(f'{option} {words}: give {" or ".join(map(str, counts))} '
+                     f'{"whole " if kind is int else ""}numbers, with commas')
+  return found
+
+
+def at_least_one(arguments, *names: str) -> None:
+  """Raises UsageError if one of these options is given and less than 1."""
+  for name in names:
+    value = getattr(arguments, name)
+    if value is not None and value < 1:
+      raise UsageError(f'--{name.replace("_", "-")} {value}: give at least 1')

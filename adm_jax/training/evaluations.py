@@ -1,0 +1,86 @@
+"""A quick Frechet distance while a run goes on: for its course, not to compare with papers."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Callable
+
+import jax
+import numpy as np
+
+from adm_jax import progress
+from adm_jax.data.sources import Source
+from adm_jax.errors import UsageError
+from adm_jax.evaluation import features, frechet, statistics
+from adm_jax.evaluation.batches import of_array
+from adm_jax.training import grids
+from adm_jax.training.state import TrainState
+from adm_jax.training.tasks import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """What is measured.
+
+  Attributes:
+    reference: statistics of real images, the file of `adm reference`, made by the same extractor.
+    num: samples; few make the distance large, and always by the same amount.
+    batch_size: of them at once, over all devices.
+    respacing: which steps of the process to take.
+    extractor: as `adm evaluate --extractor`; None for Inception.
+    features: Inception's weights, where there is no network to fetch them.
+  """
+  reference: str
+  num: int = 1000
+  batch_size: int = 64
+  respacing: str = '25'
+  extractor: str | None = None
+  features: str | None = None
+
+  def check(self, task: Task) -> None:
+    """Raises UsageError unless the task's network draws images and the reference is there."""
+    if self.num < 2:
+      raise UsageError(f'evaluation.num={self.num}: give at least 2')
+    self._grid().check(task)
+    if statistics.read(pathlib.Path(self.reference)) is None:
+      raise UsageError(f'{self.reference} holds no statistics: make them with adm reference')
+
+  def _grid(self) -> grids.Grid:
+    return grids.Grid(min(self.batch_size, self.num), self.respacing)
+
+
+def measurer(evaluation: Evaluation, task: Task, source: Source, mesh: jax.sharding.Mesh,
+             seed: int) -> Callable[[TrainState], dict[str, float] | None]:
+  """A function of the state that gives {name: distance}, in the first process; others get None.
+
+  The name says how many samples, and is FID's only where the extractor is the published one.
+  """
+  grid = evaluation._grid()
+  draw = grids.drawer(grid, task, source, mesh, seed)
+  known = statistics.read(pathlib.Path(evaluation.reference))
+  first = jax.process_index() == 0
+  if first:
+    extractor = (features.by_name(evaluation.extractor) if evaluation.extractor else
+                 features.inception(evaluation.features and pathlib.Path(evaluation.features),
+                                    progress.bar))
+    made = statistics.signature(extractor)
+    if known.extractor not in ('', made):
+      raise UsageError(f'{evaluation.reference} was measured with {known.extractor}, not with '
+                       f'{made}: make it again (adm reference)')
+
+  def measure(state):
+    images = np.concatenate([draw(state, begin)[0]
+                             for begin in range(0, evaluation.num, grid.num)])[:evaluation.num]
+    if not first:
+      return None
+    found = features.extract(extractor, of_array('samples', images))
+    distance = frechet.frechet_distance(frechet.moments(found.pool), known.pool)
+    name = 'fid' if extractor.published else 'frechet_distance'
+    return {f'{name}_{evaluation.num}': distance}
+  return measure
+
+
+def write(workdir: pathlib.Path, step: int, measured: dict[str, float]) -> None:
+  """Adds a line to `workdir/evaluations.jsonl`; of a step that comes twice, the last counts."""
+  with open(workdir / 'evaluations.jsonl', 'a') as file:
+    file.write(json.dumps({'step': step, **measured}) + '\n')
