@@ -4,8 +4,9 @@
 #
 #   launch/local_cluster.sh [--dry-run] N M adm train --config configs/digits_unet.py --workdir DIR
 #
-# Prints the processes' ids. SIGTERM and SIGINT are passed on. Ends with 75 if any process did, else
-# with the first code that is not 0. ADM_PORT fixes the port of process 0.
+# Prints the processes' ids. SIGTERM and SIGINT are passed on. Ends with 1 or 2 (a mistake) if any
+# process did, else with 75 (start again) if any did, else with another code that is not 0. ADM_PORT
+# fixes the port of process 0.
 set -euo pipefail
 
 dry_run=''
@@ -51,8 +52,9 @@ for pid in "${pids[@]}"; do
     wait "$pid" || one=$?
     kill -0 "$pid" 2>/dev/null || break
   done
-  if ((one == 75 || code == 0)); then
-    code=$one
-  fi
+  case $code,$one in
+    [12],*) ;;
+    *,[12] | *,75 | 0,*) code=$one ;;
+  esac
 done
 exit "$code"

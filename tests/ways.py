@@ -24,6 +24,7 @@ from adm_jax.data import pipeline
 from adm_jax.data.digits import digits
 from adm_jax.data.sources import ArraySource
 from adm_jax.models.blocks import ResBlock, conv, timestep_embedding
+from adm_jax.timestep_samplers import loss_second_moment
 from adm_jax.training import checkpoints
 
 STEPS = 20
@@ -62,8 +63,9 @@ def slow_digits() -> Slow:
 
 
 def get_config(**kwargs) -> config_lib.ConfigDict:
-  """A run with dropout, of as many steps as are compared; also for `adm train --config`."""
+  """A run with dropout, whose timesteps follow the losses; also for `adm train --config`."""
   config = tiny.get_config(**{
+      'timestep_sampler': config_lib.call(loss_second_moment, num_steps=tiny.STEPS, history=1),
       'batch_size': 16, 'total_steps': STEPS, 'log_every': 1, 'save_every': 5, 'keep': 9,
       'optimizer': config_lib.call(tiny.adamw, learning_rate=1e-4), **kwargs})
   config.task.model = config_lib.call(Small)

@@ -31,9 +31,11 @@ def test_a_local_cluster_tells_its_processes_of_each_other():
       f'--coordinator 127.0.0.1:99 --num-processes 2 --process {i}' for i in (0, 1)]
 
 
-@pytest.mark.parametrize('code, wanted', [('0', 0), ('3', 3), ('75', 75)])
-def test_a_local_cluster_ends_with_its_processes_code(code, wanted):
-  script = f'shift $(($# - 1)); exit $(($1 * {code}))'  # the last flag is the process's number
+@pytest.mark.parametrize('codes, wanted', [
+    ((0, 0), 0), ((0, 3), 3), ((134, 75), 75), ((75, 134), 75), ((75, 2), 2), ((1, 75), 1)])
+def test_a_local_cluster_ends_with_a_mistake_before_a_restart(codes, wanted):
+  # The last flag is the process's number.
+  script = f'shift $(($# - 1)); codes=({codes[0]} {codes[1]}); exit "${{codes[$1]}}"'
   assert _run(LAUNCH / 'local_cluster.sh', 2, 1, 'bash', '-c', script, ADM_PORT='99')[0] == wanted
 
 
