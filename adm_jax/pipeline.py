@@ -185,7 +185,7 @@ def load(model: Name | Trained, *, classifier: Name | Trained | None = None,
 
   Args:
     model: a published model, a work directory, a file of weights (`pretrained.load`), or what that
-      returned.
+      returned. Of `pretrained.outline` comes a pipeline that can be compiled, but makes no images.
     classifier: what guides it, likewise.
     scale: of the classifier's gradient; by default the paper's for this pair, or 1.
     respacing: which of the process's steps to take ('250', 'ddim25', '90,60,60,20,20'); by default
@@ -248,7 +248,7 @@ def load(model: Name | Trained, *, classifier: Name | Trained | None = None,
   dtype = dtype or ('float32' if jax.default_backend() == 'cpu' else 'bfloat16')
   networks = {'model': trained, 'classifier': guide, 'weaker': poor}
   params = {name: network.params for name, network in networks.items() if network is not None}
-  size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+  size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
   mesh = sharding.mesh(sharding.fsdp_needed(size, devices) if fsdp is None else fsdp, devices)
   run_steps = steps(diffusion.schedule)
   scales = 1.0 if scale is None else scale
@@ -271,7 +271,7 @@ def load(model: Name | Trained, *, classifier: Name | Trained | None = None,
       'respacing': respacing, 'clip': clip, 'clip_guided': clip_guided, 'cfg_scale': cfg_scale,
       'weaker_scale': weaker_scale, 'interval': interval, 'normalize': normalize,
       'classifier_every': classifier_every, 'threshold_share': threshold_share, 'dtype': dtype}
-  return Pipeline(sampler, diffusion, jax.device_put(params, sharding.of_params(mesh, params)),
+  return Pipeline(sampler, diffusion, sharding.place_params(params, mesh),
                   trained.task.low_res_shape,
                   _class_names(guide if guide is not None else trained, denoiser.num_classes),
                   description)
@@ -345,9 +345,10 @@ def _fingerprint(params: Any) -> str:
   """Tells sets of weights apart; looks at a few numbers of each array, so that it takes no time."""
   digest = hashlib.sha256()
   for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-    flat = np.asarray(leaf).reshape(-1)
     digest.update(f'{jax.tree_util.keystr(path)}{leaf.shape}{leaf.dtype}'.encode())
-    digest.update(flat[::max(1, len(flat) // 64)].tobytes())
+    if not isinstance(leaf, jax.ShapeDtypeStruct):
+      flat = np.asarray(leaf).reshape(-1)
+      digest.update(flat[::max(1, len(flat) // 64)].tobytes())
   return digest.hexdigest()[:16]
 
 

@@ -1,6 +1,7 @@
-"""What a run needs, before anyone pays for it: the real training step, compiled for its devices.
+"""What a run needs, before anyone pays for it: the real program, compiled for its devices.
 
-    found = plan.measure(config_json, Target(topology='v5e:8x8'))
+    needs = plan.measure(Training(config_json), Target(topology='v5e:8x8'))
+    needs = plan.measure(Sampling('imagenet256', 'imagenet256-classifier'), Target(devices=8))
 
 For a TPU topology libtpu's compiler runs on this machine, which needs no TPU, in a process of its
 own; answers are kept in `zoo.cache_folder()`.
@@ -17,15 +18,16 @@ import re
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import Any, NamedTuple, Sequence
 
 import jax
 import numpy as np
 
 from adm_jax import config as config_lib
-from adm_jax import flops, sharding, zoo
+from adm_jax import flops, pipeline, pretrained, sharding, zoo
 from adm_jax.errors import UsageError
 from adm_jax.files import written_whole
+from adm_jax.sampling import remembering_x0
 
 GIB = 2 ** 30
 # Memory of one device, by JAX's name for its kind, as its maker states it.
@@ -55,17 +57,42 @@ class Target:
 
 
 @dataclasses.dataclass(frozen=True)
+class Training:
+  """A step of a training run, whose config is given as JSON."""
+  config: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+  """A batch of samples from noise to images; arguments of `pipeline.load`, by name.
+
+  Attributes:
+    batch_size: images at once, over all devices; None for one on each.
+  """
+  model: str
+  classifier: str | None = None
+  respacing: str | None = None
+  cfg_scale: float | None = None
+  weaker: str | None = None
+  dtype: str = 'bfloat16'
+  fsdp: int = 1
+  batch_size: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Needs:
-  """What the training step of a run needs; bytes are of one device.
+  """What the program of a run needs; bytes are of one device.
 
   Attributes:
     device_kind: JAX's name.
     num_devices: of the mesh, `fsdp` of which share one state.
-    parameters: of the network.
-    flops: of a step, over all devices, by `flops.of_step`.
-    state: bytes of parameters, averages, optimizer's moments and the rest of `TrainState`.
+    batch_size: over all devices.
+    evaluations: of the denoiser in a sampling run; None for training.
+    parameters: of the networks.
+    flops: over all devices, by our own count; of a training step, or of a batch of samples.
+    state: bytes of what stays: weights, and in training the rest of `TrainState`.
     batch: bytes of the images and labels.
-    activations: bytes of everything that a step holds in between, gradients included.
+    activations: bytes of everything that the program holds in between, gradients included.
     total: bytes at the most.
     memory: bytes that a device has; None where that is not known.
     peak: FLOPs a second of one device; None where that is not known.
@@ -74,6 +101,8 @@ class Needs:
   device_kind: str
   num_devices: int
   fsdp: int
+  batch_size: int
+  evaluations: int | None
   parameters: int
   flops: float
   state: int
@@ -89,25 +118,28 @@ class Needs:
     return None if self.memory is None else self.total <= self.memory
 
 
-def measure(config_json: str, target: Target) -> Needs:
-  """Compiles the step of a config for a target, in a process of its own, or recalls the answer.
+def measure(run: Training | Sampling, target: Target) -> Needs:
+  """Compiles a run's program for a target, in a process of its own, or recalls the answer.
 
   Raises:
     UsageError: the run cannot be shared by these devices, libtpu is not installed, or it does not
       know the topology.
   """
-  kept = zoo.cache_folder() / 'plans' / f'{_fingerprint(config_json, target)}.json'
+  kept = zoo.cache_folder() / 'plans' / f'{_fingerprint(run, target)}.json'
   if not kept.exists():
+    # libtpu may be in use by others here: this one only compiles.
     environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'TPU_SKIP_MDS_QUERY': '1',
+                   'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
                    'XLA_FLAGS': ' '.join([os.environ.get('XLA_FLAGS', ''), '--xla_force_host_'
                                           f'platform_device_count={target.devices or 1}']).strip()}
     child = subprocess.run(
         [sys.executable, '-m', 'adm_jax.plan'], env=environment, text=True, capture_output=True,
-        input=json.dumps({'config': config_json, 'target': dataclasses.asdict(target)}))
+        input=json.dumps({'kind': type(run).__name__, 'run': dataclasses.asdict(run),
+                          'target': dataclasses.asdict(target)}))
     answer = _last_object(child.stdout)
     if answer is None:
       lines = child.stderr.strip().splitlines() or [f'exit code {child.returncode}']
-      raise UsageError(f'the step cannot be compiled for this target: {lines[-1][:300]}')
+      raise UsageError(f'this cannot be compiled for the target: {lines[-1][:300]}')
     if 'mistake' in answer:
       raise UsageError(answer['mistake'])
     kept.parent.mkdir(parents=True, exist_ok=True)
@@ -122,9 +154,12 @@ def _last_object(text: str) -> dict[str, Any] | None:
   return json.loads(lines[-1]) if lines else None
 
 
-def _fingerprint(config_json: str, target: Target) -> str:
+def _fingerprint(run: Training | Sampling, target: Target) -> str:
   """Names all that an answer depends on: the run, the target, the compilers and this code."""
-  digest = hashlib.sha256(f'{config_json}\n{target}\n'.encode())
+  digest = hashlib.sha256(f'{run}\n{target}\n'.encode())
+  for name in map(str, dataclasses.astuple(run) if isinstance(run, Sampling) else ()):
+    if os.path.exists(name):  # where another model may come to lie
+      digest.update(f'{os.path.realpath(name)} {os.stat(name).st_mtime_ns}\n'.encode())
   for name in ('jax', 'jaxlib', 'flax', *(['libtpu'] if _has_libtpu() else [])):
     digest.update(f'{name} {importlib.metadata.version(name)}\n'.encode())
   package = pathlib.Path(__file__).parent
@@ -141,35 +176,81 @@ def _has_libtpu() -> bool:
     return False
 
 
-def _compile(config_json: str, target: Target) -> Needs:
-  """In the child: lowers and compiles from shapes alone; no array of the network's size is made."""
-  config = config_lib.from_json(config_json)
-  config.data = config_lib.call(_nothing, like=config.task)
-  config.parallel = 'jit'  # a `pmap` needs the same, and cannot be compiled without its devices
-  run = config_lib.build(config)
+def _compile(run: Training | Sampling, target: Target) -> Needs:
+  """In the child: lowers and compiles from shapes alone; no array of a network's size is made."""
   devices = _devices(target)
   begin = time.perf_counter()
-  trainer = run.trainer(devices)
-  rows = run.batch_size
-  struct = jax.ShapeDtypeStruct
-  split = sharding.over_batch(trainer.mesh)
-  batch = {'image': struct((rows, *run.task.image_shape), np.uint8, sharding=split),
-           'label': struct((rows,), np.int32, sharding=split)}
-  key = jax.eval_shape(lambda: jax.random.key(0))
-  compiled = trainer.step.lower(trainer.shapes, batch, key).compile()
-  memory = compiled.memory_analysis()
-  state, images = (_bytes(tree) for tree in (trainer.shapes, batch))
-  # The new state lies where the old one was.
+  make = _training_program if isinstance(run, Training) else _sampling_program
+  program = make(run, devices)
+  memory = program.lowered.compile().memory_analysis()
+  # What is donated lies where it did.
   total = (memory.argument_size_in_bytes + memory.output_size_in_bytes
            - memory.alias_size_in_bytes + memory.temp_size_in_bytes
            + memory.generated_code_size_in_bytes)
   kind = devices[0].device_kind
   return Needs(
-      device_kind=kind, num_devices=len(devices), fsdp=run.fsdp,
-      parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(trainer.shapes.params)),
-      flops=flops.of_step(run.task, run.batch_size), state=state, batch=images,
+      device_kind=kind, num_devices=len(devices), fsdp=program.fsdp, batch_size=program.batch_size,
+      evaluations=program.evaluations,
+      parameters=sum(leaf.size for leaf in jax.tree.leaves(program.params)),
+      flops=program.flops, state=_bytes(program.state), batch=_bytes(program.batch),
       activations=memory.temp_size_in_bytes, total=total, memory=_MEMORY.get(kind),
       peak=flops.peak(devices[0]), compile_seconds=time.perf_counter() - begin)
+
+
+class _Program(NamedTuple):
+  """A lowered program; its arguments as shapes with shardings: `state` stays, `batch` goes."""
+  lowered: Any
+  state: Any
+  batch: Any
+  params: Any
+  flops: float
+  batch_size: int
+  fsdp: int
+  evaluations: int | None = None
+
+
+def _training_program(training: Training, devices: Sequence[Any]) -> _Program:
+  config = config_lib.from_json(training.config)
+  config.data = config_lib.call(_nothing, like=config.task)
+  config.parallel = 'jit'  # a `pmap` needs the same, and cannot be compiled without its devices
+  run = config_lib.build(config)
+  trainer = run.trainer(devices)
+  split = sharding.over_batch(trainer.mesh)
+  rows = run.batch_size
+  batch = {
+      'image': jax.ShapeDtypeStruct((rows, *run.task.image_shape), np.uint8, sharding=split),
+      'label': jax.ShapeDtypeStruct((rows,), np.int32, sharding=split)}
+  return _Program(trainer.step.lower(trainer.shapes, batch, _key()), trainer.shapes, batch,
+                  trainer.shapes.params, flops.of_step(run.task, rows), rows, run.fsdp)
+
+
+def _sampling_program(sampling: Sampling, devices: Sequence[Any]) -> _Program:
+  networks = {name: None if getattr(sampling, name) is None
+              else pretrained.outline(getattr(sampling, name))
+              for name in ('model', 'classifier', 'weaker')}
+  adm = pipeline.load(**networks, respacing=sampling.respacing, cfg_scale=sampling.cfg_scale,
+                      dtype=sampling.dtype, fsdp=sampling.fsdp, devices=devices)
+  sampler = adm.sampler
+  rows = len(devices) if sampling.batch_size is None else sampling.batch_size
+  sharding.check_batch(rows, len(devices), 1)
+  split = sharding.over_batch(sampler.mesh)
+
+  def of_rows(*shape, dtype=np.float32):
+    return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=split)
+  x = of_rows(*sampler.shape)
+  memory = jax.tree.map(lambda leaf: of_rows(*leaf.shape[1:], dtype=leaf.dtype),
+                        jax.eval_shape(remembering_x0(sampler.solver).init, x))
+  keys = of_rows(dtype=_key().dtype)
+  labels = None if adm.num_classes is None else of_rows(dtype=np.int32)
+  low_res = None if adm.low_res_shape is None else of_rows(*adm.low_res_shape)
+  arguments = (adm.params, (x, memory), sampler.steps, keys, labels, low_res)
+  return _Program(jax.jit(sampler.advance, donate_argnums=1).lower(*arguments), adm.params,
+                  arguments[1:2], adm.params, flops.count(sampler.advance, *arguments), rows,
+                  sampling.fsdp, sampler.num_evaluations)
+
+
+def _key() -> Any:
+  return jax.eval_shape(lambda: jax.random.key(0))
 
 
 def _nothing(like: Any):
@@ -201,34 +282,47 @@ def _devices(target: Target) -> list[Any]:
                      ) from error
 
 
-def report(needs: Needs, total_steps: int, batch_size: int, remat: str,
-           utilization: float) -> list[str]:
-  """Lines that say what a run needs, whether that fits, and what to change where it does not."""
+def report(needs: Needs) -> list[str]:
+  """Lines that say what a run needs and whether that fits."""
   gib = [(name, getattr(needs, name) / GIB)
          for name in ('state', 'batch', 'activations', 'total')]
+  what = ('a step' if needs.evaluations is None
+          else f'a batch from noise to images, {needs.evaluations} evaluations')
   lines = [
       f'{needs.num_devices} x {needs.device_kind}, fsdp={needs.fsdp}: compiled in '
       f'{needs.compile_seconds:.0f} s',
       f'parameters: {needs.parameters:,}',
-      f'a step: {needs.flops / 1e12:.4g} TFLOP, {batch_size} images',
+      f'{what}: {needs.flops / 1e12:.4g} TFLOP, {needs.batch_size} images',
       'a device: ' + ', '.join(f'{name} {value:.3g} GiB' for name, value in gib)]
   if needs.memory is not None:
     lines.append(f'it has {needs.memory / GIB:.0f} GiB: '
-                 + ('it fits' if needs.fits else f'too little; {advice(needs, remat)}'))
-  if needs.peak is None:
-    lines.append(f'how fast a {needs.device_kind} is at most is not known here')
-  else:
-    seconds = needs.flops / (needs.peak * needs.num_devices * utilization)
-    lines.append(f'{total_steps:,} steps at {utilization:.0%} of peak: {seconds:.3g} s a step, '
-                 f'{total_steps * seconds / 3600:,.1f} hours')
+                 + ('it fits' if needs.fits else 'too little'))
   return lines
 
 
-def advice(needs: Needs, remat: str) -> str:
-  """What to change first so that a run fits; state is split, activations are cut or recomputed."""
+def hours(needs: Needs, utilization: float, total_steps: int | None = None) -> str:
+  """How long it takes at a share of the peak: `total_steps` of training, or sampling."""
+  if needs.peak is None:
+    return f'how fast a {needs.device_kind} is at most is not known here'
+  seconds = needs.flops / (needs.peak * needs.num_devices * utilization)
+  if needs.evaluations is None:
+    return (f'{total_steps:,} steps at {utilization:.0%} of peak: {seconds:.3g} s a step, '
+            f'{total_steps * seconds / 3600:,.1f} hours')
+  return (f'at {utilization:.0%} of peak: {seconds:.3g} s a batch, '
+          f'{needs.batch_size / seconds:.3g} images/s, 50,000 images in '
+          f'{50_000 * seconds / needs.batch_size / 3600:,.1f} hours')
+
+
+def advice(needs: Needs, remat: str | None) -> str:
+  """What to change first so that a run fits; state is split, activations are cut or recomputed.
+
+  `remat` is the trained network's; None for sampling.
+  """
   if needs.state > needs.memory / 2 and needs.fsdp < needs.num_devices:
     return (f'the state takes {needs.state / needs.memory:.0%}: share it, '
-            f'--config.fsdp={_next_divisor(needs)}')
+            f'--{"" if remat is None else "config."}fsdp={_next_divisor(needs)}')
+  if remat is None:
+    return f'sample fewer at once: --batch-size {max(needs.num_devices, needs.batch_size // 2)}'
   if remat in ('none', 'attention'):
     return ('store less for the backward pass: --config.task.model.remat=blocks, which costs no '
             'convolution')
@@ -246,6 +340,8 @@ def _next_divisor(needs: Needs) -> int:
 if __name__ == '__main__':
   asked = json.load(sys.stdin)
   try:
-    print(json.dumps(dataclasses.asdict(_compile(asked['config'], Target(**asked['target'])))))
+    found = _compile({'Training': Training, 'Sampling': Sampling}[asked['kind']](**asked['run']),
+                     Target(**asked['target']))
+    print(json.dumps(dataclasses.asdict(found)))
   except UsageError as mistake:
     print(json.dumps({'mistake': str(mistake)}))

@@ -1,5 +1,6 @@
 """Weights by name or path: a published model, a file of PyTorch's, or a folder of this project."""
 
+import dataclasses
 import pathlib
 from typing import Any, Callable, NamedTuple
 
@@ -55,6 +56,17 @@ def load(name: str | pathlib.Path, weights: str | pathlib.Path | None = None,
   read_ = read(name, weights=weights, bar=bar)
   return Trained(config_lib.build(read_.task_config), jax.tree.map(np.asarray, read_.params),
                  'params', 0)
+
+
+def outline(name: str | pathlib.Path) -> Trained:
+  """As `load`, with the shapes of the parameters instead of their values; nothing is fetched."""
+  if str(name) not in zoo.MODELS:
+    trained = load(name)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), trained.params)
+    return dataclasses.replace(trained, params=shapes)
+  model = zoo.find(str(name))
+  task = config_lib.build(flags.describe(model.kind, flags.words(model.flags)))
+  return Trained(task, jax.eval_shape(task.init, jax.random.key(0)), 'params', 0)
 
 
 def read(name: str | pathlib.Path, words: str = '', bar: Callable = progress.bar,

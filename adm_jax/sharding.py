@@ -62,6 +62,15 @@ def place_batch(batch: Any, mesh: Mesh) -> Any:
   return jax.device_put(batch, shardings)
 
 
+def place_params(params: Any, mesh: Mesh) -> Any:
+  """A tree of arrays, or of shapes, where `of_params` says."""
+  def place(leaf, sharding):
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+      return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+    return jax.device_put(leaf, sharding)
+  return jax.tree.map(place, params, of_params(mesh, params))
+
+
 def of_params(mesh: Mesh, shapes: Any) -> Any:
   """A tree of shardings for a tree of arrays or shapes.
 

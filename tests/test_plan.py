@@ -2,15 +2,19 @@
 
 import dataclasses
 
+import jax
+import numpy as np
 import pytest
 import tiny
+import tiny_models
 
 from adm_jax import config as config_lib
-from adm_jax import flops, plan
+from adm_jax import flops, plan, pretrained
 from adm_jax.errors import UsageError
 
 NEEDS = plan.Needs(
-    device_kind='TPU v5 lite', num_devices=8, fsdp=1, parameters=10**9, flops=8 * 197e12,
+    device_kind='TPU v5 lite', num_devices=8, fsdp=1, batch_size=64, evaluations=None,
+    parameters=10**9, flops=8 * 197e12,
     state=8 * plan.GIB, batch=2**20, activations=4 * plan.GIB, total=12 * plan.GIB,
     memory=16 * plan.GIB, peak=197e12, compile_seconds=1.0)
 
@@ -23,7 +27,7 @@ def cache(tmp_path_factory):
 @pytest.fixture
 def needs(cache, monkeypatch):
   monkeypatch.setenv('ADM_CACHE', str(cache))
-  return plan.measure(config_lib.to_json(tiny.get_config()), plan.Target(devices=8))
+  return plan.measure(plan.Training(config_lib.to_json(tiny.get_config())), plan.Target(devices=8))
 
 
 def test_the_step_of_a_tiny_network_is_compiled_for_8_devices(needs):
@@ -38,30 +42,39 @@ def test_the_step_of_a_tiny_network_is_compiled_for_8_devices(needs):
 
 def test_the_answer_is_kept(needs, cache, monkeypatch):
   monkeypatch.setattr(plan.subprocess, 'run', None)
-  assert plan.measure(config_lib.to_json(tiny.get_config()), plan.Target(devices=8)) == needs
+  config = config_lib.to_json(tiny.get_config())
+  assert plan.measure(plan.Training(config), plan.Target(devices=8)) == needs
 
 
 def test_what_the_devices_cannot_share_is_one_line(cache, monkeypatch):
   monkeypatch.setenv('ADM_CACHE', str(cache))
   with pytest.raises(UsageError, match='batch_size=8 cannot be shared by 3 devices') as error:
-    plan.measure(config_lib.to_json(tiny.get_config()), plan.Target(devices=3))
+    plan.measure(plan.Training(config_lib.to_json(tiny.get_config())), plan.Target(devices=3))
   assert '\n' not in str(error.value)
 
 
 def test_hours_follow_from_the_share_of_the_peak():
   """A step of 197 TFLOP a device takes 2 seconds at half the peak of 197 TFLOP/s."""
-  lines = plan.report(NEEDS, total_steps=3600, batch_size=64, remat='none', utilization=0.5)
-  assert '2 s a step, 2.0 hours' in lines[-1] and 'it fits' in lines[-2]
+  assert '2 s a step, 2.0 hours' in plan.hours(NEEDS, 0.5, total_steps=3600)
+  assert 'it fits' in plan.report(NEEDS)[-1]
+
+
+def test_images_a_second_follow_likewise():
+  needs = dataclasses.replace(NEEDS, evaluations=250)
+  assert '2 s a batch, 32 images/s' in plan.hours(needs, 0.5)
+  assert '250 evaluations' in '\n'.join(plan.report(needs))
 
 
 @pytest.mark.parametrize('changes, remat, wanted', [
     (dict(state=14 * plan.GIB), 'none', 'config.fsdp=4'),
     (dict(activations=30 * plan.GIB, state=plan.GIB), 'none', 'remat=blocks'),
-    (dict(activations=29 * plan.GIB, state=plan.GIB), 'blocks', 'microbatches=2')])
+    (dict(activations=29 * plan.GIB, state=plan.GIB), 'blocks', 'microbatches=2'),
+    (dict(state=14 * plan.GIB), None, '--fsdp=4'),
+    (dict(activations=30 * plan.GIB, state=plan.GIB), None, '--batch-size 32')])
 def test_what_does_not_fit_is_told_what_to_change(changes, remat, wanted):
   needs = dataclasses.replace(NEEDS, total=40 * plan.GIB, **changes)
   assert wanted in plan.advice(needs, remat)
-  assert 'too little' in '\n'.join(plan.report(needs, 10, 64, remat, 0.4))
+  assert 'too little' in plan.report(needs)[-1]
 
 
 @pytest.mark.parametrize('target, match', [
@@ -72,9 +85,36 @@ def test_an_impossible_target_is_refused(target, match):
     plan.Target(**target)
 
 
-def test_a_tpu_slice_needs_no_tpu(cache, monkeypatch):
+@pytest.fixture(scope='module')
+def sampling(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('models')
+  return plan.Sampling(str(tiny_models.unet(folder / 'unet')),
+                       str(tiny_models.classifier(folder / 'classifier')), respacing='3',
+                       dtype='float32', batch_size=16)
+
+
+def test_a_guided_sampler_is_compiled_for_8_devices(sampling, cache, monkeypatch):
+  monkeypatch.setenv('ADM_CACHE', str(cache))
+  needs = plan.measure(sampling, plan.Target(devices=8))
+  assert (needs.num_devices, needs.batch_size, needs.evaluations) == (8, 16, 3)
+  assert needs.state == 4 * needs.parameters  # weights alone, in float32
+  half = plan.measure(dataclasses.replace(sampling, batch_size=8), plan.Target(devices=8))
+  np.testing.assert_allclose(needs.flops, 2 * half.flops, rtol=1e-6)
+  alone = plan.measure(dataclasses.replace(sampling, classifier=None), plan.Target(devices=8))
+  assert alone.flops < needs.flops and alone.parameters < needs.parameters
+
+
+def test_a_published_sampler_is_outlined_without_its_weights():
+  outline = pretrained.outline('imagenet64')
+  assert sum(leaf.size for leaf in jax.tree.leaves(outline.params)) == 295_904_454
+
+
+def test_a_tpu_slice_needs_no_tpu(cache, sampling, monkeypatch):
   pytest.importorskip('libtpu')
   monkeypatch.setenv('ADM_CACHE', str(cache))
   config = config_lib.to_json(tiny.get_config())
-  needs = plan.measure(config, plan.Target(topology='v5e:2x4'))
+  needs = plan.measure(plan.Training(config), plan.Target(topology='v5e:2x4'))
   assert needs.device_kind == 'TPU v5 lite' and needs.num_devices == 8 and needs.fits
+  needs = plan.measure(dataclasses.replace(sampling, dtype='bfloat16'),
+                       plan.Target(topology='v5e:2x4'))
+  assert needs.evaluations == 3 and needs.fits

@@ -1,37 +1,73 @@
-"""Say what a training run needs and how long it takes, before anyone pays for it.
+"""Say what a run needs and how long it takes, before anyone pays for it.
 
 examples:
   adm plan --config configs/imagenet64.py --topology v5e:8x8 --config.fsdp=8
   adm plan --config configs/folder.py --devices 8 --config.batch_size=64
+  adm plan --model imagenet256 --classifier imagenet256-classifier --topology v5e:2x4
+    --batch-size 32
 
-The real training step is compiled for these devices: seconds for a small network, minutes to half
-an hour for a large one, once. A TPU topology needs no TPU, but `pip install libtpu`.
+The real training step, or the whole sampler, is compiled for these devices: seconds for a small
+network, minutes to half an hour for a large one, once. A TPU topology needs no TPU, but `pip
+install libtpu`. No weights are fetched.
 """
 
+import dataclasses
+
+from adm_jax.cli.parser import at_least_one
 from adm_jax.errors import UsageError
 
 
 def add_arguments(parser):
-  parser.add_argument('--config', required=True, metavar='FILE',
-                      help='a file of configs/; --config.key=value overrides what it says')
+  parser.add_argument('--config', metavar='FILE',
+                      help='training: a file of configs/; --config.key=value overrides')
   parser.add_argument('--topology', metavar='GENERATION:SHAPE', help='a TPU slice, as v5e:8x8')
   parser.add_argument('--devices', type=int, metavar='N',
                       help='so many devices, by the compiler for CPUs: a rough guide for GPUs')
   parser.add_argument('--utilization', type=float, default=0.4, metavar='SHARE',
                       help='of the peak, for the hours (default 0.4)')
+  group = parser.add_argument_group('sampling, by the options of adm sample')
+  group.add_argument('--model', metavar='NAME|DIR|FILE')
+  group.add_argument('--classifier', metavar='NAME|DIR|FILE')
+  group.add_argument('--respacing', metavar='SPEC')
+  group.add_argument('--cfg-scale', type=float, metavar='S')
+  group.add_argument('--weaker', metavar='NAME|DIR|FILE')
+  group.add_argument('--dtype', choices=('float32', 'bfloat16'),
+                     help='default: bfloat16')
+  group.add_argument('--fsdp', type=int, metavar='D')
+  group.add_argument('--batch-size', type=int, metavar='N',
+                     help='images at once, over all devices (default: one on each)')
 
 
 def run(arguments, overrides):
   from adm_jax import config as config_lib
   from adm_jax import plan
 
-  target = plan.Target(arguments.topology, arguments.devices)
+  if (arguments.config is None) == (arguments.model is None):
+    raise UsageError('give --config to plan training, or --model to plan sampling')
+  if arguments.config is None and overrides:
+    raise UsageError(f'adm plan does not understand {" ".join(overrides)}; see adm plan --help')
+  names = [field.name for field in dataclasses.fields(plan.Sampling)]
+  of_sampling = {name: getattr(arguments, name) for name in names
+                 if getattr(arguments, name) is not None}
+  if arguments.config is not None and of_sampling:
+    raise UsageError(f'--{next(iter(of_sampling)).replace("_", "-")} is of sampling: give it with '
+                     '--model; of training, --config.key=value')
   if not 0 < arguments.utilization <= 1:
     raise UsageError(f'--utilization {arguments.utilization}: give a share, above 0 and at most 1')
-  config = config_lib.override(config_lib.load(arguments.config), overrides)
-  needs = plan.measure(config_lib.to_json(config), target)
-  model = config.task.model
-  for line in plan.report(needs, config.total_steps, config.batch_size,
-                          getattr(model, 'unet', model).remat, arguments.utilization):
+  at_least_one(arguments, 'fsdp', 'batch_size')
+  target = plan.Target(arguments.topology, arguments.devices)
+  total_steps = remat = None
+  if arguments.config is None:
+    asked = plan.Sampling(**of_sampling)
+  else:
+    config = config_lib.override(config_lib.load(arguments.config), overrides)
+    asked = plan.Training(config_lib.to_json(config))
+    model, total_steps = config.task.model, config.total_steps
+    remat = getattr(model, 'unet', model).remat
+  needs = plan.measure(asked, target)
+  for line in plan.report(needs):
     print(line)
+  if needs.fits is False:
+    print(f'what to change: {plan.advice(needs, remat)}')
+  print(plan.hours(needs, arguments.utilization, total_steps))
   return 0
