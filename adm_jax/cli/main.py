@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 
+from adm_jax import startup  # noqa: F401 (first: it looks at the clock)
 from adm_jax.cli import (
   convert,
   demo,

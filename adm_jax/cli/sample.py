@@ -68,25 +68,29 @@ def run(arguments, rest):
   if rest:
     raise UsageError(f'adm sample does not understand {" ".join(rest)}; see adm sample --help')
   check(arguments)
-  from adm_jax import compilation_cache, jobs
+  from adm_jax import compilation_cache, jobs, startup
   from adm_jax.pipeline import check_small_images, check_small_shape
 
   out = pathlib.Path(arguments.out).absolute()
   jobs.check_folder(out)
   compilation_cache.use()
+  clock = startup.Clock()
   # All networks are loaded, and fit each other, before anything is made.
   model = None if arguments.model is None else models_and_steps.load(arguments, arguments.from_step)
   if arguments.upsample is None:
-    made = _sampled(arguments, model, out)
+    clock.end('weights')
+    made = _sampled(arguments, model, out, clock)
   else:
     upsampler = models_and_steps.load_upsampler(arguments)
+    clock.end('weights')
     if model is None:
       small = _given(pathlib.Path(arguments.base))
       check_small_images(small.images, upsampler.low_res_shape)
     else:
       check_small_shape(model.sampler.shape, upsampler.low_res_shape)
-      small = _sampled(arguments, model, out / jobs.BASE)
-    made = _upsampled(arguments, upsampler, small, out)
+      small = _sampled(arguments, model, out / jobs.BASE, clock)
+      clock = None  # these are the first images
+    made = _upsampled(arguments, upsampler, small, out, clock)
   _draw(arguments, out, made)
   return 0
 
@@ -153,7 +157,7 @@ class _Images(NamedTuple):
   origin: str
 
 
-def _sampled(arguments, adm, out):
+def _sampled(arguments, adm, out, clock):
   from adm_jax.data.sources import Rows
 
   classes, order = _classes(arguments, adm)
@@ -170,10 +174,10 @@ def _sampled(arguments, adm, out):
                  'images': None if folder is None else folder.fingerprint(),
                  'from_step': arguments.from_step, 'reconstruct': arguments.reconstruct,
                  'interpolate': arguments.interpolate}
-  return _make(arguments, adm, out, description, num, labels, labels, x=x)
+  return _make(arguments, adm, out, clock, description, num, labels, labels, x=x)
 
 
-def _upsampled(arguments, adm, small, out):
+def _upsampled(arguments, adm, small, out, clock):
   num = len(small.images) if arguments.num is None else arguments.num
   if num > len(small.images):
     raise UsageError(f'there are {len(small.images)} small images: --num {num} is more')
@@ -187,11 +191,14 @@ def _upsampled(arguments, adm, small, out):
   solver = models_and_steps.upsample_solver(arguments)
   description = {**adm.description, **models_and_steps.describe(solver, arguments), 'num': num,
                  'base': small.origin}
-  return _make(arguments, adm, out, description, num, labels, kept, low_res=small.images)
+  return _make(arguments, adm, out, clock, description, num, labels, kept, low_res=small.images)
 
 
-def _make(arguments, adm, out, description, num, labels, kept, **given):
-  """Makes what is missing of a job; `labels` are for the network, `kept` for the file."""
+def _make(arguments, adm, out, clock, description, num, labels, kept, **given):
+  """Makes what is missing of a job; `labels` are for the network, `kept` for the file.
+
+  `clock` times the first images, if these are they.
+  """
   from adm_jax import jobs, npz, progress
   from adm_jax.sampling import check_labels
 
@@ -203,8 +210,11 @@ def _make(arguments, adm, out, description, num, labels, kept, **given):
       title = f'sampling {out.name}'
       with progress.images(num, done, adm.sampler.num_steps, title,
                            f'{evaluations} evaluations each') as report:
-        jobs.fill(job, adm.batches(num, arguments.seed, labels, begin=done,
-                                   batch_size=arguments.batch_size, progress=report, **given))
+        batches = adm.batches(num, arguments.seed, labels, begin=done,
+                              batch_size=arguments.batch_size, progress=report, **given)
+        jobs.fill(job, batches if clock is None else clock.first(batches))
+      if clock is not None:
+        print(f'first images after {clock.report()}')
     path = job.finish()
     print(f'samples: {path}  {num} images of {" x ".join(map(str, adm.sampler.shape))}')
     return _Images(job.images(), job.labels, adm.class_names, npz.checksum(path))

@@ -244,9 +244,10 @@ def attend(qkv: Array, num_heads: int, qkv_first: bool, implementation: str | No
   head_width = width // 3 // num_heads
   if qkv_first:
     qkv = qkv.reshape(batch, length, 3, num_heads, head_width)
+    q, k, v = (qkv[:, :, i] for i in range(3))  # [B L N D]
   else:
-    qkv = qkv.reshape(batch, length, num_heads, 3, head_width).swapaxes(2, 3)
-  q, k, v = (qkv[:, :, i] for i in range(3))  # [B L N D]
+    qkv = qkv.reshape(batch, length, num_heads, 3, head_width)
+    q, k, v = (qkv[:, :, :, i] for i in range(3))
   implementation = implementation or attention_implementation(qkv.dtype, length, head_width,
                                                               jax.devices()[0])
   h = jax.nn.dot_product_attention(q, k, v, implementation=implementation)
