@@ -74,7 +74,7 @@ def ours(module, params, x, t, y, remat):
 
 def theirs(peer, x, t, y, compiled):
   """The same of a torch module."""
-  module = torch.compile(peer) if compiled else peer
+  module = torch.compile(peer, dynamic=False) if compiled else peer
   optimizer = torch.optim.AdamW(peer.parameters(), 1e-4, fused=x.is_cuda)
   ema = [p.detach().clone() for p in peer.parameters()]
   wait = torch.cuda.synchronize if x.is_cuda else lambda: None
