@@ -2,13 +2,12 @@
 
 import os
 import pathlib
-import sys
 
 from adm_jax import zoo
 
 
 def use() -> pathlib.Path:
-  """Turns JAX's persistent cache on for this process, says where it lies, and returns its folder.
+  """Turns JAX's persistent cache on for this process and returns its folder.
 
   $JAX_COMPILATION_CACHE_DIR, if set, names it; else it lies beside the downloaded weights
   (`zoo.cache_folder`).
@@ -19,5 +18,4 @@ def use() -> pathlib.Path:
   jax.config.update('jax_compilation_cache_dir', str(folder))
   # Also what compiles in less than a second: a command has dozens of these.
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
-  print(f'compiled programs are kept in {folder}', file=sys.stderr)
   return pathlib.Path(folder)

@@ -36,9 +36,9 @@ def run(arguments, rest):
                      f'own options, but not all of {" ".join(rest)}; see adm demo --help')
   given = {field.name: getattr(arguments, field.name) for field in
            dataclasses.fields(demo.Settings) if getattr(arguments, field.name, None) is not None}
-  compilation_cache.use()
+  cache = compilation_cache.use()
   out = pathlib.Path(arguments.out)
   text = demo.run(out, demo.Settings(**given), progress.bar, tuple(unet), tuple(classifier))
   print(f'\n{text}\npicture: {out / "samples.png"}\nsamples: {out}/samples_*.npz\n'
-        f'report:  {out / "report.md"}')
+        f'report:  {out / "report.md"}\ncompiled programs are kept in {cache}')
   return 0

@@ -47,7 +47,7 @@ def run(arguments, overrides):
     value = getattr(arguments, name)
     if value is not None and value < 1:
       raise UsageError(f'--{name.replace("_", "-")} {value}: give at least 1')
-  compilation_cache.use()
+  cache = compilation_cache.use()
   trained = pretrained.load(arguments.model, arguments.weights)
   if not isinstance(trained.task.model, UNet):
     raise UsageError(f'{arguments.model} is no plain diffusion model: give a U-Net')
@@ -81,7 +81,7 @@ def run(arguments, overrides):
   # From the least noisy quarter on, as the training metrics count them.
   for quarter, part in enumerate(np.array_split(terms.vb[::-1], min(4, len(terms.vb)))):
     print(f'  quarter {quarter} of the timesteps: {part.sum():.4g}')
-  print(f'terms: {out}')
+  print(f'terms: {out}\ncompiled programs are kept in {cache}')
   return 0
 
 

@@ -73,7 +73,7 @@ def run(arguments, rest):
 
   out = pathlib.Path(arguments.out).absolute()
   jobs.check_folder(out)
-  compilation_cache.use()
+  cache = compilation_cache.use()
   clock = startup.Clock()
   # All networks are loaded, and fit each other, before anything is made.
   model = None if arguments.model is None else models_and_steps.load(arguments, arguments.from_step)
@@ -92,6 +92,7 @@ def run(arguments, rest):
       clock = None  # these are the first images
     made = _upsampled(arguments, upsampler, small, out, clock)
   _draw(arguments, out, made)
+  print(f'compiled programs are kept in {cache}')
   return 0
 
 

@@ -46,7 +46,7 @@ def run(arguments, overrides):
   config = config_lib.override(config_lib.load(arguments.config), overrides)
   processes.join(arguments.coordinator, arguments.num_processes, arguments.process)
   described = config_lib.build(config)
-  compilation_cache.use()
+  cache = compilation_cache.use()
   start = None
   if arguments.init_from:
     start, text = fine_tuned(arguments.init_from, described)
@@ -70,7 +70,8 @@ def run(arguments, overrides):
     loop.train(described, config_lib.to_json(config), arguments.workdir, progress=report,
                start=start, tensorboard=arguments.tensorboard)
   if processes.first():
-    print(f'checkpoints and metrics: {arguments.workdir}')
+    print(f'checkpoints and metrics: {arguments.workdir}\n'
+          f'compiled programs are kept in {cache}')
   return 0
 
 
