@@ -182,19 +182,33 @@ def _compile(run: Training | Sampling, target: Target) -> Needs:
   begin = time.perf_counter()
   make = _training_program if isinstance(run, Training) else _sampling_program
   program = make(run, devices)
-  memory = program.lowered.compile().memory_analysis()
-  # What is donated lies where it did.
-  total = (memory.argument_size_in_bytes + memory.output_size_in_bytes
-           - memory.alias_size_in_bytes + memory.temp_size_in_bytes
-           + memory.generated_code_size_in_bytes)
+  state, batch = _bytes(program.state), _bytes(program.batch)
+  try:
+    memory = program.lowered.compile().memory_analysis()
+    activations = memory.temp_size_in_bytes
+    # What is donated lies where it did.
+    total = (memory.argument_size_in_bytes + memory.output_size_in_bytes
+             - memory.alias_size_in_bytes + memory.temp_size_in_bytes
+             + memory.generated_code_size_in_bytes)
+  except jax.errors.JaxRuntimeError as error:
+    activations = _bytes_refused(str(error))
+    if activations is None:
+      raise
+    total = state + batch + activations
   kind = devices[0].device_kind
   return Needs(
       device_kind=kind, num_devices=len(devices), fsdp=program.fsdp, batch_size=program.batch_size,
       evaluations=program.evaluations,
       parameters=sum(leaf.size for leaf in jax.tree.leaves(program.params)),
-      flops=program.flops, state=_bytes(program.state), batch=_bytes(program.batch),
-      activations=memory.temp_size_in_bytes, total=total, memory=_MEMORY.get(kind),
-      peak=flops.peak(devices[0]), compile_seconds=time.perf_counter() - begin)
+      flops=program.flops, state=state, batch=batch, activations=activations, total=total,
+      memory=_MEMORY.get(kind), peak=flops.peak(devices[0]),
+      compile_seconds=time.perf_counter() - begin)
+
+
+def _bytes_refused(message: str) -> int | None:
+  """What a program would hold in between, as a compiler says that finds it too much; else None."""
+  match = re.search(r'RESOURCE_EXHAUSTED.*?([\d.]+)([KMG])', message, re.DOTALL)
+  return match and round(float(match[1]) * 1024 ** ' KMG'.index(match[2]))
 
 
 class _Program(NamedTuple):

@@ -26,7 +26,7 @@ from adm_jax.guidance import (
   thresholded,
   within,
 )
-from adm_jax.sharding import place_batch
+from adm_jax.sharding import place_batch, splitting_params
 from adm_jax.solvers import Solver, Step, num_evaluations
 
 Array = jax.Array
@@ -234,8 +234,9 @@ class Sampler:
   def advance(self, params, carry, steps, keys, labels, low_res=None):
     """The pure function that is compiled: some of the steps, from carry to carry."""
     given = (labels,) if low_res is None else (labels, low_res)
-    carry, _ = scan_steps(remembering_x0(self.solver), self.denoiser(params, *given), steps, carry,
-                          noise_from_keys(keys, self.shape))
+    solver, noise = remembering_x0(self.solver), noise_from_keys(keys, self.shape)
+    with splitting_params(self.mesh):
+      carry, _ = scan_steps(solver, self.denoiser(params, *given), steps, carry, noise)
     return carry
 
   def __call__(self, params: Any, keys: Array, labels: Array | None = None, *,

@@ -6,10 +6,11 @@ their arguments ask for (pjit). Training can also be a `pmap`, with everything b
 to each device.
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
-from typing import Any, Callable, NamedTuple, Sequence
+from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
 import jax
 import numpy as np
@@ -88,6 +89,27 @@ def of_params(mesh: Mesh, shapes: Any) -> Any:
   return jax.tree.map(sharding, shapes)
 
 
+@contextlib.contextmanager
+def splitting_params(mesh: Mesh | None) -> Iterator[None]:
+  """While a program is traced for a mesh that splits parameters: `gathered` is in force."""
+  if mesh is None or mesh.shape[_FSDP] == 1:
+    yield
+  else:
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      yield
+
+
+def gathered(param: Array | None) -> Array | None:
+  """A parameter whole on every device, for as long as it is used; see `splitting_params`.
+
+  Left to itself, XLA's propagation lets some layers follow a kernel that is split along its output
+  channels: those then hold all images of the fsdp group on each of its devices.
+  """
+  if param is None or jax.sharding.get_abstract_mesh().empty:
+    return param
+  return jax.lax.with_sharding_constraint(param, PartitionSpec())
+
+
 class Parts(NamedTuple):
   """How a function that is given a part of a batch reaches the others; by default there are none.
 
@@ -150,7 +172,7 @@ def trainer(parallel: str, mesh: Mesh, init: Callable[[], Any],
       lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
       shapes, shardings)
   if parallel == 'jit':
-    step = jax.jit(make_step(Parts()), donate_argnums=0,
+    step = jax.jit(splitting_params(mesh)(make_step(Parts())), donate_argnums=0,
                    out_shardings=(shardings, replicated(mesh)))
     place = functools.partial(_place, over_batch(mesh))
   elif parallel == 'pmap' and mesh.shape[_FSDP] == 1:

@@ -65,6 +65,24 @@ def test_images_a_second_follow_likewise():
   assert '250 evaluations' in '\n'.join(plan.report(needs))
 
 
+class _Refused:
+  """A lowered program that a compiler for TPUs finds too large."""
+
+  def compile(self):
+    raise jax.errors.JaxRuntimeError(
+        'RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO '
+        'temporaries (44.85G) exceeds available HBM (15.75G).')
+
+
+def test_a_program_that_a_compiler_refuses_does_not_fit(monkeypatch):
+  program = plan._Program(_Refused(), {}, {}, {}, flops=1e12, batch_size=8, fsdp=1)
+  monkeypatch.setattr(plan, '_training_program', lambda run, devices: program)
+  needs = plan._compile(plan.Training(''), plan.Target(devices=1))
+  assert needs.total == needs.activations == round(44.85 * plan.GIB)
+  assert dataclasses.replace(needs, memory=16 * plan.GIB).fits is False
+  assert plan._bytes_refused('INTERNAL: 3.5G of something else') is None
+
+
 @pytest.mark.parametrize('changes, remat, wanted', [
     (dict(state=14 * plan.GIB), 'none', 'config.fsdp=4'),
     (dict(activations=30 * plan.GIB, state=plan.GIB), 'none', 'remat=blocks'),

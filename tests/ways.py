@@ -1,8 +1,8 @@
 """The same run in every way that one process can run it; `python tests/ways.py OUT WORKDIR`.
 
-Writes OUT, an .npz of `WAY/losses` and `WAY/params/NAME`. WORKDIR is a finished run's of the same
-config, on any number of processes: its checkpoint is restored in three ways, compared, and trained
-on for a step (`restored/WAY`, 1 where all is equal).
+Writes OUT, an .npz of `WAY/losses`, `WAY/params/NAME` and, with fsdp, `exchanged/WAY`. WORKDIR is a
+finished run's of the same config, on any number of processes: its checkpoint is restored in three
+ways, compared, and trained on for a step (`restored/WAY`, 1 where all is equal).
 """
 
 import dataclasses
@@ -83,6 +83,13 @@ def train(run, trainer) -> tuple[list[float], dict[str, np.ndarray]]:
   return losses, flat(state.params)
 
 
+def exchanged(run, trainer) -> int:
+  """How often a step moves parts of activations between devices, rather than weights."""
+  batch = next(pipeline.batches(run.data, batch_size=run.batch_size, seed=run.seed))
+  lowered = trainer.step.lower(trainer.shapes, trainer.place(batch), run.step_key())
+  return lowered.compile().as_text().count(' all-to-all(')
+
+
 def flat(params) -> dict[str, np.ndarray]:
   return jax.tree.map(np.asarray, flax.traverse_util.flatten_dict(params, sep='/'))
 
@@ -111,6 +118,8 @@ if __name__ == '__main__':
     losses, params = train(run, trainer)
     found[f'{way}/losses'] = losses
     found |= {f'{way}/params/{name}': value for name, value in params.items()}
+    if run.fsdp == 8:
+      found[f'exchanged/{way}'] = exchanged(run, trainer)
     if workdir != '-' and way in ('1 device', 'jit 8 x 1', 'jit 1 x 8'):
       found[f'restored/{way}'] = restored(run, trainer, workdir)
   np.savez(out, **found)

@@ -112,8 +112,7 @@ def batches(source: Source, *, batch_size: int, seed: int, loader: Loader = Load
             if reader.draws else [None] * rows)
     batch = _stacked([reader.at_or_after(int(index), rng) for index, rng in zip(indices, rngs)])
     if loader.flip:
-      mirrored = words[:, 0] >> np.uint64(63) == 1
-      batch['image'][mirrored] = batch['image'][mirrored, :, ::-1]
+      _mirror(batch['image'], words[:, 0] >> np.uint64(63) == 1)
     return batch
 
   # Numbers alone pass through Grain one by one, which costs a tenth of decoding a small image;
@@ -199,6 +198,13 @@ def _random_words(seed: int, first: int, count: int) -> np.ndarray:
 
 def _stacked(examples: list[dict]) -> dict:
   return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+
+
+def _mirror(images: np.ndarray, chosen: np.ndarray) -> None:
+  """Mirrors the chosen of uint8[B H W C], in place."""
+  pixels = images.view(f'V{images.shape[-1]}')[..., 0]  # one item each: half the time
+  for i in np.flatnonzero(chosen):
+    pixels[i] = pixels[i, :, ::-1]
 
 
 def _elements(dataset, loader: Loader) -> Iterator:

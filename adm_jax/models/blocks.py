@@ -12,10 +12,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.linen.dtypes import promote_dtype
 from jax.ad_checkpoint import checkpoint_name
 
 from adm_jax.errors import UsageError
 from adm_jax.models import convolution
+from adm_jax.sharding import gathered
 
 Array = jax.Array
 Dtype = Any
@@ -31,13 +33,19 @@ def bias_init(fan_in: int) -> Callable:
   return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
+def promote(*arrays: Array | None, dtype: Dtype) -> tuple[Array | None, ...]:
+  """For `nn.Conv(promote_dtype=...)`: (x, kernel, bias) in `dtype`, the weights `gathered`."""
+  x, *weights = promote_dtype(*arrays, dtype=dtype)
+  return (x, *map(gathered, weights))
+
+
 def conv(channels: int, size: int, fan_in: int, *, strides: int = 1, zero: bool = False,
          dtype: Dtype, param_dtype: Dtype, name: str) -> nn.Conv:
   """A convolution of `size` x `size`, padded by size // 2, with torch's initialisation or zeros."""
   return nn.Conv(channels, (size, size), strides, padding=size // 2,
                  kernel_init=zeros_init if zero else kernel_init,
                  bias_init=zeros_init if zero else bias_init(fan_in * size * size),
-                 conv_general_dilated=convolution.conv_general_dilated,
+                 conv_general_dilated=convolution.conv_general_dilated, promote_dtype=promote,
                  dtype=dtype, param_dtype=param_dtype, name=name)
 
 
@@ -45,7 +53,7 @@ def dense(features: int, fan_in: int, *, zero: bool = False, dtype: Dtype, param
           name: str) -> nn.Dense:
   """A linear map of the last axis, with torch's initialisation or zeros."""
   return nn.Dense(features, kernel_init=zeros_init if zero else kernel_init,
-                  bias_init=zeros_init if zero else bias_init(fan_in),
+                  bias_init=zeros_init if zero else bias_init(fan_in), promote_dtype=promote,
                   dtype=dtype, param_dtype=param_dtype, name=name)
 
 

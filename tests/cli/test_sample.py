@@ -252,7 +252,7 @@ import sys
 from adm_jax import jobs, sharding
 from adm_jax.cli.main import main
 jobs._IMAGES_A_SHARD = 16
-sharding._LEAST_TO_SPLIT = 64
+sharding.LEAST_TO_SPLIT = 64
 sys.exit(main(sys.argv[1:]))
 '''
 

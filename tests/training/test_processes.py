@@ -106,6 +106,11 @@ def test_every_way_to_run_is_the_same_run(way, found):
   _same_run(found[f'{way}/losses'], _params(found, way), found)
 
 
+def test_fsdp_splits_weights_and_leaves_images_whole(found):
+  """Each device computes its own images: weights are gathered, activations never exchanged."""
+  assert found['exchanged/jit 1 x 8'] == 0
+
+
 def test_two_processes_are_the_same_run(finished, found):
   losses = [line['loss'] for line in metrics.read_metrics(finished)]
   params = checkpoints.load(finished, weights='params', config=ways.get_config()).params
