@@ -26,7 +26,7 @@ from adm_jax.guidance import (
   thresholded,
   within,
 )
-from adm_jax.sharding import place_batch, splitting_params
+from adm_jax.sharding import not_before, place_batch, splitting_params
 from adm_jax.solvers import Solver, Step, num_evaluations
 
 Array = jax.Array
@@ -234,9 +234,12 @@ class Sampler:
   def advance(self, params, carry, steps, keys, labels, low_res=None):
     """The pure function that is compiled: some of the steps, from carry to carry."""
     given = (labels,) if low_res is None else (labels, low_res)
-    solver, noise = remembering_x0(self.solver), noise_from_keys(keys, self.shape)
+
+    def denoise(x, t):
+      return self.denoiser(not_before(x, params), *given)(x, t)
     with splitting_params(self.mesh):
-      carry, _ = scan_steps(solver, self.denoiser(params, *given), steps, carry, noise)
+      carry, _ = scan_steps(remembering_x0(self.solver), denoise, steps, carry,
+                            noise_from_keys(keys, self.shape))
     return carry
 
   def __call__(self, params: Any, keys: Array, labels: Array | None = None, *,

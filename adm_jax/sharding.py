@@ -110,6 +110,16 @@ def gathered(param: Array | None) -> Array | None:
   return jax.lax.with_sharding_constraint(param, PartitionSpec())
 
 
+def not_before(x: Array, params: Any) -> Any:
+  """Parameters to be gathered once x is there.
+
+  In a loop, XLA would otherwise gather all of them before it, and hold them whole throughout.
+  """
+  if jax.sharding.get_abstract_mesh().empty:
+    return params
+  return jax.lax.optimization_barrier((x, params))[1]
+
+
 class Parts(NamedTuple):
   """How a function that is given a part of a batch reaches the others; by default there are none.
 

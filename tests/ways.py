@@ -1,8 +1,9 @@
 """The same run in every way that one process can run it; `python tests/ways.py OUT WORKDIR`.
 
-Writes OUT, an .npz of `WAY/losses`, `WAY/params/NAME` and, with fsdp, `exchanged/WAY`. WORKDIR is a
-finished run's of the same config, on any number of processes: its checkpoint is restored in three
-ways, compared, and trained on for a step (`restored/WAY`, 1 where all is equal).
+Writes OUT, an .npz of `WAY/losses`, `WAY/params/NAME`, and what a way with fsdp moves between
+devices (`exchanged/WAY`, `gathered/WAY`). WORKDIR is a finished run's of the same config, on any
+number of processes: its checkpoint is restored in three ways, compared, and trained on for a step
+(`restored/WAY`, 1 where all is equal).
 """
 
 import dataclasses
@@ -19,11 +20,12 @@ import numpy as np
 import tiny
 
 from adm_jax import config as config_lib
-from adm_jax import sharding
+from adm_jax import sharding, solvers
 from adm_jax.data import pipeline
 from adm_jax.data.digits import digits
 from adm_jax.data.sources import ArraySource
 from adm_jax.models.blocks import ResBlock, conv, timestep_embedding
+from adm_jax.sampling import NetworkDenoiser, Sampler, image_keys, initial_noise, remembering_x0
 from adm_jax.timestep_samplers import loss_second_moment
 from adm_jax.training import checkpoints
 
@@ -90,6 +92,21 @@ def exchanged(run, trainer) -> int:
   return lowered.compile().as_text().count(' all-to-all(')
 
 
+def gathered(run, trainer) -> tuple[int, int]:
+  """How often a sampler gathers weights: once for all of its steps, and in each of them."""
+  process = run.task.diffusion
+  sampler = Sampler(NetworkDenoiser(run.task.model, process), solvers.ancestral(),
+                    solvers.descend(process.schedule), run.task.image_shape, trainer.mesh)
+  keys = image_keys(jax.random.key(0), jnp.arange(trainer.mesh.size))
+  x = initial_noise(keys, sampler.shape)
+  carry, keys = sharding.place_batch(
+      ((x, remembering_x0(sampler.solver).init(x)), keys), trainer.mesh)
+  lowered = jax.jit(sampler.advance).lower(
+      {'model': trainer.shapes.params}, carry, sampler.steps, keys, None)
+  inside, outside = lowered.compile().as_text().split('\nENTRY ')
+  return outside.count(' all-gather('), inside.count(' all-gather(')
+
+
 def flat(params) -> dict[str, np.ndarray]:
   return jax.tree.map(np.asarray, flax.traverse_util.flatten_dict(params, sep='/'))
 
@@ -120,6 +137,7 @@ if __name__ == '__main__':
     found |= {f'{way}/params/{name}': value for name, value in params.items()}
     if run.fsdp == 8:
       found[f'exchanged/{way}'] = exchanged(run, trainer)
+      found[f'gathered/{way}'] = gathered(run, trainer)
     if workdir != '-' and way in ('1 device', 'jit 8 x 1', 'jit 1 x 8'):
       found[f'restored/{way}'] = restored(run, trainer, workdir)
   np.savez(out, **found)

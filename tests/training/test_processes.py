@@ -111,6 +111,12 @@ def test_fsdp_splits_weights_and_leaves_images_whole(found):
   assert found['exchanged/jit 1 x 8'] == 0
 
 
+def test_a_sampler_with_fsdp_gathers_weights_when_they_are_used(found):
+  """In every step; once before the loop, all of them would lie whole on each device."""
+  before, inside = found['gathered/jit 1 x 8']
+  assert before == 0 and inside > 0
+
+
 def test_two_processes_are_the_same_run(finished, found):
   losses = [line['loss'] for line in metrics.read_metrics(finished)]
   params = checkpoints.load(finished, weights='params', config=ways.get_config()).params
