@@ -105,7 +105,7 @@ def gathered(param: Array | None) -> Array | None:
   Left to itself, XLA's propagation lets some layers follow a kernel that is split along its output
   channels: those then hold all images of the fsdp group on each of its devices.
   """
-  if param is None or jax.sharding.get_abstract_mesh().empty:
+  if param is None or not _splits_params():
     return param
   return jax.lax.with_sharding_constraint(param, PartitionSpec())
 
@@ -115,9 +115,12 @@ def not_before(x: Array, params: Any) -> Any:
 
   In a loop, XLA would otherwise gather all of them before it, and hold them whole throughout.
   """
-  if jax.sharding.get_abstract_mesh().empty:
-    return params
-  return jax.lax.optimization_barrier((x, params))[1]
+  return jax.lax.optimization_barrier((x, params))[1] if _splits_params() else params
+
+
+def _splits_params() -> bool:
+  """Whether this is traced under `splitting_params`, and not under another mesh of the caller's."""
+  return _FSDP in jax.sharding.get_abstract_mesh().axis_names
 
 
 class Parts(NamedTuple):
