@@ -151,10 +151,13 @@ def from_json(text: str) -> ConfigDict:
 def differences(old: str, new: str, ignore: tuple[str, ...] = ()) -> list[str]:
   """What two configs, as JSON, disagree on: 'batch_size: 64 before, 128 now', a key each.
 
+  Keys in `ignore`, and all below them, may differ.
+
   Names are compared as text and never looked up, so that they may be of anyone's modules.
   """
   before, after = (dict(_flat(_parsed(text))) for text in (old, new))
-  keys = sorted({*before, *after} - set(ignore))
+  keys = sorted(key for key in {*before, *after}
+                if not any(f'{key}.'.startswith(f'{ignored}.') for ignored in ignore))
   absent = '(absent)'
   return [f'{key}: {before.get(key, absent)} before, {after.get(key, absent)} now' for key in keys
           if before.get(key, absent) != after.get(key, absent)]

@@ -1,6 +1,7 @@
 """Grids of images, as pictures to look at."""
 
 import concurrent.futures
+import io
 import math
 import pathlib
 from typing import Sequence
@@ -55,8 +56,10 @@ def write_grid(path: pathlib.Path, images: np.ndarray, labels: np.ndarray | None
       while caption and font.getlength(caption) > images.shape[2] * scale + gap - 2:
         caption = caption[:-1]
       draw.text((left, top + 2), caption, fill='black', font=font)
-  with written_whole(path) as part:
-    canvas.save(part)
+  encoded = io.BytesIO()
+  canvas.save(encoded, 'PNG')
+  with written_whole(path) as part:  # which may be in a bucket, where Pillow cannot write
+    part.write_bytes(encoded.getvalue())
 
 
 def write_folder(folder: pathlib.Path, images: np.ndarray,

@@ -17,7 +17,7 @@ from adm_jax import labels as labels_lib
 from adm_jax import pretrained, progress, sharding, solvers, zoo
 from adm_jax.diffusion import Diffusion, dynamic_threshold, respaced
 from adm_jax.errors import UsageError
-from adm_jax.guidance import every_kth
+from adm_jax.guidance import Scale, every_kth, scale_table
 from adm_jax.images import to_float, to_uint8
 from adm_jax.models import Classifier, SuperRes
 from adm_jax.sampling import NetworkDenoiser, Sampler, check_labels, image_keys, sample_job
@@ -170,12 +170,12 @@ def check_small_shape(found: tuple[int, int, int], shape: tuple[int, int, int]) 
 
 
 def load(model: Name | Trained, *, classifier: Name | Trained | None = None,
-         scale: float | None = None, respacing: str | None = None,
+         scale: Scale | None = None, respacing: str | None = None,
          solver: solvers.Solver | None = None, weights: Name | None = None,
          classifier_weights: Name | None = None, clip: bool = True,
          clip_guided: bool | None = None,
-         steps: Callable = solvers.descend, cfg_scale: float | None = None,
-         weaker: Name | Trained | None = None, weaker_scale: float | None = None,
+         steps: Callable = solvers.descend, cfg_scale: Scale | None = None,
+         weaker: Name | Trained | None = None, weaker_scale: Scale | None = None,
          weaker_weights: Name | None = None, interval: tuple[float, float] | None = None,
          normalize: bool = False, classifier_every: int = 1,
          threshold_share: float | None = None, dtype: str | None = None, fsdp: int | None = None,
@@ -187,7 +187,8 @@ def load(model: Name | Trained, *, classifier: Name | Trained | None = None,
     model: a published model, a work directory, a file of weights (`pretrained.load`), or what that
       returned. Of `pretrained.outline` comes a pipeline that can be compiled, but makes no images.
     classifier: what guides it, likewise.
-    scale: of the classifier's gradient; by default the paper's for this pair, or 1.
+    scale: of the classifier's gradient, a number, one a step of the respaced schedule, or a
+      function of their sigma, as the two scales below; by default the paper's for this pair, or 1.
     respacing: which of the process's steps to take ('250', 'ddim25', '90,60,60,20,20'); by default
       the paper's for the model, or 250 of them.
     solver: by default `solvers.ancestral()`.
@@ -264,13 +265,18 @@ def load(model: Name | Trained, *, classifier: Name | Trained | None = None,
       threshold=None if threshold_share is None else dynamic_threshold(threshold_share))
   sampler = Sampler(denoiser, solver, run_steps, trained.task.image_shape,
                     mesh)
+
+  def described(scale):
+    return scale_table(scale, diffusion.schedule).tolist() if callable(scale) or np.ndim(
+        scale) else scale
   description = {
       'model': _describe(model, trained),
       'classifier': None if guide is None else _describe(classifier, guide),
-      'weaker': None if poor is None else _describe(weaker, poor), 'scale': scale,
-      'respacing': respacing, 'clip': clip, 'clip_guided': clip_guided, 'cfg_scale': cfg_scale,
-      'weaker_scale': weaker_scale, 'interval': interval, 'normalize': normalize,
-      'classifier_every': classifier_every, 'threshold_share': threshold_share, 'dtype': dtype}
+      'weaker': None if poor is None else _describe(weaker, poor),
+      'scale': described(scale), 'respacing': respacing, 'clip': clip, 'clip_guided': clip_guided,
+      'cfg_scale': described(cfg_scale), 'weaker_scale': described(weaker_scale),
+      'interval': interval, 'normalize': normalize, 'classifier_every': classifier_every,
+      'threshold_share': threshold_share, 'dtype': dtype}
   return Pipeline(sampler, diffusion, sharding.place_params(params, mesh),
                   trained.task.low_res_shape,
                   _class_names(guide if guide is not None else trained, denoiser.num_classes),

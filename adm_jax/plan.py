@@ -1,6 +1,6 @@
 """What a run needs, before anyone pays for it: the real program, compiled for its devices.
 
-    needs = plan.measure(Training(config_json), Target(topology='v5e:8x8'))
+    needs = plan.measure(training(config), Target(topology='v5e:8x8'))
     needs = plan.measure(Sampling('imagenet256', 'imagenet256-classifier'), Target(devices=8))
 
 For a TPU topology libtpu's compiler runs on this machine, which needs no TPU, in a process of its
@@ -32,7 +32,11 @@ from adm_jax.sampling import remembering_x0
 GIB = 2 ** 30
 # Memory of one device, by JAX's name for its kind, as its maker states it.
 _MEMORY = {'TPU v4': 32 * GIB, 'TPU v5 lite': 16 * GIB, 'TPU v5': 95 * GIB,
-           'TPU v6 lite': 32 * GIB}
+           'TPU v6 lite': 32 * GIB, 'NVIDIA H100 80GB HBM3': 80 * GIB,
+           'NVIDIA H100 PCIe': 80 * GIB, 'NVIDIA H200': 141 * 10**9,
+           'NVIDIA A100-SXM4-40GB': 40 * GIB, 'NVIDIA A100-SXM4-80GB': 80 * GIB,
+           'NVIDIA A100-PCIE-40GB': 40 * GIB, 'NVIDIA A100 80GB PCIe': 80 * GIB,
+           'NVIDIA L4': 24 * GIB, 'NVIDIA A10G': 24 * GIB}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +46,12 @@ class Target:
   Attributes:
     topology: a TPU slice, as 'v5e:8x8'; None for `devices`.
     devices: so many simulated CPU devices; their compiler's figures stand for a GPU's only roughly.
+    device_kind: what these stand for, by JAX's name, as 'NVIDIA L4': how much memory it has and how
+      fast it is.
   """
   topology: str | None = None
   devices: int | None = None
+  device_kind: str | None = None
 
   def __post_init__(self):
     if (self.topology is None) == (self.devices is None):
@@ -54,12 +61,22 @@ class Target:
                        'or v4:4x4x4')
     if self.devices is not None and self.devices < 1:
       raise UsageError(f'--devices {self.devices}: give at least 1')
+    if self.device_kind is not None and (self.devices is None or self.device_kind not in _MEMORY):
+      raise UsageError(f'--device-kind {self.device_kind}: give it with --devices, and one of '
+                       f'{", ".join(sorted(_MEMORY))}')
 
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-  """A step of a training run, whose config is given as JSON."""
+  """A step of a training run, whose config is given as JSON; made by `training`."""
   config: str
+
+
+def training(config: config_lib.ConfigDict) -> Training:
+  """The step of a config's run, whatever its data are: a plan needs none of them."""
+  config = config.copy_and_resolve_references()
+  config.data = None
+  return Training(config_lib.to_json(config))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +114,7 @@ class Needs:
     memory: bytes that a device has; None where that is not known.
     peak: FLOPs a second of one device; None where that is not known.
     compile_seconds: how long lowering and compiling took.
+    refused: the compiler found that it does not fit, and gave up; the bytes are those it named.
   """
   device_kind: str
   num_devices: int
@@ -112,10 +130,11 @@ class Needs:
   memory: int | None
   peak: float | None
   compile_seconds: float
+  refused: bool = False
 
   @property
   def fits(self) -> bool | None:
-    return None if self.memory is None else self.total <= self.memory
+    return None if self.memory is None else not self.refused and self.total <= self.memory
 
 
 def measure(run: Training | Sampling, target: Target) -> Needs:
@@ -182,7 +201,7 @@ def _compile(run: Training | Sampling, target: Target) -> Needs:
   begin = time.perf_counter()
   make = _training_program if isinstance(run, Training) else _sampling_program
   program = make(run, devices)
-  state, batch = _bytes(program.state), _bytes(program.batch)
+  state, batch, refused = _bytes(program.state), _bytes(program.batch), False
   try:
     memory = program.lowered.compile().memory_analysis()
     activations = memory.temp_size_in_bytes
@@ -191,24 +210,30 @@ def _compile(run: Training | Sampling, target: Target) -> Needs:
              - memory.alias_size_in_bytes + memory.temp_size_in_bytes
              + memory.generated_code_size_in_bytes)
   except jax.errors.JaxRuntimeError as error:
-    activations = _bytes_refused(str(error))
-    if activations is None:
+    total = _bytes_refused(str(error), state + batch)
+    if total is None:
       raise
-    total = state + batch + activations
-  kind = devices[0].device_kind
+    activations, refused = total - state - batch, True
+  kind = target.device_kind or devices[0].device_kind
   return Needs(
       device_kind=kind, num_devices=len(devices), fsdp=program.fsdp, batch_size=program.batch_size,
       evaluations=program.evaluations,
       parameters=sum(leaf.size for leaf in jax.tree.leaves(program.params)),
       flops=program.flops, state=state, batch=batch, activations=activations, total=total,
-      memory=_MEMORY.get(kind), peak=flops.peak(devices[0]),
-      compile_seconds=time.perf_counter() - begin)
+      memory=_MEMORY.get(kind), peak=flops.peak_of(kind),
+      compile_seconds=time.perf_counter() - begin, refused=refused)
 
 
-def _bytes_refused(message: str) -> int | None:
-  """What a program would hold in between, as a compiler says that finds it too much; else None."""
-  match = re.search(r'RESOURCE_EXHAUSTED.*?([\d.]+)([KMG])', message, re.DOTALL)
-  return match and round(float(match[1]) * 1024 ** ' KMG'.index(match[2]))
+def _bytes_refused(message: str, arguments: int) -> int | None:
+  """What a program with so many bytes of arguments needs, by a compiler that has not so much.
+
+  It names all of them ('Used 17.1G of 15.75G hbm') or only what lies in between.
+  """
+  match = re.search(r'RESOURCE_EXHAUSTED.*?(Used )?([\d.]+)([KMG])\b', message, re.DOTALL)
+  if match is None:
+    return None
+  named = round(float(match[2]) * 1024 ** ' KMG'.index(match[3]))
+  return named if match[1] else named + arguments
 
 
 class _Program(NamedTuple):
@@ -327,21 +352,25 @@ def hours(needs: Needs, utilization: float, total_steps: int | None = None) -> s
           f'{50_000 * seconds / needs.batch_size / 3600:,.1f} hours')
 
 
-def advice(needs: Needs, remat: str | None) -> str:
+def advice(needs: Needs, remat: str | None, microbatches: int = 1) -> str:
   """What to change first so that a run fits; state is split, activations are cut or recomputed.
 
   `remat` is the trained network's; None for sampling.
   """
+  rows = needs.batch_size // needs.num_devices // microbatches
   if needs.state > needs.memory / 2 and needs.fsdp < needs.num_devices:
     return (f'the state takes {needs.state / needs.memory:.0%}: share it, '
             f'--{"" if remat is None else "config."}fsdp={_next_divisor(needs)}')
-  if remat is None:
-    return f'sample fewer at once: --batch-size {max(needs.num_devices, needs.batch_size // 2)}'
+  if remat is None and rows > 1:
+    return f'sample fewer at once: --batch-size {max(1, rows // 2) * needs.num_devices}'
   if remat in ('none', 'attention'):
     return ('store less for the backward pass: --config.task.model.remat=blocks, which costs no '
             'convolution')
-  more = 2 ** math.ceil(math.log2(max(2, needs.activations / max(1, needs.memory - needs.state))))
-  return f'cut the batch: --config.microbatches={more}, or use more devices'
+  if rows > 1:
+    wanted = max(2, needs.activations / max(1, needs.memory - needs.state))
+    more = next(n for n in range(1, rows + 1) if rows % n == 0 and (n >= wanted or n == rows))
+    return f'cut the batch: --config.microbatches={more * microbatches}, or use more devices'
+  return 'each device has one image at a time already: use devices with more memory'
 
 
 def _next_divisor(needs: Needs) -> int:

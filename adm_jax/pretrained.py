@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from adm_jax import config as config_lib
-from adm_jax import downloads, progress, zoo
+from adm_jax import downloads, files, progress, zoo
 from adm_jax.compat import flags, openai, state_dicts
 from adm_jax.compat.infer import infer
 from adm_jax.config import ConfigDict
@@ -50,9 +50,8 @@ def load(name: str | pathlib.Path, weights: str | pathlib.Path | None = None,
   Raises:
     UsageError: none of these; or weights that do not fit, cannot be fetched or are not whole.
   """
-  path = pathlib.Path(name)
-  if str(name) not in zoo.MODELS and path.is_dir():
-    return checkpoints.load(path, weights=None if weights is None else str(weights))
+  if str(name) not in zoo.MODELS and files.folder(name).is_dir():
+    return checkpoints.load(name, weights=None if weights is None else str(weights))
   read_ = read(name, weights=weights, bar=bar)
   return Trained(config_lib.build(read_.task_config), jax.tree.map(np.asarray, read_.params),
                  'params', 0)

@@ -5,6 +5,7 @@ import ctypes
 import importlib.util
 import os
 import pathlib
+import re
 import signal
 import threading
 from typing import Callable, Iterator
@@ -18,6 +19,9 @@ from adm_jax.errors import RESTART, PeerLost, UsageError
 HEARTBEAT_SECONDS = int(os.environ.get('ADM_HEARTBEAT_SECONDS', 30))
 _GONE = ('another process of this run is gone ({}): start all of them again with the same command, '
          'and they go on from the last checkpoint')
+# In what a device reports then; other errors, as those of a compiler, would come again.
+_LOST = re.compile('UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED|Gloo|gloo|NCCL|[Cc]onnection|'
+                   '[Ss]ocket|[Hh]eartbeat|[Pp]eer')
 # How far apart processes may end.
 _SHUTDOWN_SECONDS = 120
 
@@ -79,7 +83,8 @@ _kept_alive = []  # C calls it, which Python does not see
 
 def _in_cluster() -> bool:
   """Whether JAX can find the other processes, if any, by itself."""
-  slurm = int(os.environ.get('SLURM_NTASKS', 1)) > 1 and 'SLURM_PROCID' in os.environ
+  # In a batch script of several tasks that runs without srun, there is one process and no list.
+  slurm = int(os.environ.get('SLURM_NTASKS', 1)) > 1 and 'SLURM_STEP_NODELIST' in os.environ
   tpu = importlib.util.find_spec('libtpu') is not None and any(
       pathlib.Path(device).exists() for device in ('/dev/accel0', '/dev/vfio/0'))
   return slurm or tpu
@@ -133,9 +138,15 @@ def noticing_lost_peers() -> Iterator[None]:
   try:
     yield
   except jax.errors.JaxRuntimeError as error:
-    if jax.process_count() == 1 or 'RESOURCE_EXHAUSTED' in str(error):
+    if not is_of_lost_peer(error):
       raise
     raise PeerLost(_GONE.format(_reason(error))) from error
+
+
+def is_of_lost_peer(error: BaseException | None) -> bool:
+  """Whether this is how a device reports that another process has gone, and no mistake of ours."""
+  return (isinstance(error, jax.errors.JaxRuntimeError) and jax.process_count() > 1
+          and _LOST.search(str(error)) is not None)
 
 
 def _reason(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """How good samples are after how many evaluations, for every solver, on the demo's digits.
 
+  pip install matplotlib
   adm demo --out runs/demo
   python benchmarks/quality.py runs/demo --out runs/quality
 

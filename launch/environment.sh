@@ -3,10 +3,29 @@
 #
 #   ADM_VENV    where it lies             (default .venv beside this folder)
 #   ADM_PYTHON  the Python to make it of  (default: the first of python3.12, python3.13, python3.11,
-#                                          python3 that is 3.11 or newer)
+#                                          python3 that is 3.11 or newer; else one that uv fetches)
+
+adm_fetch_python() {  # prints the path of a Python 3.12 that uv fetches, or why there is none
+  local uv=uv folder said code=1
+  folder=$(mktemp -d) || return
+  if ! command -v uv > /dev/null; then
+    uv=$folder/bin/uv
+    # Into a folder of its own: --user is refused inside environments and on some systems.
+    said=$(python3 -m pip install --quiet --disable-pip-version-check --target "$folder" uv 2>&1)
+  fi
+  # Its own Python only: those of the system and of environments have been tried, and may lack venv.
+  if command -v "$uv" > /dev/null \
+      && said=$(UV_PYTHON_INSTALL_BIN=0 "$uv" python install 3.12 2>&1) \
+      && said=$(UV_PYTHON_PREFERENCE=only-managed "$uv" python find --system 3.12 2>&1); then
+    code=0
+  fi
+  rm -rf "$folder"
+  echo "${said##*$'\n'}"  # of a failure the last line says the cause
+  return "$code"
+}
 
 adm_environment() {  # adm_environment ROOT EXTRAS: where pyproject.toml lies; '' or '[test]'
-  local root=$1 venv python='' candidate wanted
+  local root=$1 venv python='' candidate wanted missing way_out
   local candidates=(python3.12 python3.13 python3.11 python3)
   [ -z "${ADM_PYTHON:-}" ] || candidates=("$ADM_PYTHON")
   venv=${ADM_VENV:-$root/.venv}
@@ -20,9 +39,17 @@ adm_environment() {  # adm_environment ROOT EXTRAS: where pyproject.toml lies; '
       fi
     done
     if [ -z "$python" ]; then
-      echo "No Python 3.11 or newer with venv was found (tried ${candidates[*]}):" \
-        "install one (Debian: apt install python3 python3-venv), or name it in ADM_PYTHON." >&2
-      return 2
+      missing="No Python 3.11 or newer with venv was found (tried ${candidates[*]})"
+      way_out='install one (Debian: apt install python3 python3-venv), or name it in ADM_PYTHON.'
+      if [ -n "${ADM_PYTHON:-}" ]; then
+        echo "$missing: $way_out" >&2
+        return 2
+      fi
+      echo "$missing: fetching Python 3.12 with uv, into ~/.local/share/uv ..." >&2
+      if ! python=$(adm_fetch_python); then
+        echo "uv fetched no Python ($python): $way_out" >&2
+        return 2
+      fi
     fi
     if [ -e "$venv" ] && [ ! -e "$venv/pyvenv.cfg" ] && [ -n "$(ls -A "$venv")" ]; then
       echo "$venv is not a virtual environment: name another place in ADM_VENV." >&2

@@ -12,18 +12,21 @@
 #   launch/tpu_pod.sh adm1 delete
 #
 # --dry-run prints the commands. The work directory must be in a bucket, which all hosts share, and
-# which outlives the slice.
+# which outlives the slice. What is installed is the last commit. A run ends for good with 0 or with
+# a mistake on any host; 75, a signal or a lost slice start all hosts again.
 #
-#   ADM_ZONE      default us-central2-b      ADM_TPU_TYPE    default v5litepod-64
-#   ADM_RUNTIME   default v2-alpha-tpuv5-lite; another for other generations
+#   ADM_ZONE      default us-west4-a         ADM_TPU_TYPE    default v5litepod-64
+#   ADM_RUNTIME   default v2-alpha-tpuv5-lite; other generations need another, and another zone
 #   ADM_SPOT      1: a spot slice, cheaper, taken away at times (default 0)
 #   ADM_TRIES     how often to start again (default 100)
+#   ADM_WAIT      seconds between tries (default 60)
 set -euo pipefail
 
-zone=${ADM_ZONE:-us-central2-b}
+zone=${ADM_ZONE:-us-west4-a}  # a zone that has v5e
 type=${ADM_TPU_TYPE:-v5litepod-64}
 runtime=${ADM_RUNTIME:-v2-alpha-tpuv5-lite}
 tries=${ADM_TRIES:-100}
+pause=${ADM_WAIT:-60}
 root=$(cd "$(dirname "$0")/.." && pwd)
 usage="usage: $0 [--dry-run] NAME run|logs|stop|copy|delete [ARGUMENTS]"
 
@@ -66,52 +69,101 @@ state() {  # READY, PREEMPTED, ... or nothing where there is no such slice
     || true
 }
 
-create() {  # a slice that is ready, with this checkout installed on all its hosts
-  local spot=()
+create() {  # a slice that is ready
+  local options=(--accelerator-type "$type" --version "$runtime")
   if [ "$(state)" != READY ]; then
     if [ -n "$(state)" ]; then
       tpu delete --quiet || return
     fi
-    [ "${ADM_SPOT:-0}" = 0 ] || spot=(--spot)
-    tpu create --accelerator-type "$type" --version "$runtime" "${spot[@]}" || return
+    [ "${ADM_SPOT:-0}" = 0 ] || options+=(--spot)
+    tpu create "${options[@]}" || return
   fi
-  local archive=${TMPDIR:-/tmp}/adm_jax.tar.gz
-  do_it git -C "$root" archive --format tar.gz --output "$archive" HEAD || return
-  do_it gcloud compute tpus tpu-vm scp "$archive" "$name:adm_jax.tar.gz" --zone "$zone" \
-    --worker all || return
-  # shellcheck disable=SC2016  # for the hosts' shells, as below
-  on all 'mkdir -p adm_jax && tar xzf adm_jax.tar.gz -C adm_jax && cd adm_jax &&
-    . launch/environment.sh && adm_environment "$PWD" "[tfds]" &&
-    pip install --quiet "jax[tpu]" gcsfs'
 }
 
-train() {  # starts on all hosts, follows the first, and returns the command's exit code
+thrice() {  # a command until it succeeds: new hosts take a while to know the ssh key
+  "$@" || { sleep "$pause" && "$@"; } || { sleep "$pause" && "$@"; }
+}
+
+install() {  # this checkout, on all hosts; $step is what it was at when it failed
+  local archive=${TMPDIR:-/tmp}/adm_jax.tar.gz
+  step='packing this checkout'
+  do_it git -C "$root" archive --format tar.gz --output "$archive" HEAD || return
+  step='copying this checkout to the hosts'
+  thrice do_it gcloud compute tpus tpu-vm scp "$archive" "$name:adm_jax.tar.gz" --zone "$zone" \
+    --worker all || return
+  step='installing on the hosts'
+  # The environment is beside the checkout, of which nothing old may stay.
+  # shellcheck disable=SC2016  # for the hosts' shells, as below
+  thrice on all 'rm -rf adm_jax && mkdir adm_jax && tar xzf adm_jax.tar.gz -C adm_jax &&
+    cd adm_jax && . launch/environment.sh && ADM_VENV=$HOME/adm_venv &&
+    adm_environment "$PWD" "[tfds]" && pip install --quiet "jax[tpu]" gcsfs'
+}
+
+train() {  # starts on all hosts, follows the first, and returns the run's exit code
   local words
   words=$(printf '%q ' "$@")
   # A broken connection must not end the run: it is detached, and the log followed.
-  on all "cd adm_jax && rm -f ../code && (setsid nohup sh -c '.venv/bin/adm train $words \
-    > ../train.log 2>&1; echo \$? > ../code' > /dev/null 2>&1 &)" || return 75
+  on all "cd adm_jax && rm -f ../code ../train.log && (setsid nohup sh -c '
+    ~/adm_venv/bin/adm train $words > ../train.log 2>&1
+    echo \$? > ../code' > /dev/null 2>&1 &)" || return 75
   follow
 }
 
-follow() {
+temporary() {  # whether an exit code is worth another start: 75 and signals are, mistakes are not
+  (($1 == 75 || $1 >= 128))
+}
+
+follow() {  # the first host's log to its end; returns a host's mistake, else a code to start again
+  local codes one host code=''
   # shellcheck disable=SC2016
-  on 0 'touch train.log; tail -n +1 -F train.log & while [ ! -e code ]; do sleep 5; done
-    kill $!; exit $(cat code)'
+  on 0 'touch train.log; tail -n +1 -F train.log & while [ ! -s code ]; do sleep 5; done
+    sleep 1; kill $!' || return 75  # the last lines too
+  # The others end within two minutes. The codes are printed because gcloud ends with that of one
+  # host only, or with its own.
+  # shellcheck disable=SC2016
+  codes=$(on all 'for i in $(seq 36); do [ ! -s code ] || break; sleep 5; done
+    echo "ended with $(cat code || echo 75) $(hostname)"') || code=75
+  if [ -n "$dry_run" ]; then
+    echo "$codes"
+    return
+  fi
+  while read -r one host; do
+    if ((one == 0)); then
+      code=${code:-0}
+    elif temporary "$one"; then
+      code=$one
+    else
+      echo "$name: $host ended with $one, a mistake: see train.log there" >&2
+      return "$one"
+    fi
+  done < <(sed -n 's/^ended with //p' <<< "$codes")
+  return "${code:-75}"
 }
 
 run() {
-  local code try
+  local code try step
+  if [ -n "$(git -C "$root" status --porcelain)" ]; then
+    echo "$name: uncommitted changes in $root are not copied to the hosts, only the last commit" >&2
+  fi
   for ((try = 1; try <= tries; try++)); do
     if ! create; then
-      echo "$name: no slice of type $type now: trying again in a minute" >&2
-      sleep 60
+      echo "$name: no slice of type $type in $zone, for gcloud's reason above: trying again" \
+        "in $pause s" >&2
+      sleep "$pause"
+      continue
+    fi
+    if ! install; then
+      if [ "$(state)" = READY ]; then
+        echo "$name: $step failed, for the reason above; the slice stays until" \
+          "$0 $name delete" >&2
+        return 1
+      fi
+      echo "$name: $step failed, as the slice is gone: trying again" >&2
       continue
     fi
     code=0
     train "$@" || code=$?
-    # 0: finished; 1: training cannot go on; 2: a mistake in the arguments.
-    if ((code <= 2)); then
+    if ! temporary "$code"; then
       return "$code"
     fi
     echo "$name ended with $code: starting again ($try of $tries)" >&2
@@ -129,6 +181,10 @@ stop() {
     pkill -KILL -f "[b]in/adm train"' || true
 }
 
+if [ -z "$dry_run" ] && ! command -v gcloud > /dev/null; then
+  echo "$0: gcloud is not installed: see https://cloud.google.com/sdk" >&2
+  exit 2
+fi
 case $action in
   run)
     case " $* " in

@@ -7,6 +7,7 @@ import tiny
 
 from adm_jax import flops, zoo
 from adm_jax.compat import openai
+from adm_jax.models import UNet
 
 
 def test_a_convolution_and_a_product():
@@ -32,16 +33,34 @@ def test_loops_and_wrappers_are_looked_into():
 
 @pytest.mark.parametrize('name, teraflops', [
     # Counted by hooks on the reference's modules (multiplications times two).
-    ('imagenet64', 0.2194), ('imagenet64-classifier', 0.0382)])
+    ('imagenet64', 0.2194), ('imagenet128', 0.6139), ('imagenet256', 2.2397),
+    ('imagenet256-uncond', 2.2397), ('imagenet512', 3.9647), ('64_256', 1.2633),
+    ('128_512', 5.0096), ('imagenet64-classifier', 0.0382), ('imagenet128-classifier', 0.0421),
+    ('imagenet256-classifier', 0.1467), ('imagenet512-classifier', 0.2255)])
 def test_a_published_network(name, teraflops):
   model = zoo.find(name)
   network = openai.create(model.kind, model.flags)[0]
   params = openai.abstract_params(network)
-  x = jax.ShapeDtypeStruct((1, 64, 64, 3), 'float32')
+  size = network.image_size if model.kind != 'superres' else network.unet.image_size
+  x = jax.ShapeDtypeStruct((1, size, size, 3), 'float32')
   t, y = (jax.ShapeDtypeStruct((1,), 'int32') for _ in range(2))
-  labels = [y] if model.kind == 'unet' else []
-  found = flops.count(lambda p, *a: network.apply({'params': p}, *a), params, x, t, *labels)
+  labels = [y] if model.kind != 'classifier' and 'uncond' not in name else []
+  small = ({'low_res': jax.ShapeDtypeStruct((1, size // 4, size // 4, 3), 'float32')}
+           if model.kind == 'superres' else {})
+  found = flops.count(lambda p, small, *a: network.apply({'params': p}, *a, **small), params, small,
+                      x, t, *labels)
   assert found == pytest.approx(teraflops * 1e12, rel=0.02)
+
+
+def test_a_compiled_network_does_what_is_counted():
+  """The compiler counts elementwise work too, and leaves out what falls on the padding."""
+  network = UNet(image_size=64, out_channels=6, channels=128, channel_mult=(1,), depth=1,
+                 attention_resolutions=())
+  x, t = (jax.ShapeDtypeStruct(shape, 'float32') for shape in ((1, 64, 64, 3), (1,)))
+  params = jax.eval_shape(network.init, jax.random.key(0), x, t)
+  counted = flops.count(network.apply, params, x, t)
+  compiled = jax.jit(network.apply).lower(params, x, t).compile().cost_analysis()['flops']
+  assert compiled == pytest.approx(counted, rel=0.02)
 
 
 def test_a_step_is_three_forward_passes_of_its_batch():

@@ -1,6 +1,7 @@
 """A model by path, sampled: labels, seeds and what goes together."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -49,6 +50,19 @@ def test_labels_in_images_out(adm, images):
 def test_a_job_goes_on_where_it_stopped(adm, images):
   rest = np.concatenate(list(adm.batches(NUM, 3, LABELS, begin=4)))
   assert close(rest, images[4:])
+
+
+def test_a_scale_may_be_one_a_step(folders, images, adm):
+  """And is described as the numbers that it is, from which a job knows that it is the same one."""
+  def load(scale):
+    return pipeline.load(folders['unet'], classifier=folders['classifier'], scale=scale,
+                         respacing='5')
+  steady = load(np.full(5, 2.0))
+  assert close(steady(LABELS, seed=3), images)
+  falling = load(lambda sigma: np.linspace(0, 9, len(sigma)))
+  assert not close(falling(LABELS, seed=3), images)
+  assert json.loads(json.dumps(falling.description))['scale'] == [0, 2.25, 4.5, 6.75, 9]
+  assert adm.description['scale'] == 2.0
 
 
 def test_without_labels_they_are_drawn(adm):

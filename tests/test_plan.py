@@ -27,7 +27,7 @@ def cache(tmp_path_factory):
 @pytest.fixture
 def needs(cache, monkeypatch):
   monkeypatch.setenv('ADM_CACHE', str(cache))
-  return plan.measure(plan.Training(config_lib.to_json(tiny.get_config())), plan.Target(devices=8))
+  return plan.measure(plan.training(tiny.get_config()), plan.Target(devices=8))
 
 
 def test_the_step_of_a_tiny_network_is_compiled_for_8_devices(needs):
@@ -42,14 +42,28 @@ def test_the_step_of_a_tiny_network_is_compiled_for_8_devices(needs):
 
 def test_the_answer_is_kept(needs, cache, monkeypatch):
   monkeypatch.setattr(plan.subprocess, 'run', None)
-  config = config_lib.to_json(tiny.get_config())
-  assert plan.measure(plan.Training(config), plan.Target(devices=8)) == needs
+  assert plan.measure(plan.training(tiny.get_config()), plan.Target(devices=8)) == needs
+
+
+def test_the_data_do_not_matter(needs, cache, monkeypatch):
+  """A function of the user's own could not be found in another process."""
+  monkeypatch.setattr(plan.subprocess, 'run', None)
+  config = tiny.get_config()
+  config.data = config_lib.call(lambda: None)
+  assert plan.measure(plan.training(config), plan.Target(devices=8)) == needs
+
+
+def test_devices_stand_for_others(cache, monkeypatch):
+  monkeypatch.setenv('ADM_CACHE', str(cache))
+  target = plan.Target(devices=1, device_kind='NVIDIA L4')
+  l4 = plan.measure(plan.training(tiny.get_config()), target)
+  assert l4.fits and l4.memory == 24 * plan.GIB and 'steps at 40%' in plan.hours(l4, 0.4, 100)
 
 
 def test_what_the_devices_cannot_share_is_one_line(cache, monkeypatch):
   monkeypatch.setenv('ADM_CACHE', str(cache))
   with pytest.raises(UsageError, match='batch_size=8 cannot be shared by 3 devices') as error:
-    plan.measure(plan.Training(config_lib.to_json(tiny.get_config())), plan.Target(devices=3))
+    plan.measure(plan.training(tiny.get_config()), plan.Target(devices=3))
   assert '\n' not in str(error.value)
 
 
@@ -79,8 +93,10 @@ def test_a_program_that_a_compiler_refuses_does_not_fit(monkeypatch):
   monkeypatch.setattr(plan, '_training_program', lambda run, devices: program)
   needs = plan._compile(plan.Training(''), plan.Target(devices=1))
   assert needs.total == needs.activations == round(44.85 * plan.GIB)
-  assert dataclasses.replace(needs, memory=16 * plan.GIB).fits is False
-  assert plan._bytes_refused('INTERNAL: 3.5G of something else') is None
+  assert dataclasses.replace(needs, memory=64 * plan.GIB).fits is False  # the compiler knows better
+  assert plan._bytes_refused('RESOURCE_EXHAUSTED: temporaries (1.5M) exceed', 2**20) == 5 * 2**19
+  assert plan._bytes_refused('RESOURCE_EXHAUSTED: Used 2.50K of 1.00K hbm', 2**20) == 2560
+  assert plan._bytes_refused('INTERNAL: 3.5G of something else', 0) is None
 
 
 @pytest.mark.parametrize('changes, remat, wanted', [
@@ -95,9 +111,20 @@ def test_what_does_not_fit_is_told_what_to_change(changes, remat, wanted):
   assert 'too little' in plan.report(needs)[-1]
 
 
+@pytest.mark.parametrize('remat, batch_size, microbatches, wanted', [
+    ('blocks', 64, 4, 'microbatches=8'), ('blocks', 64, 8, 'one image at a time'),
+    ('blocks', 24, 1, 'microbatches=3'), (None, 8, 1, 'one image at a time')])
+def test_a_batch_is_cut_no_further_than_an_image(remat, batch_size, microbatches, wanted):
+  needs = dataclasses.replace(NEEDS, state=plan.GIB, activations=30 * plan.GIB, total=40 * plan.GIB,
+                              batch_size=batch_size)
+  assert wanted in plan.advice(needs, remat, microbatches)
+
+
 @pytest.mark.parametrize('target, match', [
     (dict(), 'not both'), (dict(topology='v5e:2x4', devices=8), 'not both'),
-    (dict(topology='64 chips'), 'v5e:8x8'), (dict(devices=0), 'at least 1')])
+    (dict(topology='64 chips'), 'v5e:8x8'), (dict(devices=0), 'at least 1'),
+    (dict(devices=1, device_kind='GeForce'), 'NVIDIA L4'),
+    (dict(topology='v5e:2x4', device_kind='NVIDIA L4'), 'with --devices')])
 def test_an_impossible_target_is_refused(target, match):
   with pytest.raises(UsageError, match=match):
     plan.Target(**target)
@@ -130,8 +157,7 @@ def test_a_published_sampler_is_outlined_without_its_weights():
 def test_a_tpu_slice_needs_no_tpu(cache, sampling, monkeypatch):
   pytest.importorskip('libtpu')
   monkeypatch.setenv('ADM_CACHE', str(cache))
-  config = config_lib.to_json(tiny.get_config())
-  needs = plan.measure(plan.Training(config), plan.Target(topology='v5e:2x4'))
+  needs = plan.measure(plan.training(tiny.get_config()), plan.Target(topology='v5e:2x4'))
   assert needs.device_kind == 'TPU v5 lite' and needs.num_devices == 8 and needs.fits
   needs = plan.measure(dataclasses.replace(sampling, dtype='bfloat16'),
                        plan.Target(topology='v5e:2x4'))

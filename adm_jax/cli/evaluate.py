@@ -14,6 +14,7 @@ examples:
 
 import json
 import pathlib
+import sys
 
 from adm_jax import progress
 from adm_jax.errors import UsageError
@@ -61,7 +62,7 @@ def extractor(arguments):
 
   if arguments.batch_size < 1:
     raise UsageError(f'--batch-size {arguments.batch_size}: give at least 1')
-  compilation_cache.use()
+  print(f'compiled programs are kept in {compilation_cache.use()}', file=sys.stderr)
   if arguments.extractor is not None:
     if arguments.features is not None or arguments.dtype != 'float32':
       raise UsageError('--features and --dtype are of the Inception network: leave them out with '

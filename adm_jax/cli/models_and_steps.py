@@ -6,6 +6,8 @@ Shared by the commands that sample; `load` makes of them what `pipeline.load` ma
 import argparse
 import math
 
+import numpy as np
+
 from adm_jax.cli.parser import numbers
 from adm_jax.errors import UsageError
 
@@ -26,18 +28,19 @@ def add_model_arguments(parser):
                       'average')
   parser.add_argument('--classifier', metavar='NAME|DIR|FILE', help='what guides it')
   parser.add_argument('--classifier-weights', metavar='PATH', help='its file')
-  parser.add_argument('--scale', type=float, metavar='S',
-                      help="of the classifier's gradient; default: the paper's, or 1")
+  parser.add_argument('--scale', metavar='S[,LAST]',
+                      help="of the classifier's gradient; of two numbers, it goes evenly from the "
+                      "first step's to the last's; default: the paper's, or 1")
 
 
 def add_guidance_arguments(parser):
   group = parser.add_argument_group('guidance')
-  group.add_argument('--cfg-scale', type=float, metavar='S',
+  group.add_argument('--cfg-scale', metavar='S[,LAST]',
                      help='classifier-free: 1 is none; for models trained with label dropout')
   group.add_argument('--weaker', metavar='NAME|DIR|FILE',
                      help='autoguidance: away from this weaker model of the same images')
   group.add_argument('--weaker-weights', metavar='PATH|WHICH', help='as --weights')
-  group.add_argument('--weaker-scale', type=float, metavar='S',
+  group.add_argument('--weaker-scale', metavar='S[,LAST]',
                      help='of autoguidance: 1 is none; default: 2')
   group.add_argument('--guide-between', metavar='LOW,HIGH',
                      help='guide at these noise levels only, sigma = '
@@ -79,12 +82,23 @@ def add_upsampler_arguments(parser):
   parser.add_argument('--upsample-solver', choices=SOLVERS, help='default: as --solver')
 
 
+def _scale(arguments, name):
+  """A guidance scale: None, a number, or one that goes from the first step's to the last's."""
+  words, option = getattr(arguments, name), f'--{name.replace("_", "-")}'
+  if words is None:
+    return None
+  found = numbers(option, words, (1, 2))
+  if not all(map(math.isfinite, found)):
+    raise UsageError(f'{option} {words}: give finite numbers')
+  first, last = found[0], found[-1]
+  # Indices of a schedule rise with the noise; steps go the other way.
+  return first if len(found) == 1 else lambda sigma: np.linspace(last, first, len(sigma))
+
+
 def check(arguments):
   """What of these options contradicts itself; no model needs to be loaded for it."""
   for name in ('scale', 'cfg_scale', 'weaker_scale'):
-    value = getattr(arguments, name)
-    if value is not None and not math.isfinite(value):
-      raise UsageError(f'--{name.replace("_", "-")} {value}: give a finite number')
+    _scale(arguments, name)
   if arguments.eta is not None and not 0 <= arguments.eta <= 1:
     raise UsageError(f'--eta {arguments.eta}: give 0 (no noise) to 1')
   if arguments.eta is not None and 'ddim' not in _solvers(arguments):
@@ -190,15 +204,16 @@ def load(arguments, from_step=None):
   interval = (None if arguments.guide_between is None
               else tuple(numbers('--guide-between', arguments.guide_between, (2,))))
   adm = pipeline.load(
-      arguments.model, classifier=arguments.classifier, scale=arguments.scale,
+      arguments.model, classifier=arguments.classifier, scale=_scale(arguments, 'scale'),
       respacing=_respacing(arguments), solver=solver(arguments.solver, arguments),
       weights=arguments.weights, classifier_weights=arguments.classifier_weights,
       clip_guided=arguments.clip_guided,
       steps=steps if from_step is None else starts.from_step(from_step, steps),
-      cfg_scale=arguments.cfg_scale, weaker=arguments.weaker, weaker_scale=arguments.weaker_scale,
-      weaker_weights=arguments.weaker_weights, interval=interval,
-      normalize=arguments.normalize_gradient, classifier_every=arguments.classifier_every,
-      threshold_share=arguments.dynamic_threshold, dtype=arguments.dtype, fsdp=arguments.fsdp)
+      cfg_scale=_scale(arguments, 'cfg_scale'), weaker=arguments.weaker,
+      weaker_scale=_scale(arguments, 'weaker_scale'), weaker_weights=arguments.weaker_weights,
+      interval=interval, normalize=arguments.normalize_gradient,
+      classifier_every=arguments.classifier_every, threshold_share=arguments.dynamic_threshold,
+      dtype=arguments.dtype, fsdp=arguments.fsdp)
   if adm.low_res_shape is not None:
     raise UsageError(f'{arguments.model} enlarges images: give it as --upsample, with --model or '
                      '--base for the small ones')

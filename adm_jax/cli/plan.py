@@ -2,7 +2,7 @@
 
 examples:
   adm plan --config configs/imagenet64.py --topology v5e:8x8 --config.fsdp=8
-  adm plan --config configs/folder.py --devices 8 --config.batch_size=64
+  adm plan --config configs/folder.py --devices 8 --device-kind 'NVIDIA L4'
   adm plan --model imagenet256 --classifier imagenet256-classifier --topology v5e:2x4
     --batch-size 32
 
@@ -23,6 +23,9 @@ def add_arguments(parser):
   parser.add_argument('--topology', metavar='GENERATION:SHAPE', help='a TPU slice, as v5e:8x8')
   parser.add_argument('--devices', type=int, metavar='N',
                       help='so many devices, by the compiler for CPUs: a rough guide for GPUs')
+  parser.add_argument('--device-kind', metavar='NAME',
+                      help="what --devices stand for, as 'NVIDIA H100 80GB HBM3': then whether it "
+                           'fits, and the hours')
   parser.add_argument('--utilization', type=float, default=0.4, metavar='SHARE',
                       help='of the peak, for the hours (default 0.4)')
   group = parser.add_argument_group('sampling, by the options of adm sample')
@@ -55,19 +58,20 @@ def run(arguments, overrides):
   if not 0 < arguments.utilization <= 1:
     raise UsageError(f'--utilization {arguments.utilization}: give a share, above 0 and at most 1')
   at_least_one(arguments, 'fsdp', 'batch_size')
-  target = plan.Target(arguments.topology, arguments.devices)
-  total_steps = remat = None
+  target = plan.Target(arguments.topology, arguments.devices, arguments.device_kind)
+  total_steps, remat, microbatches = None, None, 1
   if arguments.config is None:
     asked = plan.Sampling(**of_sampling)
   else:
     config = config_lib.override(config_lib.load(arguments.config), overrides)
-    asked = plan.Training(config_lib.to_json(config))
+    asked = plan.training(config)
     model, total_steps = config.task.model, config.total_steps
+    microbatches = config.get('microbatches', 1)
     remat = getattr(model, 'unet', model).remat
   needs = plan.measure(asked, target)
   for line in plan.report(needs):
     print(line)
   if needs.fits is False:
-    print(f'what to change: {plan.advice(needs, remat)}')
+    print(f'what to change: {plan.advice(needs, remat, microbatches)}')
   print(plan.hours(needs, arguments.utilization, total_steps))
   return 0

@@ -41,14 +41,14 @@ def add_arguments(parser):
 def run(arguments, overrides):
   from adm_jax import compilation_cache, processes
   from adm_jax import config as config_lib
-  from adm_jax.training import loop, metrics
+  from adm_jax.training import checkpoints, loop, metrics
 
   config = config_lib.override(config_lib.load(arguments.config), overrides)
   processes.join(arguments.coordinator, arguments.num_processes, arguments.process)
   described = config_lib.build(config)
   cache = compilation_cache.use()
   start = None
-  if arguments.init_from:
+  if arguments.init_from and not checkpoints.saved_steps(arguments.workdir):
     start, text = fine_tuned(arguments.init_from, described)
     if processes.first():
       print(text, file=sys.stderr)

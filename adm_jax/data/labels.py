@@ -9,6 +9,7 @@ import numpy as np
 
 from adm_jax.errors import UsageError
 
+_MOST_CLASSES = 10**6
 Labels = tuple[np.ndarray, tuple[str, ...]]  # i32[N], and the name of each class
 
 
@@ -84,9 +85,18 @@ def from_list(names: list[str], path: pathlib.Path, where: pathlib.Path) -> Labe
                      f'{len(names)} images of {where}: add them')
   found = [table[name] for name in names]
   if all(str(value).isdecimal() for value in found):
-    numbers = np.array([int(value) for value in found], np.int32)
-    return numbers, tuple(map(str, range(numbers.max() + 1)))
+    numbers = [int(value) for value in found]
+    class_names = names_up_to(max(numbers), path)
+    return np.array(numbers, np.int32), class_names
   return _numbered([str(value) for value in found])
+
+
+def names_up_to(largest: int, where: pathlib.Path) -> tuple[str, ...]:
+  """The names of classes that are numbers, '0' to `largest`, as labels of `where` say."""
+  if largest >= _MOST_CLASSES:
+    raise UsageError(f'{where} has the label {largest}: labels count the classes from 0; give '
+                     'names instead, if these are others')
+  return tuple(map(str, range(largest + 1)))
 
 
 def _read_csv(path: pathlib.Path) -> Mapping[str, str]:

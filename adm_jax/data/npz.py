@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 
 from adm_jax import npz
+from adm_jax.data import labels as labels_lib
 from adm_jax.errors import UsageError
 
 
@@ -38,8 +39,8 @@ class Npz:
                        f'of its {len(self)} images are integers [N]')
     if self._labels.min() < 0:
       raise UsageError(f'{path}: arr_1 holds {self._labels.min()}: labels are 0 or more')
+    self.class_names = labels_lib.names_up_to(int(self._labels.max()), self._path)
     self.labels = np.asarray(self._labels, np.int32)
-    self.class_names = tuple(map(str, range(self.labels.max() + 1)))
 
   def _open(self) -> None:
     self._images = npz.read(self._path, 'arr_0')

@@ -22,7 +22,8 @@ class Loader:
     num_threads: that decode ahead, a batch each, in each process that does. Pillow decodes large
       images in parallel; small ones (CIFAR-10's) are mostly Python, which is not.
     num_workers: processes that decode; 0: this one. Each starts as a new interpreter, in seconds.
-    max_unreadable: stop when more than this share of the images cannot be decoded.
+    max_unreadable: stop when more than this share of the images cannot be decoded; each process
+      and worker counts those that it meets.
   """
   flip: bool = False
   num_threads: int = 1
@@ -41,7 +42,7 @@ class Batches:
   """An endless iterator over batches; its position is the number of batches taken.
 
   Nothing else is in its state, so that it goes on exactly on any number of processes, workers and
-  threads. `grain.checkpoint` saves and restores it.
+  threads.
   """
 
   def __init__(self, dataset, loader: Loader):
@@ -64,10 +65,6 @@ class Batches:
 
   def set_state(self, state: bytes) -> None:
     self._taken, self._iterator = json.loads(state)['batches'], None
-
-  def start_prefetch(self) -> None:
-    """Part of what `grain.checkpoint` expects; reading starts with the first batch."""
-
 
 def batches(source: Source, *, batch_size: int, seed: int, loader: Loader = Loader(),
             process_index: int = 0, process_count: int = 1) -> Batches:

@@ -69,9 +69,9 @@ class Checkpoints:
 
   def __exit__(self, kind, error, traceback) -> None:
     with self._lock:
-      if isinstance(error, PeerLost):
+      if isinstance(error, PeerLost) or processes.is_of_lost_peer(error):
         return  # a save that was under way would wait for the lost one
-      with self._full_disks() if error is None else contextlib.suppress(Exception):
+      with self.writing() if error is None else contextlib.suppress(Exception):
         self._manager.wait_until_finished()
         self._manager.close()
 
@@ -91,7 +91,7 @@ class Checkpoints:
       TrainingStopped: it cannot be written, or the one before could not; what was there stays.
     """
     ocp = _orbax()
-    with self._full_disks():
+    with self.writing():
       self._manager.save(step, args=ocp.args.Composite(**{
           _STATE: ocp.args.StandardSave(state), _POSITION: ocp.args.JsonSave(position),
           _CONFIG: ocp.args.JsonSave(json.loads(self._config_json))}))
@@ -112,16 +112,23 @@ class Checkpoints:
     return items[_STATE], items[_POSITION]
 
   @contextlib.contextmanager
-  def _full_disks(self) -> Iterator[None]:
-    """Says in one line that a checkpoint could not be written, and what is left."""
+  def writing(self) -> Iterator[None]:
+    """For whatever writes to the work directory: says in one line that it cannot, and what is left.
+
+    Raises:
+      TrainingStopped: the disk is full, or a bucket refuses.
+    """
     try:
       yield
     except Exception as error:
+      if processes.is_of_lost_peer(error):  # processes wait for each other when they save
+        raise
       steps = saved_steps(self._workdir)
-      left = f'the one of step {steps[-1]} is whole' if steps else 'there was none before'
+      left = (f'the checkpoint of step {steps[-1]} is whole' if steps
+              else 'there was no checkpoint before')
       raise TrainingStopped(
-          f'a checkpoint could not be written to {self._workdir} ({_reason(error)}); {left}: make '
-          'room or mend the storage, and give the same command to go on') from error
+          f'{self._workdir} cannot be written to ({_reason(error)}); {left}: make room or mend the '
+          'storage, and give the same command to go on') from error
 
 
 def check_workdir(workdir: pathlib.Path, config_json: str,

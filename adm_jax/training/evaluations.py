@@ -1,14 +1,13 @@
 """A quick Frechet distance while a run goes on: for its course, not to compare with papers."""
 
 import dataclasses
-import json
 import pathlib
 from typing import Callable
 
 import jax
 import numpy as np
 
-from adm_jax import progress
+from adm_jax import processes, progress
 from adm_jax.data.sources import Source
 from adm_jax.errors import UsageError
 from adm_jax.evaluation import features, frechet, statistics
@@ -58,8 +57,10 @@ def measurer(evaluation: Evaluation, task: Task, source: Source, mesh: jax.shard
   grid = evaluation._grid()
   draw = grids.drawer(grid, task, source, mesh, seed)
   known = statistics.read(pathlib.Path(evaluation.reference))
-  first = jax.process_index() == 0
-  if first:
+  extractor = None
+
+  def load():
+    nonlocal extractor
     extractor = (features.by_name(evaluation.extractor) if evaluation.extractor else
                  features.inception(evaluation.features and pathlib.Path(evaluation.features),
                                     progress.bar))
@@ -67,20 +68,15 @@ def measurer(evaluation: Evaluation, task: Task, source: Source, mesh: jax.shard
     if known.extractor not in ('', made):
       raise UsageError(f'{evaluation.reference} was measured with {known.extractor}, not with '
                        f'{made}: make it again (adm reference)')
+  processes.by_first(load)
 
   def measure(state):
     images = np.concatenate([draw(state, begin)[0]
                              for begin in range(0, evaluation.num, grid.num)])[:evaluation.num]
-    if not first:
+    if extractor is None:
       return None
     found = features.extract(extractor, of_array('samples', images))
     distance = frechet.frechet_distance(frechet.moments(found.pool), known.pool)
     name = 'fid' if extractor.published else 'frechet_distance'
     return {f'{name}_{evaluation.num}': distance}
   return measure
-
-
-def write(workdir: pathlib.Path, step: int, measured: dict[str, float]) -> None:
-  """Adds a line to `workdir/evaluations.jsonl`; of a step that comes twice, the last counts."""
-  with open(workdir / 'evaluations.jsonl', 'a') as file:
-    file.write(json.dumps({'step': step, **measured}) + '\n')

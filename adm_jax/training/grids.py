@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from adm_jax import pictures, sharding, solvers
+from adm_jax.data.pipeline import Reader
 from adm_jax.data.sources import Source
 from adm_jax.diffusion import respaced
 from adm_jax.errors import UsageError
@@ -61,6 +62,7 @@ def drawer(grid: Grid, task: Task, source: Source, mesh: jax.sharding.Mesh,
                     solvers.descend(process.schedule), task.image_shape, mesh)
   num = -(-grid.num // mesh.size) * mesh.size
   key = jax.random.fold_in(jax.random.key(seed), _GRID)
+  reader = Reader(source, max_unreadable=1.0)
   whole = jax.jit(to_uint8, out_shardings=sharding.replicated(mesh))
 
   def draw(state, first=0):
@@ -69,7 +71,7 @@ def drawer(grid: Grid, task: Task, source: Source, mesh: jax.sharding.Mesh,
     labels = None if task.model.num_classes is None else index % len(source.class_names)
     low_res = None
     if task.low_res_shape is not None:
-      images = np.stack([source[int(i) % len(source)]['image'] for i in index])
+      images = np.stack([reader.at_or_after(int(i) % len(source), None)['image'] for i in index])
       low_res = np.asarray(shrink(to_float(images), *task.low_res_shape[:2]))
     x = sampler({'model': params}, image_keys(key, index), labels, low_res=low_res)
     return np.asarray(whole(x))[:grid.num], None if labels is None else labels[:grid.num]

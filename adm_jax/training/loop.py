@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import time
 from typing import Any, Callable
 
 import jax
@@ -26,7 +25,9 @@ _INIT, _STEPS = 0, 1
 # Keys of a config that a resumed run may change.
 MAY_CHANGE = ('total_steps', 'log_every', 'save_every', 'keep', 'max_skipped_in_a_row',
               'loader.num_threads', 'loader.num_workers', 'loader.max_unreadable',
-              'parallel', 'fsdp', 'num_devices', 'sample_every', 'grid.num', 'grid.respacing',
+              'parallel', 'fsdp', 'num_devices', 'microbatches', 'task.model.remat',
+              'task.model.unet.remat', 'task.model.attention_implementation',
+              'task.model.unet.attention_implementation', 'data.data_dir', 'sample_every', 'grid',
               'evaluate_every', 'evaluation')
 
 
@@ -48,12 +49,14 @@ class Run:
     log_every: steps between lines of metrics, each the mean over these steps.
     save_every: steps between checkpoints, a multiple of `log_every`.
     keep: how many of the latest checkpoints to keep.
-    max_skipped_in_a_row: stop after so many steps in a row with a non-finite loss or gradient.
+    max_skipped_in_a_row: stop after so many steps in a row with a non-finite loss or gradient, as
+      seen with each line of metrics.
     loader: how images are read.
     parallel: 'jit', on a mesh of data x fsdp, or 'pmap', with a copy of the state on each device.
     fsdp: how many devices share one copy of the state; each group of so many has one.
     num_devices: how many to use, over all processes; None: all there are.
-    sample_every: steps between pictures of samples; 0: none.
+    sample_every: steps between pictures of samples; 0: none. A run that is stopped at such a step
+      has none of it.
     grid: what these show.
     evaluate_every: steps between quick evaluations; 0: none.
     evaluation: what is measured then, an `evaluations.Evaluation`.
@@ -82,7 +85,8 @@ class Run:
   evaluation: evaluations.Evaluation | None = None
 
   def __post_init__(self):
-    for name in ('batch_size', 'total_steps', 'log_every', 'save_every', 'keep', 'microbatches'):
+    for name in ('batch_size', 'total_steps', 'log_every', 'save_every', 'keep', 'microbatches',
+                 'max_skipped_in_a_row'):
       if getattr(self, name) < 1:
         raise UsageError(f'{name}={getattr(self, name)}: give at least 1')
     if self.save_every % self.log_every:
@@ -178,8 +182,9 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
   """
   workdir = files.folder(workdir)
   trainer = run.trainer()
-  opened = Checkpoints(workdir, config_json, keep=run.keep, may_change=MAY_CHANGE)
-  with opened as checkpoints, processes.noticing_lost_peers(), processes.preemption() as asked:
+  with (processes.noticing_lost_peers(),
+        Checkpoints(workdir, config_json, keep=run.keep, may_change=MAY_CHANGE) as checkpoints,
+        processes.preemption() as asked):
     batches = pipeline.batches(
         run.data, batch_size=run.batch_size, seed=run.seed, loader=run.loader,
         process_index=jax.process_index(), process_count=jax.process_count())
@@ -211,14 +216,12 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
                                                           trainer.mesh, run.seed)
     watch = stopwatch(run, trainer.mesh)
     key = run.step_key()
-    line, stopping, idle = {}, False, None
+    line, stopping = {}, False
     while done < run.total_steps and not stopping:
-      began = time.perf_counter()
-      waiting = idle is None or idle.is_ready()  # the devices have nothing left to do
-      batch = next(batches)
-      watch.step(time.perf_counter() - began if waiting else 0.0)
+      with watch.waiting():
+        batch = next(batches)
       state, metrics = trainer.step(state, trainer.place(batch), key)
-      idle = metrics['skipped'].total
+      watch.step(metrics['skipped'].total)
       window.add(metrics)
       done += 1
       last, stopping = done == run.total_steps, asked(done)
@@ -227,23 +230,27 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
         speed = watch.read(done)
         line = means | speed
         if reports is not None:
-          reports.write(done, means, speed)
-      if last or done % run.log_every == 0 or done % run.max_skipped_in_a_row == 0:
+          with checkpoints.writing():
+            reports.write(done, means, speed)
         _stop_if_lost(run, state, checkpoints.latest_step())
       if done % run.save_every == 0 or last or stopping:
         checkpoints.save(done, state, {'batches': batches.get_state().decode(),
                                        'window': window.stored()})
         if reports is not None:
-          reports.flush()
-      if run.sample_every and done % run.sample_every == 0:
+          with checkpoints.writing():
+            reports.flush()
+      # Who sends a SIGTERM does not wait for pictures.
+      if run.sample_every and done % run.sample_every == 0 and not stopping:
         images, labels = draw(state)
         if reports is not None:
-          grids.write(workdir, done, images, labels, run.data.class_names)
-          reports.picture(done, images)
-      if run.evaluate_every and done % run.evaluate_every == 0:
+          with checkpoints.writing():
+            grids.write(workdir, done, images, labels, run.data.class_names)
+            reports.picture(done, images)
+      if run.evaluate_every and done % run.evaluate_every == 0 and not stopping:
         measured = measure(state)
         if reports is not None:
-          evaluations.write(workdir, done, measured)
+          with checkpoints.writing():
+            reports.evaluation(done, measured)
       if progress is not None:
         progress(done, line)
   if stopping and done < run.total_steps:

@@ -4,14 +4,17 @@
 the file of an undisturbed one, byte for byte. How fast it went is in `speed.jsonl`.
 """
 
+import concurrent.futures
+import contextlib
 import dataclasses
+import functools
 import json
 import logging
 import math
 import os
 import pathlib
 import time
-from typing import Any
+from typing import Any, Iterator
 
 import jax
 import numpy as np
@@ -20,8 +23,10 @@ from adm_jax.errors import UsageError
 from adm_jax.files import is_local, written_whole
 from adm_jax.training.steps import Mean
 
+Array = jax.Array
+
 _log = logging.getLogger(__name__)
-_METRICS, _SPEED = 'metrics.jsonl', 'speed.jsonl'
+_METRICS, _SPEED, _EVALUATIONS = 'metrics.jsonl', 'speed.jsonl', 'evaluations.jsonl'
 
 
 class Lines:
@@ -105,11 +110,21 @@ class Stopwatch:
 
   def __post_init__(self):
     self._since, self._steps, self._waited = time.perf_counter(), 0, 0.0
+    self._observer = concurrent.futures.ThreadPoolExecutor(1)
+    self._idle_since = self._observer.submit(time.perf_counter)
 
-  def step(self, waited: float) -> None:
-    """Counts a step, before which the devices had nothing to do for `waited` seconds."""
+  @contextlib.contextmanager
+  def waiting(self) -> Iterator[None]:
+    """Around what fetches a batch: counts how long the devices had nothing left to work on."""
+    began = time.perf_counter()
+    yield
+    if self._idle_since.done():
+      self._waited += time.perf_counter() - max(began, self._idle_since.result())
+
+  def step(self, result: Array) -> None:
+    """Counts a step that was given to the devices, and ends in `result`."""
     self._steps += 1
-    self._waited += waited
+    self._idle_since = self._observer.submit(_when_ready, result)
 
   def read(self, done: int) -> dict[str, float]:
     """Speed since the last reading, after step `done`: the devices must have come so far.
@@ -128,6 +143,13 @@ class Stopwatch:
     return speed
 
 
+def _when_ready(array: Array) -> float:
+  """The time at which it was; also if the step failed, which whoever reads its result is told."""
+  with contextlib.suppress(jax.errors.JaxRuntimeError):
+    array.block_until_ready()
+  return time.perf_counter()
+
+
 class Reports:
   """Everything that one process writes about a run."""
 
@@ -140,6 +162,7 @@ class Reports:
     self._tensorboard = _tensorboard(workdir / 'tensorboard') if tensorboard else None
     self._metrics = Lines(workdir / _METRICS, resume_at)
     self._speed = Lines(workdir / _SPEED, resume_at)
+    self._open_evaluations = functools.cache(lambda: Lines(workdir / _EVALUATIONS, resume_at))
 
   def write(self, step: int, means: dict[str, float], speed: dict[str, float]) -> None:
     self._metrics.append(step, means)
@@ -152,6 +175,10 @@ class Reports:
     """Shows uint8[N H W C] in TensorBoard."""
     if self._tensorboard is not None:
       self._tensorboard.write_images(step, {'samples': images})
+
+  def evaluation(self, step: int, measured: dict[str, float]) -> None:
+    self._open_evaluations().append(step, measured)
+    self._open_evaluations().flush()
 
   def flush(self) -> None:
     self._metrics.flush()

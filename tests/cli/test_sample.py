@@ -145,7 +145,7 @@ def test_classifier_free_and_classifier_guidance_together(sample):
   fast = ('--model', 'dropped', '--num', '5', '--solver', 'dpm++2m', '--steps', '3')
   conditional, labels = sample(*fast, out='conditional')
   none, _ = sample(*fast, '--cfg-scale', '1', out='none')
-  both, _ = sample(*fast, '--cfg-scale', '3', '--classifier', 'classifier', '--scale', '2',
+  both, _ = sample(*fast, '--cfg-scale', '3', '--classifier', 'classifier', '--scale', '2,1',
                    '--normalize-gradient', '--dynamic-threshold', '0.9', out='both')
   assert set(labels) <= set(range(tiny_models.NUM_CLASSES))
   assert (np.abs(none.astype(int) - conditional) <= 1).all() and (both != conditional).any()
@@ -203,6 +203,8 @@ def test_every_solver_has_its_name(name):
     ('--model unet --interpolate 1,2 --solver ddim', 'keeps to one class'),
     ('--model unet --interpolate 1,2 --solver ddim --classes 1,2', 'names 2'),
     ('--model unet --classifier classifier --scale nan', 'finite'),
+    ('--model unet --classifier classifier --scale 1,2,3', 'give 1 or 2 numbers'),
+    ('--model dropped --cfg-scale two', 'give 1 or 2 numbers'),
     ('--model unet --solver ddim --eta 5', '0 (no noise) to 1'),
     ('--model unet --seed -1', '--seed -1: give 0'),
     ('--model unet --seed 99999999999999999999', 'give 0'),

@@ -231,6 +231,8 @@ def test_what_cannot_be_a_data_set_is_one_line(pets, tmp_path):
   _refused('no label for cat/x1.png and 8 more', pets, image_size=8,
            labels=str(tmp_path / 'text.csv'))
   _refused('no list of labels', pets, image_size=8, labels=str(tmp_path / 'bad.json'))
+  (tmp_path / 'dates.json').write_text(json.dumps(dict.fromkeys(Folder(pets, 8).files, 20261123)))
+  _refused('the label 20261123', pets, image_size=8, labels=str(tmp_path / 'dates.json'))
 
 
 def test_a_size_that_only_shows_when_read_is_refused_too(tmp_path):

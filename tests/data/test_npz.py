@@ -44,7 +44,7 @@ def test_without_labels_there_are_no_classes(tmp_path):
 @pytest.mark.parametrize('arrays, match', [
     ((IMAGES.astype(np.float32),), 'arr_0 is float32'), ((IMAGES[0],), r'uint8\[N H W C\]'),
     ((IMAGES[:0],), 'arr_0'), ((IMAGES, LABELS[:3]), 'arr_1'), ((IMAGES, LABELS / 2), 'arr_1'),
-    ((IMAGES, LABELS - 1), 'arr_1 holds -1'),
+    ((IMAGES, LABELS - 1), 'arr_1 holds -1'), ((IMAGES, LABELS + 10**9), 'the label 10000000'),
     ((np.array([{}, None], object),), 'pickled')])
 def test_what_is_not_images_is_refused(tmp_path, arrays, match):
   np.savez(tmp_path / 'wrong.npz', *arrays)

@@ -20,9 +20,11 @@ import tiny
 import ways
 
 from adm_jax import config as config_lib
+from adm_jax.config import call
 from adm_jax.data.digits import digits
 from adm_jax.errors import TrainingStopped, UsageError
 from adm_jax.training import checkpoints, loop, metrics
+from adm_jax.training.grids import Grid
 
 
 class Killed(Exception):
@@ -164,7 +166,7 @@ def test_training_stops_after_a_run_of_steps_that_are_not_finite(tmp_path):
   def terms(params, examples, dropout_keys):
     return {'loss': jnp.full(examples['t'].shape, jnp.nan)}
   run = dataclasses.replace(run, task=run.task._replace(terms=terms))
-  match = 'last 3 steps, up to step 3,.*no checkpoint'
+  match = 'last 4 steps, up to step 4,.*no checkpoint'  # at the second line of metrics
   with pytest.raises(TrainingStopped, match=match) as error:
     loop.train(run, config_lib.to_json(config), tmp_path / 'run')
   assert '\n' not in str(error.value)
@@ -188,6 +190,27 @@ def test_a_run_that_never_saved_anything_may_start_anew_with_another_config(tmp_
   config = tiny.get_config(batch_size=4)
   _train(tmp_path / 'run', config)
   assert (tmp_path / 'run' / 'config.json').read_text() == config_lib.to_json(config)
+
+
+def test_where_and_how_fast_a_run_goes_on_may_change(copy, tmp_path, monkeypatch):
+  """Microbatches, rematerialisation, pictures and evaluations change nothing but rounding."""
+  config = tiny.get_config(total_steps=13, microbatches=2, log_every=1, grid=call(Grid, num=4))
+  config.task.model.remat = 'full'
+  assert int(_train(copy, config).step) == 13
+  before, after = (json.dumps({'evaluation': evaluation}) for evaluation in (
+      {'fn': {'$name': 'a:b'}, 'num': 5}, {'fn': {'$name': 'a:b'}, 'num': 6}))
+  assert config_lib.differences(before, after, loop.MAY_CHANGE) == []
+  assert config_lib.differences(before, after) == ['evaluation.num: 5 before, 6 now']
+  assert config_lib.differences(before, after, ('eval',)) != []  # whole names only
+
+
+def test_a_run_whose_images_come_slowly_says_so(tmp_path, monkeypatch):
+  monkeypatch.setenv('WAYS_SECONDS_AN_IMAGE', '0.02')
+  config = tiny.get_config(log_every=6, save_every=6)
+  config.data = call(ways.slow_digits)
+  _train(tmp_path / 'run', config)
+  lines = [json.loads(line) for line in open(tmp_path / 'run' / 'speed.jsonl')]
+  assert lines[-1]['data_wait'] > 0.5
 
 
 def test_fewer_steps_than_are_done_are_refused(copy):

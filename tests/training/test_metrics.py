@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 
 import jax.numpy as jnp
 import numpy as np
@@ -36,21 +37,53 @@ def test_the_stopwatch_measures_rate_wait_and_time_to_go(monkeypatch):
   now = 100.0
   monkeypatch.setattr(metrics.time, 'perf_counter', lambda: now)
   watch = metrics.Stopwatch(batch_size=32, total_steps=50, flops=6e12, peak=8e12)
-  for _ in range(10):
-    watch.step(waited=0.5)
-  now = 120.0  # ten steps in 20 seconds
+  for _ in range(10):  # ten steps in 20 seconds
+    with watch.waiting():
+      now += 0.5
+    watch.step(_Result(done=True))
+    watch._idle_since.result()
+    now += 1.5  # the host's time, in which the devices had nothing to do, is not the data's
   speed = watch.read(done=10)
   assert speed == {'images_per_second': 16, 'data_wait': 0.25, 'eta_seconds': 80,
                    'flop_utilization': 0.375}
   assert metrics.note(speed) == '16 images/s, 38% of peak, 25% waiting for data'
-  watch.step(waited=0.0)
-  now = 121.0
+  watch.step(_Result(done=True))
+  now += 1
   assert watch.read(done=11)['images_per_second'] == 32  # of the time since the last reading
+
+
+class _Result:
+  """An array that a device computes."""
+
+  def __init__(self, done=False):
+    self.done = threading.Event()
+    if done:
+      self.done.set()
+
+  def block_until_ready(self):
+    self.done.wait()
+
+
+def test_waiting_counts_from_when_the_devices_have_finished(monkeypatch):
+  now = 100.0
+  monkeypatch.setattr(metrics.time, 'perf_counter', lambda: now)
+  watch = metrics.Stopwatch(batch_size=1, total_steps=9, flops=0.0, peak=None)
+  watch.step(busy := _Result())
+  with watch.waiting():  # of 4 seconds, the devices work for 1
+    now += 1
+    busy.done.set()
+    watch._idle_since.result()
+    now += 3
+  watch.step(busy := _Result())
+  with watch.waiting():  # they work all the time
+    now += 2
+  busy.done.set()
+  assert watch.read(done=2)['data_wait'] == 3 / 6
 
 
 def test_no_share_of_an_unknown_peak_is_reported():
   watch = metrics.Stopwatch(batch_size=1, total_steps=2, flops=0.0, peak=None)
-  watch.step(0.0)
+  watch.step(_Result(done=True))
   assert 'flop_utilization' not in watch.read(1)
 
 
