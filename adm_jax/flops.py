@@ -59,27 +59,44 @@ def count(fn: Callable, *args: Any) -> float:
   is free. Loops count as often as they run, except `while`, whose length is unknown: once. Of
   `cond`s and choices by platform the costliest branch counts.
   """
-  return _of_jaxpr(jax.make_jaxpr(fn)(*args).jaxpr)
+  return _total(_operations, jax.make_jaxpr(fn)(*args).jaxpr)
 
 
-def _of_jaxpr(jaxpr: core.Jaxpr) -> float:
-  return sum(map(_of_equation, jaxpr.eqns))
+def traffic(fn: Callable, *args: Any) -> float:
+  """Bytes that the convolutions and products of `fn(*args)` read and write, each array once.
+
+  What memory moves at the least, were all else fused into them; counted in the same way as `count`.
+  """
+  return _total(_bytes, jax.make_jaxpr(fn)(*args).jaxpr)
 
 
-def _of_equation(equation: core.JaxprEqn) -> float:
+def _total(measure: Callable[[core.JaxprEqn], float], jaxpr: core.Jaxpr) -> float:
+  """The sum of what `measure` says of each convolution and product."""
+  def of_equation(equation):
+    name, params = equation.primitive.name, equation.params
+    if name in ('conv_general_dilated', 'dot_general'):
+      return measure(equation)
+    if name == 'cond':
+      return max(_total(measure, branch.jaxpr) for branch in params['branches'])
+    return params.get('length', 1) * sum(_total(measure, inner) for inner in _inner(params))
+  return sum(map(of_equation, jaxpr.eqns))
+
+
+def _bytes(equation: core.JaxprEqn) -> float:
+  return sum(math.prod(value.aval.shape) * value.aval.dtype.itemsize
+             for value in (*equation.invars, *equation.outvars))
+
+
+def _operations(equation: core.JaxprEqn) -> float:
   name, params = equation.primitive.name, equation.params
   if name == 'conv_general_dilated':
     kernel = equation.invars[1].aval.shape
     out_channels = kernel[params['dimension_numbers'].rhs_spec[0]]
     return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) / out_channels
-  if name == 'dot_general':
-    contracted, _ = params['dimension_numbers']
-    lhs = equation.invars[0].aval.shape
-    return (2 * math.prod(equation.outvars[0].aval.shape)
-            * math.prod(lhs[axis] for axis in contracted[0]))
-  if name == 'cond':
-    return max(map(_of_jaxpr, (branch.jaxpr for branch in params['branches'])))
-  return params.get('length', 1) * sum(map(_of_jaxpr, _inner(params))) if _inner(params) else 0
+  contracted, _ = params['dimension_numbers']
+  lhs = equation.invars[0].aval.shape
+  return (2 * math.prod(equation.outvars[0].aval.shape)
+          * math.prod(lhs[axis] for axis in contracted[0]))
 
 
 def _inner(params: dict[str, Any]) -> list[core.Jaxpr]:

@@ -21,6 +21,14 @@ def test_a_convolution_and_a_product():
   assert product == 2 * 3 * 4 * 5 * 6
 
 
+def test_each_array_is_moved_once():
+  a, b = jnp.zeros((3, 4), 'bfloat16'), jnp.zeros((4, 5), 'bfloat16')
+  assert flops.traffic(jnp.dot, a, b) == 2 * (12 + 20 + 15)
+  def scanned(a):
+    return jax.lax.scan(lambda x, _: (x @ a + jnp.sin(x), None), a, length=10)[0]
+  assert flops.traffic(jax.jit(scanned), jnp.zeros((4, 4))) == 10 * 3 * 4 * 16
+
+
 def test_loops_and_wrappers_are_looked_into():
   a = jnp.zeros((4, 4))
   def scanned(a):
