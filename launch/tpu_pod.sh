@@ -174,11 +174,12 @@ run() {
 }
 
 stop() {
-  # Two and a half minutes to save. The brackets keep the pattern from matching this command itself.
+  # Two and a half minutes to save. Python alone: the shell around it writes its exit code.
   # shellcheck disable=SC2016
-  on all 'pkill -TERM -f "[b]in/adm train"
-    for i in $(seq 75); do pgrep -f "[b]in/adm train" > /dev/null || exit 0; sleep 2; done
-    pkill -KILL -f "[b]in/adm train"' || true
+  on all 'adm="^[^ ]*python[^ ]* [^ ]*bin/adm train"
+    pkill -TERM -f "$adm"
+    for i in $(seq 75); do pgrep -f "$adm" > /dev/null || exit 0; sleep 2; done
+    pkill -KILL -f "$adm"' || true
 }
 
 if [ -z "$dry_run" ] && ! command -v gcloud > /dev/null; then
