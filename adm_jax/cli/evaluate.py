@@ -30,6 +30,7 @@ def add_arguments(parser):
 
 
 def run(arguments, rest):
+  from adm_jax import compilation_cache
   from adm_jax.evaluation import report
 
   if rest:
@@ -39,6 +40,7 @@ def run(arguments, rest):
   measured = report.evaluate(reference, samples, extractor(arguments), bar=progress.bar,
                              distances=arguments.distances, batch_size=arguments.batch_size)
   print(json.dumps(measured.as_json(), indent=1) if arguments.json else measured.text())
+  print(f'compiled programs are kept in {compilation_cache.use()}', file=sys.stderr)
   return 0
 
 
@@ -62,7 +64,7 @@ def extractor(arguments):
 
   if arguments.batch_size < 1:
     raise UsageError(f'--batch-size {arguments.batch_size}: give at least 1')
-  print(f'compiled programs are kept in {compilation_cache.use()}', file=sys.stderr)
+  compilation_cache.use()
   if arguments.extractor is not None:
     if arguments.features is not None or arguments.dtype != 'float32':
       raise UsageError('--features and --dtype are of the Inception network: leave them out with '

@@ -26,6 +26,7 @@ def add_arguments(parser):
 
 
 def run(arguments, overrides):
+  from adm_jax import compilation_cache
   from adm_jax.evaluation import statistics
 
   out = pathlib.Path(arguments.out)
@@ -40,7 +41,8 @@ def run(arguments, overrides):
   with progress.bar(images.count, 'measuring') as advance:
     statistics.measure(out, extractor, images, keep=arguments.images,
                        batch_size=arguments.batch_size, advance=advance)
-  print(f'{out}: {images.count:,} images of {images.name}, {extractor.name} {extractor.hash}')
+  print(f'{out}: {images.count:,} images of {images.name}, {extractor.name} {extractor.hash}\n'
+        f'compiled programs are kept in {compilation_cache.use()}')
   return 0
 
 
