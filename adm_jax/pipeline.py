@@ -244,7 +244,6 @@ def load(model: Name | Trained, *, classifier: Name | Trained | None = None,
     weaker_scale = 2.0 if weaker_scale is None else weaker_scale
   respacing = _respacing(trained.task.diffusion, published) if respacing is None else respacing
   solver = solver or solvers.ancestral()
-  clip_guided = solver.clip_guided if clip_guided is None else clip_guided
   diffusion = respaced(trained.task.diffusion, respacing)
   dtype = dtype or ('float32' if jax.default_backend() == 'cpu' else 'bfloat16')
   networks = {'model': trained, 'classifier': guide, 'weaker': poor}
@@ -252,6 +251,9 @@ def load(model: Name | Trained, *, classifier: Name | Trained | None = None,
   size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
   mesh = sharding.mesh(sharding.fsdp_needed(size, devices) if fsdp is None else fsdp, devices)
   run_steps = steps(diffusion.schedule)
+  if clip_guided is None:
+    alpha_bar = np.float64(run_steps.alpha_bar[0])
+    clip_guided = bool(np.sqrt(1 / alpha_bar - 1) > solver.clip_guided_above)
   scales = 1.0 if scale is None else scale
   if classifier_every != 1:
     scales = every_kth(scales, diffusion.schedule, run_steps.t, classifier_every)

@@ -114,7 +114,9 @@ def by_first(work: Callable[[], None]) -> None:
 
 @contextlib.contextmanager
 def preemption() -> Iterator[Callable[[int], bool]]:
-  """Gives asked(step): whether a SIGTERM asks this run to stop, after this step.
+  """Gives asked(step): whether a SIGTERM, or Ctrl-C, asks this run to stop, after this step.
+
+  After Ctrl-C, `KeyboardInterrupt` is raised at the end.
 
   All processes get the same answer at the same step, whichever of them was sent the signal.
   """
@@ -124,12 +126,23 @@ def preemption() -> Iterator[Callable[[int], bool]]:
   elif threading.current_thread() is not threading.main_thread():
     yield lambda step: False  # where Python handles no signals
   else:
-    received = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: received.set())
+    received = []
+
+    def receive(number, _):
+      received.append(number)
+      if number == signal.SIGINT:
+        os.write(2, b'\nadm: stopping after this step; interrupt again to stop at once\n')
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, receive)
+              for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-      yield lambda step: received.is_set()
+      yield lambda step: bool(received)
     finally:
-      signal.signal(signal.SIGTERM, before)
+      for number, handler in before.items():
+        signal.signal(number, handler)
+    if signal.SIGINT in received:  # the state is saved as for SIGTERM, but nobody is to start again
+      raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

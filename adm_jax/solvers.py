@@ -62,13 +62,15 @@ class Solver(NamedTuple):
       to `step.alpha_bar_next`. `noise` is fresh standard normal [B H W C]; a solver that ignores it
       costs nothing, since XLA removes what is not used.
     evaluations: of the denoiser in a step; but every solver asks just once in a step to clean data.
-    clip_guided: whether x_0 is to be clipped again after a classifier has moved it, where nothing
-      else is said. The reference's two methods do not; the others would end in saturated images.
+    clip_guided_above: in runs that begin above this sigma, x_0 is clipped again after a classifier
+      has moved it, where nothing else is said. The reference's two methods never do. But where
+      alpha_bar is all but 0, as at the end of the cosine schedule, all except ancestral sampling
+      would end in saturated images: DDIM is clipped there, where no published number was made.
   """
   init: Callable[[Array], Any]
   step: Callable[[Denoiser, Array, Any, Step, Array], tuple[Array, Any, Prediction]]
   evaluations: int = 1
-  clip_guided: bool = True
+  clip_guided_above: float = 0.0
 
 
 # ---------------------------------------------------------------------------------------------
@@ -158,7 +160,7 @@ def ancestral() -> Solver:
     p = denoise(x, step.t)
     noisy = (step.t != 0).astype(x.dtype)
     return p.mean + noisy * jnp.exp(0.5 * p.log_variance) * noise, memory, p
-  return Solver(_no_memory, step, clip_guided=False)
+  return Solver(_no_memory, step, clip_guided_above=np.inf)
 
 
 def ddim(eta: float = 0.0) -> Solver:
@@ -179,7 +181,7 @@ def ddim(eta: float = 0.0) -> Solver:
     noisy = (step.t != 0).astype(x.dtype)
     x = jnp.sqrt(there) * p.x0 + direction * p.eps + noisy * sigma * noise
     return x, memory, p
-  return Solver(_no_memory, step, clip_guided=False)
+  return Solver(_no_memory, step, clip_guided_above=1e3)
 
 
 # ---------------------------------------------------------------------------------------------

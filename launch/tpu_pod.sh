@@ -188,6 +188,9 @@ if [ -z "$dry_run" ] && ! command -v gcloud > /dev/null; then
 fi
 case $action in
   run)
+    if [ "${1:-} ${2:-}" = 'adm train' ]; then  # as local_cluster.sh takes it
+      shift 2
+    fi
     case " $* " in
       *" gs://"* | *"=gs://"*) ;;
       *)

@@ -145,6 +145,17 @@ def test_guided_predictions_are_clipped_again_but_by_the_references_solvers(fold
     assert adm.description['clip_guided'] == adm.sampler.denoiser.clip_guided
     return adm.sampler.denoiser.clip_guided
   assert not clips() and not clips(solver=solvers.ddim())
+  # At the end of the cosine schedule the smallest gradient moves x_0 by thousands.
+  cosine = checkpoints.load(folders['unet'])
+  cosine = dataclasses.replace(cosine, task=cosine.task._replace(diffusion=dataclasses.replace(
+      cosine.task.diffusion, schedule=schedules.cosine(num_steps=1000))))
+  guide = checkpoints.load(folders['classifier'])
+  guide = dataclasses.replace(guide, task=guide.task._replace(diffusion=cosine.task.diffusion))
+  for solver, respacing, wanted in (
+      (solvers.ddim(), '25', True), (solvers.ddim(), 'ddim25', False),
+      (solvers.ancestral(), '25', False)):
+    found = pipeline.load(cosine, classifier=guide, solver=solver, respacing=respacing)
+    assert found.description['clip_guided'] == wanted
   assert clips(solver=solvers.dpm_multistep()) and clips(solver=solvers.heun())
   assert clips(clip_guided=True) and not clips(solver=solvers.unipc(), clip_guided=False)
 

@@ -54,7 +54,8 @@ def add_guidance_arguments(parser):
                      'clipping it')
   group.add_argument('--clip-guided', action=argparse.BooleanOptionalAction,
                      help="clip x_0 again after a classifier's guidance; default: not with "
-                     'ancestral and ddim, as the reference, but with all others')
+                     'ancestral, nor with ddim unless it starts at the end of a cosine schedule, '
+                     'but with all others')
 
 
 def add_step_arguments(parser):
@@ -118,8 +119,9 @@ def _check_steps(arguments):
   if spaced and arguments.respacing is not None:
     raise UsageError(f'{spaced[0]} and --respacing are two ways to choose the steps: give one')
   if spaced and 'ancestral' in _solvers(arguments):
+    number = 'N' if arguments.steps is None else arguments.steps
     raise UsageError(f'{spaced[0]} leads past steps, and ancestral sampling takes them one by one: '
-                     'give --respacing N, or another --solver')
+                     f'give --respacing {number}, or another --solver')
   if arguments.churn is not None and arguments.solver not in _CHURNED:
     raise UsageError(f'--churn belongs to --solver {" or ".join(_CHURNED)}')
 
@@ -162,7 +164,7 @@ def solver(name, arguments):
 
   found = {
       'ancestral': solvers.ancestral, 'ddim': lambda: solvers.ddim(arguments.eta or 0.0),
-      'euler': lambda: solvers.ddim()._replace(clip_guided=True), 'heun': solvers.heun,
+      'euler': lambda: solvers.ddim()._replace(clip_guided_above=0.0), 'heun': solvers.heun,
       'dpm++2m': solvers.dpm_multistep, 'dpm++3m': lambda: solvers.dpm_multistep(3),
       'dpm++2s': solvers.dpm_singlestep, 'dpm++2m-sde': lambda: solvers.dpm_multistep(sde=True),
       'unipc2': solvers.unipc, 'unipc3': lambda: solvers.unipc(3)}[name]()

@@ -39,7 +39,7 @@ def add_arguments(parser):
 
 
 def run(arguments, overrides):
-  from adm_jax import compilation_cache, processes
+  from adm_jax import compilation_cache, files, processes
   from adm_jax import config as config_lib
   from adm_jax.training import checkpoints, loop, metrics
 
@@ -47,32 +47,52 @@ def run(arguments, overrides):
   processes.join(arguments.coordinator, arguments.num_processes, arguments.process)
   described = config_lib.build(config)
   cache = compilation_cache.use()
-  start = None
-  if arguments.init_from and not checkpoints.saved_steps(arguments.workdir):
+  stored = config_lib.to_json(config)
+  checkpoints.check_workdir(files.folder(arguments.workdir), stored, loop.MAY_CHANGE)
+  saved, start = checkpoints.saved_steps(arguments.workdir), None
+  if arguments.init_from and not saved:
     start, text = fine_tuned(arguments.init_from, described)
     if processes.first():
       print(text, file=sys.stderr)
   drawn = processes.first() and sys.stderr.isatty()
   if processes.first() and not drawn:  # a log file has lines, not a bar
-    logging.basicConfig(format='%(asctime)s %(message)s', datefmt='%H:%M:%S')
+    # By force: libraries that were imported by now may have set up the log.
+    logging.basicConfig(format='%(asctime)s %(message)s', datefmt='%H:%M:%S', force=True)
     logging.getLogger('adm_jax').setLevel(logging.INFO)
   with contextlib.ExitStack() as stack:
-    shown, advance = 0, None
+    shown, advance = None, None
     def report(step, line):
       nonlocal shown, advance
-      if advance is None and drawn:  # not before the work directory is known to be right
-        advance = stack.enter_context(progress.bar(described.total_steps, 'training', step))
+      if shown is None:  # the work directory is known to be right
         shown = step
+        if processes.first():
+          print(beginning(described, step, bool(arguments.init_from and saved)), file=sys.stderr)
+        if drawn:
+          advance = stack.enter_context(progress.bar(described.total_steps, 'training', step))
       if advance is not None:
         loss = f'loss {line["loss"]:.4f}, ' if 'loss' in line else ''
         advance(step - shown, loss + metrics.note(line) if line else '')
       shown = step
-    loop.train(described, config_lib.to_json(config), arguments.workdir, progress=report,
+    loop.train(described, stored, arguments.workdir, progress=report,
                start=start, tensorboard=arguments.tensorboard)
   if processes.first():
     print(f'checkpoints and metrics: {arguments.workdir}\n'
           f'compiled programs are kept in {cache}')
   return 0
+
+
+def beginning(run, step, ignores_start):
+  """A line that says what is trained on what, and from where it goes on."""
+  import jax
+
+  params = jax.eval_shape(run.task.init, jax.random.key(0))
+  size = sum(leaf.size for leaf in jax.tree.leaves(params))
+  begun = (f'going on from step {step} of {run.total_steps}' if step
+           else f'{run.total_steps} steps, a line of metrics every {run.log_every}')
+  if ignores_start:
+    begun += ' (--init-from is for a new work directory, and was not read)'
+  return (f'{size:,} parameters, {len(run.data):,} images, {len(run.data.class_names)} classes, '
+          f'{jax.device_count()} x {jax.devices()[0].device_kind}; {begun}; compiling first')
 
 
 def fine_tuned(name, run):

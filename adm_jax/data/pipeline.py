@@ -173,7 +173,8 @@ class Reader:
     if count == total or count > self._max_unreadable * total:
       raise UsageError(
           f'{count} of the {total} images of {self._source.name} cannot be read, the last is '
-          f'{self._latest}: replace them, or raise loader.max_unreadable={self._max_unreadable:g}')
+          f'{self._latest}: replace them, or raise '
+          f'--config.loader.max_unreadable={self._max_unreadable:g}')
     return None
 
   def at_or_after(self, index: int, rng: np.random.Generator | None) -> dict:

@@ -59,11 +59,13 @@ def extract_batches(extractor: Extractor, images: Images, *, batch_size: int = 6
   for batch in images.batches(size):
     have = len(batch)
     padded = np.pad(batch, ((0, size - have), (0, 0), (0, 0), (0, 0)))
-    features = jax.tree.map(lambda x: np.asarray(x)[:have], extractor.function(padded))
+    features = jax.tree.map(np.asarray, extractor.function(padded))
     for array in jax.tree.leaves(features):
-      if array.ndim != 2 or len(array) != have:
-        raise UsageError(f'{extractor.name} gives {array.shape} for {have} images: give one vector '
+      if array.ndim != 2 or len(array) != size:
+        raise UsageError(f'{extractor.name} gives {array.shape} for {size} images: give one vector '
                          'an image')
+    features = jax.tree.map(lambda array: array[:have], features)
+    for array in jax.tree.leaves(features):
       if not np.isfinite(array).all():
         raise UsageError(f'{extractor.name} gives NaN or infinity for images of {images.name}: '
                          'no number would mean anything')

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from adm_jax.errors import UsageError
 from adm_jax.timestep_samplers import TimestepSampler
 from adm_jax.training.tasks import Task
 
@@ -61,7 +62,12 @@ def adamw(learning_rate: float, *, weight_decay: float = 0.0, linear_decay_steps
     linear_decay_steps: decay linearly to 0 over so many updates.
     clip_norm: bound on the gradient's global norm.
     b1, b2, eps: Adam's.
+
+  Raises:
+    UsageError: the learning rate is not a number above 0.
   """
+  if not 0 < learning_rate < float('inf'):
+    raise UsageError(f'learning_rate={learning_rate}: give a number above 0')
   rate = learning_rate
   if linear_decay_steps is not None:
     rate = optax.linear_schedule(learning_rate, 0.0, linear_decay_steps)

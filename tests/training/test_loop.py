@@ -72,7 +72,7 @@ def test_a_broken_off_run_ends_as_an_undisturbed_one(finished, tmp_path, stop_at
   assert metrics.read_metrics(tmp_path / 'run') == metrics.read_metrics(workdir)
 
 
-def test_kill_9_and_sigterm_at_any_moment_change_nothing(tmp_path):
+def test_kill_9_sigterm_and_ctrl_c_at_any_moment_change_nothing(tmp_path):
   """Five times a process is ended wherever it happens to be; the last one finishes the run."""
   steps, environment = 240, {
       **os.environ, 'PYTHONPATH': os.pathsep.join([*(str(pathlib.Path(ways.__file__).parents[i])
@@ -85,7 +85,7 @@ def test_kill_9_and_sigterm_at_any_moment_change_nothing(tmp_path):
         stderr=subprocess.STDOUT, text=True)
 
   chance = random.Random(time.time_ns())
-  for how in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGTERM, signal.SIGTERM):
+  for how in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
     before = max(checkpoints.saved_steps(tmp_path / 'ended'), default=0)
     process = start('ended', WAYS_SECONDS_AN_IMAGE='0.002')  # about 30 steps a second
     while process.poll() is None and max(checkpoints.saved_steps(tmp_path / 'ended'),
@@ -94,7 +94,8 @@ def test_kill_9_and_sigterm_at_any_moment_change_nothing(tmp_path):
     time.sleep(chance.uniform(0, 0.3))
     process.send_signal(how)
     output, _ = process.communicate()
-    assert process.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 75}[how], output
+    assert process.returncode == {
+        signal.SIGKILL: -9, signal.SIGTERM: 75, signal.SIGINT: 130}[how], output
     if how == signal.SIGTERM:
       step = int(re.search(r'stopped by SIGTERM after step (\d+), which is saved', output)[1])
       assert max(checkpoints.saved_steps(tmp_path / 'ended')) == step
