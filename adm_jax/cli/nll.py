@@ -70,9 +70,6 @@ def run(arguments, overrides):
     terms = nll.measure(trained.task.model, process, trained.params, batches(),
                         batch_size=min(arguments.batch_size, num), seed=arguments.seed,
                         advance=advance)
-  out.mkdir(parents=True)
-  for name, values in (('vb', terms.vb), ('mse', terms.eps_mse), ('xstart_mse', terms.x0_mse)):
-    npz.write(out / f'{name}_terms.npz', {'arr_0': values})
   print(f'{arguments.model} ({trained.weights}, step {trained.step}) on {num:,} images of '
         f'{source.name}, {process.schedule.num_steps} steps')
   error = '' if terms.error is None else f' +- {terms.error:.2g}'
@@ -81,6 +78,9 @@ def run(arguments, overrides):
   # From the least noisy quarter on, as the training metrics count them.
   for quarter, part in enumerate(np.array_split(terms.vb[::-1], min(4, len(terms.vb)))):
     print(f'  quarter {quarter} of the timesteps: {part.sum():.4g}')
+  out.mkdir(parents=True)
+  for name, values in (('vb', terms.vb), ('mse', terms.eps_mse), ('xstart_mse', terms.x0_mse)):
+    npz.write(out / f'{name}_terms.npz', {'arr_0': values})
   print(f'terms: {out}\ncompiled programs are kept in {cache}')
   return 0
 

@@ -9,6 +9,7 @@ examples:
   adm reference --data configs/digits_unet.py --out held_out.npz --config.data.split=held_out
 """
 
+import os
 import pathlib
 
 from adm_jax import progress
@@ -36,8 +37,10 @@ def run(arguments, overrides):
   if arguments.images < 0:
     raise UsageError(f'--images {arguments.images}: give 0 or more')
   images = _images(arguments.data, overrides)
-  extractor = evaluate.extractor(arguments)
   out.parent.mkdir(parents=True, exist_ok=True)
+  if not os.access(out.parent, os.W_OK):
+    raise UsageError(f'{out.parent} cannot be written to: give another folder')
+  extractor = evaluate.extractor(arguments)
   with progress.bar(images.count, 'measuring') as advance:
     statistics.measure(out, extractor, images, keep=arguments.images,
                        batch_size=arguments.batch_size, advance=advance)

@@ -161,7 +161,7 @@ def test_every_solver_has_its_name(name):
 
 @pytest.mark.parametrize('words, message', [
     ('--model unet --steps 5 --solver ddim --respacing 5', 'two ways'),
-    ('--model unet --steps 5', '--respacing N'),
+    ('--model unet --steps 5', '--respacing 5'),
     ('--model unet --steps 0 --solver ddim', 'at least 1'),
     ('--model unet --steps 1001 --solver unipc2', '1 to 1000'),
     ('--model unet --churn 40', '--solver euler or heun'),
