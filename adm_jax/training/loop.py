@@ -176,8 +176,9 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
 
   Raises:
     UsageError: the work directory holds another config, or a checkpoint that does not fit.
-    TrainingStopped: too many steps in a row were not finite, or a checkpoint cannot be written.
+    TrainingStopped: too many steps in a row were not finite, or `workdir` cannot be written to.
     Preempted: SIGTERM was received and the state is saved.
+    KeyboardInterrupt: after Ctrl-C, when the state is saved; at once after a second one.
     PeerLost: another process of the run is gone.
   """
   workdir = files.folder(workdir)
