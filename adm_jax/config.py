@@ -2,16 +2,14 @@
 
 A config holds the thing itself, not its name: `call(schedules.cosine, num_steps=1000)` is a
 `ConfigDict` that `build` turns into `schedules.cosine(num_steps=1000)`. Every argument can be
-overridden on the command line (`--config.optimizer.learning_rate=3e-4`), and the whole is stored
-with every checkpoint as JSON, functions by their names.
+overridden on the command line (`--config.optimizer.learning_rate=3e-4`); `stored_configs` keeps the
+whole with every checkpoint.
 """
 
 import ast
 import difflib
 import functools
-import importlib
 import inspect
-import json
 import pathlib
 import runpy
 from typing import Any, Callable, get_args
@@ -21,14 +19,7 @@ import ml_collections
 from adm_jax.errors import UsageError
 
 ConfigDict = ml_collections.ConfigDict
-_FN = 'fn'
-# A stored config may name only these, or what these modules define. Whoever builds one calls what
-# it names: the most that any of them does is to read files as images.
-_TRUSTED = ('adm_jax.data', 'adm_jax.diffusion', 'adm_jax.losses', 'adm_jax.models',
-            'adm_jax.schedules', 'adm_jax.timestep_samplers', 'adm_jax.training.grids:Grid',
-            'adm_jax.training.evaluations:Evaluation',
-            'adm_jax.training.loop:Run',
-            'adm_jax.training.state:adamw', 'adm_jax.training.tasks')
+FN = 'fn'  # the key of the function among its arguments
 
 
 def call(fn: Callable, **kwargs: Any) -> ConfigDict:
@@ -43,12 +34,12 @@ def call(fn: Callable, **kwargs: Any) -> ConfigDict:
   parameters = inspect.signature(fn).parameters
   for name in kwargs:
     if name not in parameters:
-      raise UsageError(f'{_name(fn)} has no argument {name!r}{_near(name, parameters)}')
+      raise UsageError(f'{name_of(fn)} has no argument {name!r}{_near(name, parameters)}')
   defaults = {name: parameter.default for name, parameter in parameters.items()
               if parameter.default is not inspect.Parameter.empty and _storable(parameter.default)
               and name not in ('parent', 'name')}  # linen's own
   config = ConfigDict(convert_dict=False)
-  for name, value in {_FN: fn, **defaults, **kwargs}.items():
+  for name, value in {FN: fn, **defaults, **kwargs}.items():
     config[name] = value
   return config
 
@@ -60,7 +51,7 @@ def build(node: Any) -> Any:
   if not isinstance(node, ConfigDict):
     return node
   kwargs = {name: build(value) for name, value in node.items()}
-  return kwargs.pop(_FN)(**kwargs)
+  return kwargs.pop(FN)(**kwargs)
 
 
 def load(path: str | pathlib.Path) -> ConfigDict:
@@ -108,7 +99,7 @@ def override(config: ConfigDict, arguments: list[str]) -> ConfigDict:
 
 def _parse(text: str, node: ConfigDict, name: str) -> Any:
   """The value that `text` means for the key `name` of a call."""
-  old, parameter = node[name], inspect.signature(node[_FN]).parameters[name]
+  old, parameter = node[name], inspect.signature(node[FN]).parameters[name]
   try:
     value = ast.literal_eval(text)
   except (ValueError, SyntaxError):
@@ -138,52 +129,13 @@ def _fits(value: Any, annotation: Any) -> bool:
     return True
 
 
-def to_json(config: ConfigDict) -> str:
-  """Text that `from_json` turns back into an equal config; the same text for equal configs."""
-  return json.dumps(_plain(config), indent=1, sort_keys=True)
-
-
-def from_json(text: str) -> ConfigDict:
-  """Reads what `to_json` wrote. Only functions of this project and its libraries are looked up."""
-  return _restore(_parsed(text))
-
-
-def differences(old: str, new: str, ignore: tuple[str, ...] = ()) -> list[str]:
-  """What two configs, as JSON, disagree on: 'batch_size: 64 before, 128 now', a key each.
-
-  Keys in `ignore`, and all below them, may differ.
-
-  Names are compared as text and never looked up, so that they may be of anyone's modules.
-  """
-  before, after = (dict(_flat(_parsed(text))) for text in (old, new))
-  keys = sorted(key for key in {*before, *after}
-                if not any(f'{key}.'.startswith(f'{ignored}.') for ignored in ignore))
-  absent = '(absent)'
-  return [f'{key}: {before.get(key, absent)} before, {after.get(key, absent)} now' for key in keys
-          if before.get(key, absent) != after.get(key, absent)]
-
-
-def _parsed(text: str) -> Any:
-  try:
-    return json.loads(text)
-  except ValueError as error:
-    raise UsageError(f'the stored config is cut short or no JSON ({error})') from error
-
-
-def _flat(node: dict, prefix: str = ''):
-  for key, value in node.items():
-    if isinstance(value, dict) and '$name' not in value:
-      yield from _flat(value, f'{prefix}{key}.')
-    else:
-      yield f'{prefix}{key}', value['$name'] if isinstance(value, dict) else value
-
-
 def _near(name: str, known: Any) -> str:
   matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
   return f': did you mean {matches[0]!r}?' if matches else f': it has {", ".join(sorted(known))}'
 
 
-def _name(value: Any) -> str:
+def name_of(value: Any) -> str:
+  """'MODULE:NAME' of a function or class."""
   return f'{value.__module__}:{value.__qualname__}'
 
 
@@ -196,39 +148,5 @@ def _leaves(config: ConfigDict, prefix: str = ''):
   for key, value in config.items():
     if isinstance(value, ConfigDict):
       yield from _leaves(value, f'{prefix}{key}.')
-    elif key != _FN:
+    elif key != FN:
       yield f'{prefix}{key}', value
-
-
-def _plain(value: Any) -> Any:
-  if isinstance(value, ConfigDict):
-    return {key: _plain(item) for key, item in value.items()}
-  if isinstance(value, (list, tuple)):
-    return [_plain(item) for item in value]
-  if callable(value):
-    return {'$name': _name(value)}
-  return value
-
-
-def _restore(value: Any) -> Any:
-  if isinstance(value, dict):
-    if '$name' in value:
-      return _look_up(value['$name'])
-    config = ConfigDict(convert_dict=False)
-    for key, item in value.items():
-      config[key] = _restore(item)
-    return config
-  if isinstance(value, list):
-    return tuple(_restore(item) for item in value)
-  return value
-
-
-def _look_up(name: str) -> Any:
-  module, _, path = name.partition(':')
-  trusted = any(name == known or name.startswith((f'{known}:', f'{known}.')) for known in _TRUSTED)
-  value = getattr(importlib.import_module(module), path, None) if trusted else None
-  # Defined there, not merely imported there.
-  if not callable(value) or getattr(value, '__module__', None) != module:
-    raise UsageError(f'the stored config names {name}, which is not one of the functions that a '
-                     'stored config may name: give the config that it was made from')
-  return value

@@ -12,16 +12,20 @@ import jax
 import numpy as np
 
 from adm_jax import config as config_lib
-from adm_jax import likelihood, pictures, sampling, solvers
+from adm_jax import stored_configs
 from adm_jax.configs import digits_classifier, digits_unet
 from adm_jax.data.digits import digits
 from adm_jax.data.sources import ArraySource
-from adm_jax.diffusion import denoiser, respaced
 from adm_jax.errors import UsageError
 from adm_jax.evaluation.frechet import frechet_distance, moments
-from adm_jax.evaluation.judge import Judge
-from adm_jax.files import written_whole
-from adm_jax.images import to_float, to_uint8
+from adm_jax.evaluation.independent_classifier import Judge
+from adm_jax.io import pictures
+from adm_jax.io.files import written_whole
+from adm_jax.io.pixels import to_float, to_uint8
+from adm_jax.process import likelihood
+from adm_jax.process.diffusion import denoiser, respaced
+from adm_jax.sampling import sampler as sampling
+from adm_jax.sampling import solvers
 from adm_jax.training import checkpoints
 from adm_jax.training.loop import MAY_CHANGE, train
 
@@ -106,7 +110,7 @@ def _check(out: pathlib.Path, settings: Settings, configs: dict) -> None:
   for name, config in configs.items():
     try:
       runs[name] = config_lib.build(config)
-      checkpoints.check_workdir((out / name).absolute(), config_lib.to_json(config), MAY_CHANGE)
+      checkpoints.check_workdir((out / name).absolute(), stored_configs.to_json(config), MAY_CHANGE)
     except UsageError as error:
       raise UsageError(f'{name}: {error}') from error
   unet, classifier = (runs[name].task for name in ('unet', 'classifier'))
@@ -123,7 +127,8 @@ def _check(out: pathlib.Path, settings: Settings, configs: dict) -> None:
 
 def _stamp(settings: Settings, configs: dict) -> str:
   """Names everything that the report depends on."""
-  content = [json.dumps(dataclasses.asdict(settings)), *map(config_lib.to_json, configs.values())]
+  content = [json.dumps(dataclasses.asdict(settings)),
+             *map(stored_configs.to_json, configs.values())]
   return hashlib.sha256('\n'.join(content).encode()).hexdigest()[:16]
 
 
@@ -136,7 +141,7 @@ def _train(workdir: pathlib.Path, config: config_lib.ConfigDict, bar: Bar, title
       advance(step - shown, ', '.join(f'{name.split("_")[0]} {line[name]:.3f}'
                                       for name in ('loss', 'accuracy_top1') if name in line))
       shown = step
-    train(run, config_lib.to_json(config), workdir, progress=progress)
+    train(run, stored_configs.to_json(config), workdir, progress=progress)
 
 
 def _measure(out: pathlib.Path, settings: Settings, bar: Bar) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import zipfile
 
 from PIL import Image
 
-from adm_jax.data import crops, pipeline
+from adm_jax.data import crops, loading
 from adm_jax.data.folder import Folder
 
 
@@ -51,7 +51,7 @@ def processor_seconds() -> float:
   return time.process_time() + sum(map(of, multiprocessing.active_children()))
 
 
-def piped(batches: pipeline.Batches, batch_size: int, seconds: float) -> float:
+def piped(batches: loading.Batches, batch_size: int, seconds: float) -> float:
   """Images per processor second of the pipeline."""
   for _ in range(60):  # what was read ahead
     next(batches)
@@ -80,9 +80,9 @@ def main() -> None:
   parser.add_argument('--rounds', type=int, default=3)
   arguments = parser.parse_args()
   cores = len(os.sched_getaffinity(0))
-  loaders = {'workers': pipeline.Loader(num_workers=cores),
-             'workers, flip': pipeline.Loader(num_workers=cores, flip=True),
-             'threads': pipeline.Loader(num_threads=cores)}
+  loaders = {'workers': loading.Loader(num_workers=cores),
+             'workers, flip': loading.Loader(num_workers=cores, flip=True),
+             'threads': loading.Loader(num_threads=cores)}
   print(f'{cores} cores; images per second of processor time, and the ratio to the bare loop\n')
   print(''.join(f'{head:>20}' for head in ('', 'bare loop', *loaders)))
   with tempfile.TemporaryDirectory() as folder:
@@ -96,7 +96,7 @@ def main() -> None:
       for _ in range(arguments.rounds):
         rates['bare loop'].append(bare(str(path), size, cores, arguments.seconds))
         for name, loader in loaders.items():
-          batches = pipeline.batches(source, batch_size=batch_size, seed=0, loader=loader)
+          batches = loading.batches(source, batch_size=batch_size, seed=0, loader=loader)
           rates[name].append(piped(batches, batch_size, arguments.seconds))
           del batches
       medians = {name: statistics.median(values) for name, values in rates.items()}

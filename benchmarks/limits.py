@@ -2,7 +2,7 @@
 
   python benchmarks/limits.py --batch 8
 
-Operations and bytes are counted from the traced programs (`adm_jax.flops`), in bfloat16, of
+Operations and bytes are counted from the traced programs (`adm_jax.devices.flops`), in bfloat16, of
 convolutions and products alone; all else would have to be fused into them for these limits to be
 reached. Nothing is computed, so that any machine will do.
 """
@@ -12,9 +12,9 @@ import json
 
 import jax
 
-from adm_jax import flops, zoo
-from adm_jax.compat import openai
-from adm_jax.guidance import classifier_gradient
+from adm_jax.devices import flops
+from adm_jax.sampling.guidance import classifier_gradient
+from adm_jax.weights import catalog, openai
 
 # Bytes a second of a device's memory, as its maker states them.
 _BANDWIDTH = {'NVIDIA H100 80GB HBM3': 3.35e12, 'NVIDIA H200': 4.8e12,
@@ -23,7 +23,7 @@ _BANDWIDTH = {'NVIDIA H100 80GB HBM3': 3.35e12, 'NVIDIA H200': 4.8e12,
 
 def network(name):
   """A published network that computes in bfloat16, and the shapes of its weights, in bfloat16."""
-  model = zoo.find(name)
+  model = catalog.find(name)
   module = openai.create(model.kind, model.flags)[0].clone(dtype='bfloat16')
   params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, 'bfloat16'),
                         openai.abstract_params(module))

@@ -17,10 +17,11 @@ from typing import Any, Callable, NamedTuple
 
 import numpy as np
 
-from adm_jax import compilation_cache, pipeline, solvers, spacing
 from adm_jax.data.digits import digits
+from adm_jax.devices import compilation_cache
 from adm_jax.evaluation.frechet import frechet_distance, moments
-from adm_jax.evaluation.judge import Judge
+from adm_jax.evaluation.independent_classifier import Judge
+from adm_jax.sampling import pipeline, solvers, spacings
 
 
 class Method(NamedTuple):
@@ -31,24 +32,24 @@ class Method(NamedTuple):
 
 def churned_karras(schedule, num_steps: int) -> solvers.Step:
   """With EDM's churn for ImageNet 64 x 64."""
-  return spacing.churned(schedule, spacing.karras(schedule, num_steps), 40, low=0.05, high=50)
+  return spacings.churned(schedule, spacings.karras(schedule, num_steps), 40, low=0.05, high=50)
 
 
 METHODS = {
     'ancestral': Method(solvers.ancestral()),
-    'DDIM': Method(solvers.ddim(), spacing.by_time),
-    'DDIM, trailing': Method(solvers.ddim(), spacing.trailing),
-    'Euler': Method(solvers.ddim(), spacing.karras),
-    'Heun': Method(solvers.heun(), spacing.karras),
+    'DDIM': Method(solvers.ddim(), spacings.by_time),
+    'DDIM, trailing': Method(solvers.ddim(), spacings.trailing),
+    'Euler': Method(solvers.ddim(), spacings.karras),
+    'Heun': Method(solvers.heun(), spacings.karras),
     'Heun, churn 40': Method(solvers.churned(solvers.heun(), 1.003), churned_karras),
-    'DPM-Solver++(2S)': Method(solvers.dpm_singlestep(), spacing.by_log_snr),
-    'DPM-Solver++(2M)': Method(solvers.dpm_multistep(2), spacing.by_time),
-    'DPM-Solver++(2M), log-SNR': Method(solvers.dpm_multistep(2), spacing.by_log_snr),
-    'DPM-Solver++(2M), Karras': Method(solvers.dpm_multistep(2), spacing.karras),
-    'DPM-Solver++(3M)': Method(solvers.dpm_multistep(3), spacing.by_time),
-    'SDE-DPM-Solver++(2M)': Method(solvers.dpm_multistep(2, sde=True), spacing.by_time),
-    'UniPC-2': Method(solvers.unipc(2), spacing.by_time),
-    'UniPC-3': Method(solvers.unipc(3), spacing.by_time),
+    'DPM-Solver++(2S)': Method(solvers.dpm_singlestep(), spacings.by_log_snr),
+    'DPM-Solver++(2M)': Method(solvers.dpm_multistep(2), spacings.by_time),
+    'DPM-Solver++(2M), log-SNR': Method(solvers.dpm_multistep(2), spacings.by_log_snr),
+    'DPM-Solver++(2M), Karras': Method(solvers.dpm_multistep(2), spacings.karras),
+    'DPM-Solver++(3M)': Method(solvers.dpm_multistep(3), spacings.by_time),
+    'SDE-DPM-Solver++(2M)': Method(solvers.dpm_multistep(2, sde=True), spacings.by_time),
+    'UniPC-2': Method(solvers.unipc(2), spacings.by_time),
+    'UniPC-3': Method(solvers.unipc(3), spacings.by_time),
 }
 
 

@@ -19,7 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adm_jax import compilation_cache, pipeline, sampling, sharding, solvers, spacing
+from adm_jax.devices import compilation_cache, sharding
+from adm_jax.sampling import pipeline, solvers, spacings
+from adm_jax.sampling import sampler as sampling
 
 
 class Method(NamedTuple):
@@ -32,9 +34,9 @@ METHODS = {
     'ancestral, 250': Method(solvers.ancestral(), '250'),
     'DDIM, 25': Method(solvers.ddim(), 'ddim25'),
     'DPM-Solver++(2M), 20': Method(solvers.dpm_multistep(),
-                                   steps=lambda schedule: spacing.by_time(schedule, 20)),
+                                   steps=lambda schedule: spacings.by_time(schedule, 20)),
     'DPM-Solver++(2M), 15': Method(solvers.dpm_multistep(),
-                                   steps=lambda schedule: spacing.by_time(schedule, 15))}
+                                   steps=lambda schedule: spacings.by_time(schedule, 15))}
 
 
 def whole(adm: pipeline.Pipeline, num: int, seed: int) -> float:

@@ -20,9 +20,8 @@ import optax
 import peers
 import torch
 
-from adm_jax import zoo
-from adm_jax.compat import flags, openai
 from adm_jax.models import UNet
+from adm_jax.weights import catalog, flags, openai
 
 _SMALL = dict(out_channels=6, channels=64, depth=2, head_channels=64, qkv_first=True)
 
@@ -30,7 +29,7 @@ _SMALL = dict(out_channels=6, channels=64, depth=2, head_channels=64, qkv_first=
 def networks():
   """{name: U-Net}; the full ones in the attention order that Diffusers knows, of equal cost."""
   def published(name):
-    model = zoo.find(name)
+    model = catalog.find(name)
     words = {**flags.words(model.flags), 'use_new_attention_order': True, 'dropout': 0.0}
     return openai.create(model.kind, words)[0]
   return {

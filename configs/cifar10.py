@@ -4,8 +4,8 @@ Its recipe names no number of steps; this is IDDPM's. `--config.data.path=FOLDER
 images.
 """
 
-from adm_jax import recipes
-from adm_jax.timestep_samplers import loss_second_moment
+from adm_jax.process.timestep_samplers import loss_second_moment
+from adm_jax.training import recipes
 
 
 def get_config():

@@ -4,7 +4,7 @@ The network of ADM's ImageNet-64 classifier at half its depth, for a quarter of 
 paper has none of this size.
 """
 
-from adm_jax import recipes
+from adm_jax.training import recipes
 
 
 def get_config():

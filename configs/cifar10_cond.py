@@ -1,7 +1,7 @@
 """`cifar10.py` with the classes, for sampling by class and for classifier guidance."""
 
-from adm_jax import recipes
-from adm_jax.timestep_samplers import loss_second_moment
+from adm_jax.process.timestep_samplers import loss_second_moment
+from adm_jax.training import recipes
 
 
 def get_config():

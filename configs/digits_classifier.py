@@ -1,11 +1,11 @@
 """The classifier of noisy digits that guides the U-Net of `digits_unet.py`."""
 
-from adm_jax import schedules
 from adm_jax.config import call
 from adm_jax.data.digits import digits
-from adm_jax.diffusion import Diffusion, Eps, LearnedRange
 from adm_jax.models import Classifier
-from adm_jax.timestep_samplers import uniform
+from adm_jax.process import schedules
+from adm_jax.process.diffusion import Diffusion, Eps, LearnedRange
+from adm_jax.process.timestep_samplers import uniform
 from adm_jax.training import tasks
 from adm_jax.training.loop import Run
 from adm_jax.training.state import adamw

@@ -1,11 +1,11 @@
 """An unconditional U-Net for the embedded 8 x 8 digits: minutes on two CPU cores."""
 
-from adm_jax import losses, schedules
 from adm_jax.config import call
 from adm_jax.data.digits import digits
-from adm_jax.diffusion import Diffusion, Eps, LearnedRange
 from adm_jax.models import UNet
-from adm_jax.timestep_samplers import uniform
+from adm_jax.process import losses, schedules
+from adm_jax.process.diffusion import Diffusion, Eps, LearnedRange
+from adm_jax.process.timestep_samplers import uniform
 from adm_jax.training import tasks
 from adm_jax.training.loop import Run
 from adm_jax.training.state import adamw

@@ -5,11 +5,11 @@
     --config.data.labels=labels.csv --config.task.model.num_classes=10
 """
 
-from adm_jax import recipes
 from adm_jax.config import call
-from adm_jax.data.images import images
-from adm_jax.data.pipeline import Loader
-from adm_jax.timestep_samplers import uniform
+from adm_jax.data.loading import Loader
+from adm_jax.data.open import images
+from adm_jax.process.timestep_samplers import uniform
+from adm_jax.training import recipes
 from adm_jax.training.loop import Run
 from adm_jax.training.state import adamw
 

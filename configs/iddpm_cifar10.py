@@ -1,6 +1,6 @@
 """IDDPM on CIFAR-10, L_hybrid, cosine, 4,000 steps: 3.17 bits per dimension, FID 3.19."""
 
-from adm_jax import recipes
+from adm_jax.training import recipes
 
 
 def get_config():

@@ -1,7 +1,7 @@
 """IDDPM on CIFAR-10, L_vlb, cosine, 4,000 steps: 2.94 bits per dimension, FID 11.47."""
 
-from adm_jax import recipes
-from adm_jax.timestep_samplers import loss_second_moment
+from adm_jax.process.timestep_samplers import loss_second_moment
+from adm_jax.training import recipes
 
 
 def get_config():

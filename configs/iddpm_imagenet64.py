@@ -1,6 +1,6 @@
 """IDDPM on ImageNet 64 x 64, L_hybrid, cosine, 4,000 steps: 3.57 bits per dimension, FID 19.2."""
 
-from adm_jax import recipes
+from adm_jax.training import recipes
 
 
 def get_config():

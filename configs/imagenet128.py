@@ -1,6 +1,6 @@
 """ADM on ImageNet 128 x 128, class-conditional: FID 5.91, guided 2.97 (table 5)."""
 
-from adm_jax import recipes
+from adm_jax.training import recipes
 
 
 def get_config():

@@ -1,6 +1,6 @@
 """ADM on ImageNet 256 x 256, class-conditional: FID 10.94, guided 4.59 (table 5)."""
 
-from adm_jax import recipes
+from adm_jax.training import recipes
 
 
 def get_config():

@@ -1,6 +1,6 @@
 """The classifier of noisy ImageNet 256 x 256 that guides `imagenet256.py` (table 12)."""
 
-from adm_jax import recipes
+from adm_jax.training import recipes
 
 
 def get_config():

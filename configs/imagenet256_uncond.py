@@ -1,6 +1,6 @@
 """ADM on ImageNet 256 x 256 without classes: FID 26.21, guided 12.00 (table 4)."""
 
-from adm_jax import recipes
+from adm_jax.training import recipes
 
 
 def get_config():

@@ -1,6 +1,6 @@
 """ADM on ImageNet 512 x 512, class-conditional: FID 23.24, guided 7.72 (table 5)."""
 
-from adm_jax import recipes
+from adm_jax.training import recipes
 
 
 def get_config():

@@ -1,6 +1,6 @@
 """The classifier of noisy ImageNet 512 x 512 that guides `imagenet512.py` (table 12)."""
 
-from adm_jax import recipes
+from adm_jax.training import recipes
 
 
 def get_config():

@@ -1,6 +1,6 @@
 """ADM on ImageNet 64 x 64, class-conditional, with dropout: FID 2.07 in 250 steps (table 5)."""
 
-from adm_jax import recipes
+from adm_jax.training import recipes
 
 
 def get_config():

@@ -1,6 +1,6 @@
 """The classifier of noisy ImageNet 64 x 64 that guides `imagenet64.py` (table 12)."""
 
-from adm_jax import recipes
+from adm_jax.training import recipes
 
 
 def get_config():

@@ -1,6 +1,6 @@
 """ADM on LSUN bedroom 256 x 256, unconditional, with dropout: FID 1.90 in 1,000 steps."""
 
-from adm_jax import recipes
+from adm_jax.training import recipes
 
 
 def get_config():

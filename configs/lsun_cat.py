@@ -1,6 +1,6 @@
 """ADM on LSUN cat 256 x 256, unconditional, with dropout: FID 5.57 in 1,000 steps."""
 
-from adm_jax import recipes
+from adm_jax.training import recipes
 
 
 def get_config():

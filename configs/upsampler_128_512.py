@@ -1,6 +1,6 @@
 """ADM's upsampler from 128 to 512 on ImageNet: ADM-G + ADM-U has FID 3.85 (table 6)."""
 
-from adm_jax import recipes
+from adm_jax.training import recipes
 
 
 def get_config():

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import optimize, special
 
-from adm_jax.diffusion import X0, Diffusion, Learned, Prediction, Variance, denoiser, lookup
-from adm_jax.sampling import sample
-from adm_jax.schedules import Schedule
-from adm_jax.solvers import Solver, Step, descend
+from adm_jax.process.diffusion import X0, Diffusion, Learned, Prediction, Variance, denoiser, lookup
+from adm_jax.process.schedules import Schedule
+from adm_jax.sampling.sampler import sample
+from adm_jax.sampling.solvers import Solver, Step, descend
 
 
 @dataclasses.dataclass(frozen=True)

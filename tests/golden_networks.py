@@ -4,8 +4,8 @@ from typing import Any
 
 from golden_files import rule_weights
 
-from adm_jax.compat import openai
 from adm_jax.models import Classifier, SuperRes, UNet
+from adm_jax.weights import openai
 
 # Ours -> the reference's constructor argument.
 _NAMES = {

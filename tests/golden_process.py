@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adm_jax import diffusion as diffusion_lib
-from adm_jax import likelihood, losses, schedules
+from adm_jax.process import diffusion as diffusion_lib
+from adm_jax.process import likelihood, losses, schedules
 
 _SCHEDULES = {'linear': schedules.linear, 'cosine': schedules.cosine}
 _MEANS = {'eps': diffusion_lib.Eps, 'x0': diffusion_lib.X0, 'prev': diffusion_lib.Previous}

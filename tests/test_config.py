@@ -6,11 +6,12 @@ import pytest
 import tiny
 
 from adm_jax import config as config_lib
-from adm_jax import schedules
+from adm_jax import stored_configs
 from adm_jax.config import call
-from adm_jax.data.images import images
+from adm_jax.data.open import images
 from adm_jax.errors import UsageError
 from adm_jax.models import UNet
+from adm_jax.process import schedules
 
 
 def test_build_makes_the_calls_innermost_first():
@@ -80,43 +81,43 @@ def test_a_mistyped_argument_in_a_config_file_gets_the_near_miss():
 
 @pytest.mark.parametrize('make', [tiny.get_config, tiny.classifier_config])
 def test_stored_configs_come_back_equal(make):
-  text = config_lib.to_json(make())
-  restored = config_lib.from_json(text)
-  assert config_lib.to_json(restored) == text
+  text = stored_configs.to_json(make())
+  restored = stored_configs.from_json(text)
+  assert stored_configs.to_json(restored) == text
   assert config_lib.build(restored.task).model == config_lib.build(make().task).model
 
 
 def test_differences_name_the_keys_with_both_values():
-  old = config_lib.to_json(tiny.get_config())
-  new = config_lib.to_json(tiny.get_config(batch_size=16, total_steps=99))
-  assert config_lib.differences(old, old) == []
-  assert config_lib.differences(old, new, ignore=('total_steps',)) == [
+  old = stored_configs.to_json(tiny.get_config())
+  new = stored_configs.to_json(tiny.get_config(batch_size=16, total_steps=99))
+  assert stored_configs.differences(old, old) == []
+  assert stored_configs.differences(old, new, ignore=('total_steps',)) == [
       'batch_size: 8 before, 16 now']
 
 
 @pytest.mark.parametrize('name', [
     'os:system', 'adm_jax.training.loop:os.system', 'adm_jax.training.loop:os',
-    'adm_jax.training.loop:train', 'adm_jax.files:written_whole', 'adm_jax.downloads:download',
+    'adm_jax.training.loop:train', 'adm_jax.files:written_whole', 'adm_jax.io.downloads:download',
     'adm_jax.data_of_mine:digits', 'jax:jit', 'adm_jax.training.tasks:optax'])
 def test_a_stored_config_cannot_name_foreign_code(name, tmp_path):
   """Whoever loads a stranger's folder calls what it names."""
   text = json.dumps({'fn': {'$name': name}, 'command': 'echo broken in'})
   with pytest.raises(UsageError, match=name):
-    config_lib.from_json(text)
+    stored_configs.from_json(text)
 
 
 def test_configs_with_functions_of_ones_own_can_be_compared():
   """So that a run with one's own data goes on like any other."""
-  text = config_lib.to_json(tiny.get_config())
+  text = stored_configs.to_json(tiny.get_config())
   mine = text.replace('adm_jax.data.digits:digits', 'my_project.data:cats')
-  assert config_lib.differences(mine, mine) == []
-  assert config_lib.differences(text, mine) == [
+  assert stored_configs.differences(mine, mine) == []
+  assert stored_configs.differences(text, mine) == [
       'data.fn: adm_jax.data.digits:digits before, my_project.data:cats now']
 
 
 def test_a_stored_config_that_is_cut_short_is_one_line():
   with pytest.raises(UsageError, match='cut short') as error:
-    config_lib.from_json(config_lib.to_json(tiny.get_config())[:50])
+    stored_configs.from_json(stored_configs.to_json(tiny.get_config())[:50])
   assert '\n' not in str(error.value)
 
 

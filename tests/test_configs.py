@@ -11,8 +11,9 @@ import jax
 import pytest
 
 from adm_jax import config as config_lib
-from adm_jax import zoo
+from adm_jax import stored_configs
 from adm_jax.errors import UsageError
+from adm_jax.weights import catalog
 
 CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
 GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'configs'
@@ -31,7 +32,7 @@ def _parameters(task) -> int:
 
 @pytest.mark.parametrize('name', NAMES)
 def test_a_config_resolves_to_its_golden_text(name):
-  assert config_lib.to_json(_load(name)) + '\n' == (GOLDEN / f'{name}.json').read_text(), (
+  assert stored_configs.to_json(_load(name)) + '\n' == (GOLDEN / f'{name}.json').read_text(), (
       'if this change is meant: python tests/test_configs.py')
 
 
@@ -50,8 +51,8 @@ def test_network_process_and_data_of_a_config_fit(name):
     assert task.image_shape == (config.data.image_size, config.data.image_size, 3)
   assert config.batch_size % config.microbatches == 0
   assert config.save_every % config.log_every == 0
-  restored = config_lib.from_json(config_lib.to_json(config))
-  assert config_lib.to_json(restored) == config_lib.to_json(config)
+  restored = stored_configs.from_json(stored_configs.to_json(config))
+  assert stored_configs.to_json(restored) == stored_configs.to_json(config)
 
 
 @pytest.mark.parametrize('name, published', [
@@ -60,7 +61,7 @@ def test_network_process_and_data_of_a_config_fit(name):
     ('iddpm_imagenet64_cond', 'iddpm-imagenet64-cond')])
 def test_a_config_trains_the_published_network(name, published):
   """Its size is the published file's."""
-  assert _parameters(config_lib.build(_load(name).task)) == zoo.find(published).parameters
+  assert _parameters(config_lib.build(_load(name).task)) == catalog.find(published).parameters
 
 
 def test_cifar10_has_the_parameters_of_the_published_recipe():
@@ -107,4 +108,4 @@ def test_the_folder_template_asks_for_its_folder():
 if __name__ == '__main__':
   GOLDEN.mkdir(exist_ok=True)
   for config_name in NAMES:
-    (GOLDEN / f'{config_name}.json').write_text(config_lib.to_json(_load(config_name)) + '\n')
+    (GOLDEN / f'{config_name}.json').write_text(stored_configs.to_json(_load(config_name)) + '\n')

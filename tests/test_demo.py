@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adm_jax import demo, progress
+from adm_jax import demo
+from adm_jax.io import progress
 
 SETTINGS = demo.Settings(num=20, respacing='5', batch_size=16, likelihood_images=4,
                          likelihood_respacing='10', encoded=2, encoding_respacing='5')

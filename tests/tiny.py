@@ -3,12 +3,12 @@
 import functools
 
 from adm_jax import config as config_lib
-from adm_jax import schedules
 from adm_jax.config import call
 from adm_jax.data.digits import digits
-from adm_jax.diffusion import Diffusion, Eps, LearnedRange
 from adm_jax.models import Classifier, UNet
-from adm_jax.timestep_samplers import loss_second_moment, uniform
+from adm_jax.process import schedules
+from adm_jax.process.diffusion import Diffusion, Eps, LearnedRange
+from adm_jax.process.timestep_samplers import loss_second_moment, uniform
 from adm_jax.training import tasks
 from adm_jax.training.loop import Run
 from adm_jax.training.state import adamw

@@ -5,10 +5,10 @@ import pathlib
 from golden_networks import rule_params
 
 from adm_jax import config as config_lib
-from adm_jax import schedules
 from adm_jax.config import call
-from adm_jax.diffusion import Diffusion, Eps, LearnedRange
 from adm_jax.models import Classifier, SuperRes, UNet
+from adm_jax.process import schedules
+from adm_jax.process.diffusion import Diffusion, Eps, LearnedRange
 from adm_jax.training import checkpoints, tasks
 
 NUM_CLASSES = 5

@@ -20,13 +20,20 @@ import numpy as np
 import tiny
 
 from adm_jax import config as config_lib
-from adm_jax import sharding, solvers
-from adm_jax.data import pipeline
+from adm_jax.data import loading
 from adm_jax.data.digits import digits
 from adm_jax.data.sources import ArraySource
+from adm_jax.devices import sharding
 from adm_jax.models.blocks import ResBlock, conv, timestep_embedding
-from adm_jax.sampling import NetworkDenoiser, Sampler, image_keys, initial_noise, remembering_x0
-from adm_jax.timestep_samplers import loss_second_moment
+from adm_jax.process.timestep_samplers import loss_second_moment
+from adm_jax.sampling import solvers
+from adm_jax.sampling.sampler import (
+  NetworkDenoiser,
+  Sampler,
+  image_keys,
+  initial_noise,
+  remembering_x0,
+)
 from adm_jax.training import checkpoints
 
 STEPS = 20
@@ -77,7 +84,7 @@ def get_config(**kwargs) -> config_lib.ConfigDict:
 
 def train(run, trainer) -> tuple[list[float], dict[str, np.ndarray]]:
   key = run.step_key()
-  batches = pipeline.batches(run.data, batch_size=run.batch_size, seed=run.seed)
+  batches = loading.batches(run.data, batch_size=run.batch_size, seed=run.seed)
   state, losses = trainer.init(), []
   for _ in range(STEPS):
     state, metrics = trainer.step(state, trainer.place(next(batches)), key)
@@ -87,7 +94,7 @@ def train(run, trainer) -> tuple[list[float], dict[str, np.ndarray]]:
 
 def exchanged(run, trainer) -> int:
   """How often a step moves parts of activations between devices, rather than weights."""
-  batch = next(pipeline.batches(run.data, batch_size=run.batch_size, seed=run.seed))
+  batch = next(loading.batches(run.data, batch_size=run.batch_size, seed=run.seed))
   lowered = trainer.step.lower(trainer.shapes, trainer.place(batch), run.step_key())
   return lowered.compile().as_text().count(' all-to-all(')
 
@@ -121,7 +128,7 @@ def restored(run, trainer, workdir) -> bool:
               zip(jax.tree.leaves(plain), jax.tree.leaves(state.params), strict=True))
   placed = all(a.sharding.is_equivalent_to(b.sharding, a.ndim) for a, b in
                zip(jax.tree.leaves(state), jax.tree.leaves(trainer.shapes), strict=True))
-  batch = next(pipeline.batches(run.data, batch_size=run.batch_size, seed=run.seed))
+  batch = next(loading.batches(run.data, batch_size=run.batch_size, seed=run.seed))
   later, _ = trainer.step(state, trainer.place(batch), jax.random.key(1))
   return equal and placed and int(later.step) == STEPS + 1
 

@@ -38,8 +38,9 @@ def run(arguments, rest):
 
 
 def _read(source, out, words):
-  from adm_jax import pretrained, progress
+  from adm_jax.io import progress
   from adm_jax.training import checkpoints
+  from adm_jax.weights import pretrained
 
   if out.exists():
     raise UsageError(f'{out} exists: give the name of a new folder')
@@ -53,8 +54,8 @@ def _read(source, out, words):
 
 
 def _write(source, target, weights):
-  from adm_jax.compat import openai, state_dicts
   from adm_jax.training import checkpoints
+  from adm_jax.weights import openai, state_dicts
 
   if target.exists():
     raise UsageError(f'{target} exists: give the name of a new file')

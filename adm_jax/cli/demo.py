@@ -11,8 +11,8 @@ configs/digits_classifier.py say:
 import dataclasses
 import pathlib
 
-from adm_jax import progress
 from adm_jax.errors import UsageError
+from adm_jax.io import progress
 
 RESUMES = True
 
@@ -26,7 +26,8 @@ def add_arguments(parser):
 
 
 def run(arguments, rest):
-  from adm_jax import compilation_cache, demo
+  from adm_jax import demo
+  from adm_jax.devices import compilation_cache
 
   unet = [word.replace('--unet.', '--config.', 1) for word in rest if word.startswith('--unet.')]
   classifier = [word.replace('--classifier.', '--config.', 1) for word in rest

@@ -16,8 +16,8 @@ import json
 import pathlib
 import sys
 
-from adm_jax import progress
 from adm_jax.errors import UsageError
+from adm_jax.io import progress
 
 
 def add_arguments(parser):
@@ -30,7 +30,7 @@ def add_arguments(parser):
 
 
 def run(arguments, rest):
-  from adm_jax import compilation_cache
+  from adm_jax.devices import compilation_cache
   from adm_jax.evaluation import report
 
   if rest:
@@ -59,7 +59,7 @@ def add_extractor_arguments(parser):
 
 def extractor(arguments):
   """The extractor that `add_extractor_arguments`'s words name."""
-  from adm_jax import compilation_cache
+  from adm_jax.devices import compilation_cache
   from adm_jax.evaluation import features
 
   if arguments.batch_size < 1:

@@ -1,7 +1,7 @@
 """Export a guided sampler to StableHLO, which runs without the model's code, also on other devices.
 
 OUT gets sampler.stablehlo, weights.safetensors and description.json; in Python,
-adm_jax.exported.load(OUT)(seed, index, labels) gives uint8 images, in batches of any size.
+adm_jax.sampling.exported.load(OUT)(seed, index, labels) gives uint8 images, in batches of any size.
 
 example:
   adm export --model runs/demo/unet --classifier runs/demo/classifier --scale 2 --solver dpm++2m
@@ -29,11 +29,11 @@ def run(arguments, rest):
   if arguments.model is None:
     raise UsageError('say which model with --model NAME')
   models_and_steps.check(arguments)
-  from adm_jax import exporting
+  from adm_jax.sampling import export
 
   out, platforms = pathlib.Path(arguments.out), arguments.platforms.split(',')
-  exporting.check(out, platforms)
-  exporting.save(models_and_steps.load(arguments), out, platforms)
+  export.check(out, platforms)
+  export.save(models_and_steps.load(arguments), out, platforms)
   size = sum(path.stat().st_size for path in out.iterdir())
   print(f'{out}: {size / 1e6:.1f} MB, for {", ".join(platforms)}')
   return 0

@@ -4,12 +4,12 @@ import argparse
 import os
 import sys
 
-from adm_jax import startup  # noqa: F401 (first: it looks at the clock)
 from adm_jax.cli import (
   convert,
   demo,
   evaluate,
   export,
+  first_images,  # noqa: F401 (first: it looks at the clock)
   models,
   nll,
   plan,

@@ -160,7 +160,7 @@ def _churn(arguments):
 
 
 def solver(name, arguments):
-  from adm_jax import solvers
+  from adm_jax.sampling import solvers
 
   found = {
       'ancestral': solvers.ancestral, 'ddim': lambda: solvers.ddim(arguments.eta or 0.0),
@@ -178,17 +178,17 @@ def _is_spaced(arguments):
 
 def _steps(arguments):
   """Where the solver goes: a function of the schedule."""
-  from adm_jax import solvers, spacing
+  from adm_jax.sampling import solvers, spacings
 
   def steps(schedule):
     found = solvers.descend(schedule)
     if _is_spaced(arguments):
-      space = {'time': spacing.by_time, 'log-snr': spacing.by_log_snr, 'karras': spacing.karras,
-               'trailing': spacing.trailing}[arguments.spacing or 'time']
+      space = {'time': spacings.by_time, 'log-snr': spacings.by_log_snr, 'karras': spacings.karras,
+               'trailing': spacings.trailing}[arguments.spacing or 'time']
       found = space(schedule, _STEPS if arguments.steps is None else arguments.steps)
     churn = _churn(arguments)
     if churn is not None:
-      found = spacing.churned(schedule, found, churn[0], low=churn[1], high=churn[2])
+      found = spacings.churned(schedule, found, churn[0], low=churn[1], high=churn[2])
     return found
   return steps
 
@@ -200,7 +200,7 @@ def _respacing(arguments):
 
 def load(arguments, from_step=None):
   """The model with its guidance as a `Pipeline`, perhaps one that starts in the middle."""
-  from adm_jax import pipeline, starts
+  from adm_jax.sampling import initial_states, pipeline
 
   steps = _steps(arguments)
   interval = (None if arguments.guide_between is None
@@ -210,7 +210,7 @@ def load(arguments, from_step=None):
       respacing=_respacing(arguments), solver=solver(arguments.solver, arguments),
       weights=arguments.weights, classifier_weights=arguments.classifier_weights,
       clip_guided=arguments.clip_guided,
-      steps=steps if from_step is None else starts.from_step(from_step, steps),
+      steps=steps if from_step is None else initial_states.from_step(from_step, steps),
       cfg_scale=_scale(arguments, 'cfg_scale'), weaker=arguments.weaker,
       weaker_scale=_scale(arguments, 'weaker_scale'), weaker_weights=arguments.weaker_weights,
       interval=interval, normalize=arguments.normalize_gradient,
@@ -224,7 +224,7 @@ def load(arguments, from_step=None):
 
 def load_upsampler(arguments):
   """What --upsample names, as a `Pipeline`."""
-  from adm_jax import pipeline, solvers
+  from adm_jax.sampling import pipeline, solvers
 
   own = arguments.upsample_respacing is not None
   adm = pipeline.load(

@@ -11,8 +11,8 @@ examples:
 
 import pathlib
 
-from adm_jax import progress
 from adm_jax.errors import UsageError
+from adm_jax.io import progress
 
 
 def add_arguments(parser):
@@ -34,11 +34,13 @@ def add_arguments(parser):
 def run(arguments, overrides):
   import numpy as np
 
-  from adm_jax import compilation_cache, npz, pretrained
-  from adm_jax.data.pipeline import in_order
-  from adm_jax.diffusion import respaced
+  from adm_jax.data.loading import in_order
+  from adm_jax.devices import compilation_cache
   from adm_jax.evaluation import nll
+  from adm_jax.io import npz
   from adm_jax.models import UNet
+  from adm_jax.process.diffusion import respaced
+  from adm_jax.weights import pretrained
 
   out = pathlib.Path(arguments.out)
   if out.exists():
@@ -87,7 +89,7 @@ def run(arguments, overrides):
 
 def _source(data, overrides, image_shape, labels):
   from adm_jax import config as config_lib
-  from adm_jax.data.images import images
+  from adm_jax.data.open import images
 
   if pathlib.Path(data).suffix == '.py':
     config = config_lib.override(config_lib.load(data), overrides)

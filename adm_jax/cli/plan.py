@@ -43,13 +43,13 @@ def add_arguments(parser):
 
 def run(arguments, overrides):
   from adm_jax import config as config_lib
-  from adm_jax import plan
+  from adm_jax.plan import compiled
 
   if (arguments.config is None) == (arguments.model is None):
     raise UsageError('give --config to plan training, or --model to plan sampling')
   if arguments.config is None and overrides:
     raise UsageError(f'adm plan does not understand {" ".join(overrides)}; see adm plan --help')
-  names = [field.name for field in dataclasses.fields(plan.Sampling)]
+  names = [field.name for field in dataclasses.fields(compiled.Sampling)]
   of_sampling = {name: getattr(arguments, name) for name in names
                  if getattr(arguments, name) is not None}
   if arguments.config is not None and of_sampling:
@@ -58,20 +58,20 @@ def run(arguments, overrides):
   if not 0 < arguments.utilization <= 1:
     raise UsageError(f'--utilization {arguments.utilization}: give a share, above 0 and at most 1')
   at_least_one(arguments, 'fsdp', 'batch_size')
-  target = plan.Target(arguments.topology, arguments.devices, arguments.device_kind)
+  target = compiled.Target(arguments.topology, arguments.devices, arguments.device_kind)
   total_steps, remat, microbatches = None, None, 1
   if arguments.config is None:
-    asked = plan.Sampling(**of_sampling)
+    asked = compiled.Sampling(**of_sampling)
   else:
     config = config_lib.override(config_lib.load(arguments.config), overrides)
-    asked = plan.training(config)
+    asked = compiled.training(config)
     model, total_steps = config.task.model, config.total_steps
     microbatches = config.get('microbatches', 1)
     remat = getattr(model, 'unet', model).remat
-  needs = plan.measure(asked, target)
-  for line in plan.report(needs):
+  needs = compiled.measure(asked, target)
+  for line in compiled.report(needs):
     print(line)
   if needs.fits is False:
-    print(f'what to change: {plan.advice(needs, remat, microbatches)}')
-  print(plan.hours(needs, arguments.utilization, total_steps))
+    print(f'what to change: {compiled.advice(needs, remat, microbatches)}')
+  print(compiled.hours(needs, arguments.utilization, total_steps))
   return 0

@@ -12,9 +12,9 @@ examples:
 import os
 import pathlib
 
-from adm_jax import progress
 from adm_jax.cli import evaluate
 from adm_jax.errors import UsageError
+from adm_jax.io import progress
 
 
 def add_arguments(parser):
@@ -27,8 +27,8 @@ def add_arguments(parser):
 
 
 def run(arguments, overrides):
-  from adm_jax import compilation_cache
-  from adm_jax.evaluation import statistics
+  from adm_jax.devices import compilation_cache
+  from adm_jax.evaluation import reference_statistics
 
   out = pathlib.Path(arguments.out)
   if out.exists() or out.suffix != '.npz':
@@ -42,7 +42,7 @@ def run(arguments, overrides):
     raise UsageError(f'{out.parent} cannot be written to: give another folder')
   extractor = evaluate.extractor(arguments)
   with progress.bar(images.count, 'measuring') as advance:
-    statistics.measure(out, extractor, images, keep=arguments.images,
+    reference_statistics.measure(out, extractor, images, keep=arguments.images,
                        batch_size=arguments.batch_size, advance=advance)
   print(f'{out}: {images.count:,} images of {images.name}, {extractor.name} {extractor.hash}\n'
         f'compiled programs are kept in {compilation_cache.use()}')

@@ -17,11 +17,11 @@ import json
 import pathlib
 import shlex
 
-from adm_jax import progress
 from adm_jax.cli import evaluate, sample
 from adm_jax.cli.parser import Parser, at_least_one
 from adm_jax.errors import UsageError
-from adm_jax.files import written_whole
+from adm_jax.io import progress
+from adm_jax.io.files import written_whole
 
 RESUMES = True
 _SHARE = 0.4  # of a device's peak that hours are estimated with
@@ -124,7 +124,7 @@ def _work(total):
   """Hours on the devices at hand, if their speed is known, and on an H100."""
   import jax
 
-  from adm_jax import flops
+  from adm_jax.devices import flops
 
   lines = [f'{total / 1e18:.3g} EFLOP']
   have = flops.peak(jax.devices()[0])
@@ -170,8 +170,8 @@ def _result(recipe, folder, arguments, extractor):
 
 def _measured(folder, reference, samples, batch_size, extractor):
   """The report of a row's samples, measured once for each content of both files."""
-  from adm_jax import npz
   from adm_jax.evaluation import report
+  from adm_jax.io import npz
 
   content = hashlib.sha256(' '.join((npz.checksum(reference), npz.checksum(samples),
                                      extractor.hash)).encode()).hexdigest()[:16]
@@ -188,7 +188,7 @@ def _measured(folder, reference, samples, batch_size, extractor):
 
 def _file(address, folder):
   """A published file: in `folder`, or fetched."""
-  from adm_jax import downloads
+  from adm_jax.io import downloads
 
   name = address.rsplit('/', 1)[-1]
   if folder is not None:

@@ -68,13 +68,15 @@ def run(arguments, rest):
   if rest:
     raise UsageError(f'adm sample does not understand {" ".join(rest)}; see adm sample --help')
   check(arguments)
-  from adm_jax import compilation_cache, jobs, startup
-  from adm_jax.pipeline import check_small_images, check_small_shape
+  from adm_jax.cli import first_images
+  from adm_jax.devices import compilation_cache
+  from adm_jax.sampling import jobs
+  from adm_jax.sampling.pipeline import check_small_images, check_small_shape
 
   out = pathlib.Path(arguments.out).absolute()
   jobs.check_folder(out)
   cache = compilation_cache.use()
-  clock = startup.Clock()
+  clock = first_images.Clock()
   # All networks are loaded, and fit each other, before anything is made.
   model = None if arguments.model is None else models_and_steps.load(arguments, arguments.from_step)
   if arguments.upsample is None:
@@ -200,8 +202,9 @@ def _make(arguments, adm, out, clock, description, num, labels, kept, **given):
 
   `clock` times the first images, if these are they.
   """
-  from adm_jax import jobs, npz, progress
-  from adm_jax.sampling import check_labels
+  from adm_jax.io import npz, progress
+  from adm_jax.sampling import jobs
+  from adm_jax.sampling.sampler import check_labels
 
   labels = check_labels(labels, num, adm.num_classes)
   evaluations = adm.sampler.num_evaluations
@@ -223,7 +226,7 @@ def _make(arguments, adm, out, clock, description, num, labels, kept, **given):
 
 def _classes(arguments, adm):
   """(the classes asked for, or None for all; 'turn' or 'drawn')."""
-  from adm_jax import labels
+  from adm_jax.data import class_names
 
   if arguments.classes is None:
     if arguments.interpolate is not None and adm.num_classes is not None:
@@ -232,19 +235,19 @@ def _classes(arguments, adm):
   if adm.num_classes is None:
     raise UsageError(f'{arguments.model or arguments.upsample} knows no classes: leave out '
                      '--classes, or guide it with --classifier')
-  classes = labels.find(arguments.classes, adm.num_classes, adm.class_names)
+  classes = class_names.find(arguments.classes, adm.num_classes, adm.class_names)
   if arguments.interpolate is not None and len(classes) > 1:
     raise UsageError(f'--interpolate keeps to one class: --classes names {len(classes)}')
   return classes, arguments.class_order or 'turn'
 
 
 def _labels(adm, num, seed, classes, order):
-  from adm_jax import labels
+  from adm_jax.data import class_names
 
   if adm.num_classes is None:
     return None
   if order == 'turn':
-    return labels.in_turn(range(adm.num_classes) if classes is None else classes, num)
+    return class_names.in_turn(range(adm.num_classes) if classes is None else classes, num)
   return adm.labels(num, seed, classes)
 
 
@@ -261,31 +264,32 @@ def _start(arguments, adm, images, num, labels):
   """Where the run starts: a function from indices to x, or None for fresh noise."""
   import numpy as np
 
-  from adm_jax import starts
+  from adm_jax.sampling import initial_states
 
   if arguments.interpolate is not None:
     ends = _ends(arguments)
     if images is None:
-      return starts.between(*(starts.noise_of_seed(adm, seed) for seed in ends), num)
+      noises = (initial_states.noise_of_seed(adm, seed) for seed in ends)
+      return initial_states.between(*noises, num)
     if max(ends) >= len(images):
       raise UsageError(f'--interpolate {arguments.interpolate}: {arguments.images} holds images 0 '
                        f'to {len(images) - 1}')
     both = None if labels is None else np.resize(labels, 2)
-    return starts.between(*starts.codes(adm, images[np.asarray(ends)], both), num)
+    return initial_states.between(*initial_states.codes(adm, images[np.asarray(ends)], both), num)
   if images is None:
     return None
   if len(images) < num:
     raise UsageError(f'{arguments.images} holds {len(images)} images: --num {num} is more')
   if arguments.reconstruct:
-    return starts.encoded(adm, images, labels)
-  return starts.noised(adm, images, arguments.seed)
+    return initial_states.encoded(adm, images, labels)
+  return initial_states.noised(adm, images, arguments.seed)
 
 
 def _given(path):
   """The images of anyone's .npz."""
   import numpy as np
 
-  from adm_jax import npz
+  from adm_jax.io import npz
 
   images = npz.rows(path, 'arr_0')
   labels = npz.read(path, 'arr_1') if 'arr_1' in npz.names(path) else None
@@ -298,7 +302,7 @@ def _given(path):
 
 def _draw(arguments, out, made):
   """The formats beside the .npz; quick to repeat, so a second run with another choice adds it."""
-  from adm_jax import pictures
+  from adm_jax.io import pictures
 
   if arguments.format == 'png':
     pictures.write_folder(out / 'png', made.images, made.labels)

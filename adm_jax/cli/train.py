@@ -17,8 +17,8 @@ import contextlib
 import logging
 import sys
 
-from adm_jax import progress
 from adm_jax.errors import UsageError
+from adm_jax.io import progress
 
 RESUMES = True
 
@@ -40,23 +40,25 @@ def add_arguments(parser):
 
 
 def run(arguments, overrides):
-  from adm_jax import compilation_cache, files, processes
   from adm_jax import config as config_lib
+  from adm_jax import stored_configs
+  from adm_jax.devices import compilation_cache, hosts
+  from adm_jax.io import files
   from adm_jax.training import checkpoints, loop, metrics
 
   config = config_lib.override(config_lib.load(arguments.config), overrides)
-  processes.join(arguments.coordinator, arguments.num_processes, arguments.process)
+  hosts.join(arguments.coordinator, arguments.num_processes, arguments.process)
   described = config_lib.build(config)
   cache = compilation_cache.use()
-  stored = config_lib.to_json(config)
+  stored = stored_configs.to_json(config)
   checkpoints.check_workdir(files.folder(arguments.workdir), stored, loop.MAY_CHANGE)
   saved, start = checkpoints.saved_steps(arguments.workdir), None
   if arguments.init_from and not saved:
     start, text = fine_tuned(arguments.init_from, described)
-    if processes.first():
+    if hosts.first():
       print(text, file=sys.stderr)
-  drawn = processes.first() and sys.stderr.isatty()
-  if processes.first() and not drawn:  # a log file has lines, not a bar
+  drawn = hosts.first() and sys.stderr.isatty()
+  if hosts.first() and not drawn:  # a log file has lines, not a bar
     # By force: libraries that were imported by now may have set up the log.
     logging.basicConfig(format='%(asctime)s %(message)s', datefmt='%H:%M:%S', force=True)
     logging.getLogger('adm_jax').setLevel(logging.INFO)
@@ -66,7 +68,7 @@ def run(arguments, overrides):
       nonlocal shown, advance
       if shown is None:  # the work directory is known to be right
         shown = step
-        if processes.first():
+        if hosts.first():
           print(beginning(described, step, bool(arguments.init_from and saved)), file=sys.stderr)
         if drawn:
           advance = stack.enter_context(progress.bar(described.total_steps, 'training', step))
@@ -76,7 +78,7 @@ def run(arguments, overrides):
       shown = step
     loop.train(described, stored, arguments.workdir, progress=report,
                start=start, tensorboard=arguments.tensorboard)
-  if processes.first():
+  if hosts.first():
     print(f'checkpoints and metrics: {arguments.workdir}\n'
           f'compiled programs are kept in {cache}')
   return 0
@@ -102,7 +104,7 @@ def fine_tuned(name, run):
   import jax
   import numpy as np
 
-  from adm_jax import pretrained
+  from adm_jax.weights import pretrained
 
   trained = pretrained.load(name)
   flat = flax.traverse_util.flatten_dict

@@ -4,9 +4,9 @@ import pathlib
 
 import numpy as np
 
-from adm_jax import npz
 from adm_jax.data import labels as labels_lib
 from adm_jax.errors import UsageError
+from adm_jax.io import npz
 
 
 class Npz:

@@ -7,10 +7,10 @@ from typing import Callable, Iterator
 import numpy as np
 from PIL import Image
 
-from adm_jax import npz
 from adm_jax.data.folder import Folder
 from adm_jax.data.sources import Source, UnreadableImage
 from adm_jax.errors import UsageError
+from adm_jax.io import npz
 
 
 @dataclasses.dataclass(frozen=True)

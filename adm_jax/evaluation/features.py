@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adm_jax import sharding
+from adm_jax.devices import sharding
 from adm_jax.errors import UsageError
 from adm_jax.evaluation import inception_weights
 from adm_jax.evaluation.batches import Images
 from adm_jax.evaluation.inception import Features, Inception
-from adm_jax.images import to_float
+from adm_jax.io.pixels import to_float
 
 Array = jax.Array
 

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from adm_jax import downloads
-from adm_jax.compat import state_dicts
 from adm_jax.errors import UsageError
 from adm_jax.evaluation import graph_def
 from adm_jax.evaluation.inception import Inception
+from adm_jax.io import downloads
+from adm_jax.weights import state_dicts
 
 Params = Any
 

@@ -6,10 +6,11 @@ from typing import Any, Callable, Iterator
 import jax
 import numpy as np
 
-from adm_jax import likelihood, sharding
-from adm_jax.diffusion import Diffusion
-from adm_jax.images import to_float
-from adm_jax.sampling import NetworkDenoiser, image_keys, noise_from_keys
+from adm_jax.devices import sharding
+from adm_jax.io.pixels import to_float
+from adm_jax.process import likelihood
+from adm_jax.process.diffusion import Diffusion
+from adm_jax.sampling.sampler import NetworkDenoiser, image_keys, noise_from_keys
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,16 +4,16 @@ import dataclasses
 import pathlib
 from typing import Any, Callable
 
-from adm_jax import npz
 from adm_jax.errors import UsageError
-from adm_jax.evaluation import batches, frechet, statistics
+from adm_jax.evaluation import batches, frechet, reference_statistics
 from adm_jax.evaluation.batches import Images
 from adm_jax.evaluation.features import Extractor, extract
 from adm_jax.evaluation.inception import Features
 from adm_jax.evaluation.inception_score import inception_score
 from adm_jax.evaluation.kernel_distance import kernel_distance
 from adm_jax.evaluation.precision_recall import precision_recall
-from adm_jax.evaluation.statistics import Statistics
+from adm_jax.evaluation.reference_statistics import Statistics
+from adm_jax.io import npz
 
 FULL = 50_000  # samples behind every published FID
 _LEAST = 4  # precision and recall ask for 3 neighbors, error bars for halves of 2
@@ -110,7 +110,7 @@ def open_set(path: str | pathlib.Path) -> ImageSet:
   path = pathlib.Path(path)
   if not path.is_file() or path.suffix == '.zip':
     return ImageSet(str(path), batches.open_images(path))
-  found = statistics.read(path)
+  found = reference_statistics.read(path)
   if found is not None and 'arr_0' not in npz.names(path):
     return ImageSet(str(path), None, found)
   return ImageSet(str(path), batches.of_npz(path), found)
@@ -186,12 +186,12 @@ def _usable(side: ImageSet, extractor: Extractor) -> Statistics | None:
   if side.statistics is None:
     return None
   made = side.statistics.extractor
-  if made == statistics.signature(extractor) or (not made and extractor.published):
+  if made == reference_statistics.signature(extractor) or (not made and extractor.published):
     return side.statistics
   if made or side.images is None:
     raise UsageError(f'{side.name} was measured with {made or "Inception"}, not with '
-                     f'{statistics.signature(extractor)}: measure it again (adm reference), or '
-                     'choose that extractor')
+                     f'{reference_statistics.signature(extractor)}: measure it again (adm '
+                     'reference), or choose that extractor')
   return None  # published statistics, but its images can be seen with this extractor too
 
 

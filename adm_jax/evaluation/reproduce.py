@@ -12,12 +12,12 @@ import numpy as np
 from PIL import Image
 
 from adm_jax import config as config_lib
-from adm_jax import flops as flops_lib
-from adm_jax import npz, pictures, zoo
-from adm_jax.compat import flags, openai
-from adm_jax.diffusion import respaced
+from adm_jax.devices import flops as flops_lib
 from adm_jax.evaluation.report import FULL
 from adm_jax.evaluation.tables import METRICS, Recipe
+from adm_jax.io import npz, pictures
+from adm_jax.process.diffusion import respaced
+from adm_jax.weights import catalog, flags, openai
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +47,12 @@ def needs(model: str, respacing: str | None = None, classifier: str | None = Non
     chain.append((upsample, upsample_respacing or respacing))
   models, evaluations = {}, {}
   for name, spec in chain:
-    published = zoo.find(name)
+    published = catalog.find(name)
     task = config_lib.build(flags.describe(published.kind, published.flags))
     process = respaced(task.diffusion, published.respacing if spec is None else spec)
     models[name], evaluations[name] = published.parameters, process.schedule.num_steps
   if classifier is not None:
-    models[classifier] = zoo.find(classifier).parameters
+    models[classifier] = catalog.find(classifier).parameters
     evaluations[classifier] = evaluations[model]
   return Needs(models, evaluations)
 
@@ -64,7 +64,7 @@ def flops(needs: Needs) -> float:
 
 def _flops(name: str) -> float:
   """Of one evaluation of a published model; of a classifier, of its gradient by the image."""
-  published = zoo.find(name)
+  published = catalog.find(name)
   task = config_lib.build(flags.describe(published.kind, published.flags))
   struct = jax.ShapeDtypeStruct
   x, t = struct((1, *task.image_shape), 'float32'), struct((1,), 'float32')

@@ -15,9 +15,9 @@ import numpy as np
 from flax.linen.dtypes import promote_dtype
 from jax.ad_checkpoint import checkpoint_name
 
+from adm_jax.devices.sharding import gathered
 from adm_jax.errors import UsageError
 from adm_jax.models import convolution
-from adm_jax.sharding import gathered
 
 Array = jax.Array
 Dtype = Any

@@ -13,11 +13,14 @@ import jax
 import numpy as np
 
 from adm_jax import config as config_lib
-from adm_jax import files, processes, tensor_files
+from adm_jax import stored_configs
+from adm_jax.devices import hosts
 from adm_jax.errors import PeerLost, TrainingStopped, UsageError
-from adm_jax.files import folder_written_whole, written_whole
+from adm_jax.io import files
+from adm_jax.io.files import folder_written_whole, written_whole
 from adm_jax.training.state import TrainState
 from adm_jax.training.tasks import Task
+from adm_jax.weights import safetensors_files
 
 _STATE, _POSITION, _CONFIG = 'state', 'position', 'config'
 _WEIGHTS, _CLASSES, _LOCK = 'weights.safetensors', 'classes.json', '.lock'
@@ -56,7 +59,7 @@ class Checkpoints:
         with written_whole(self._workdir / 'config.json') as part:
           part.write_text(config_json)
 
-    processes.by_first(prepare)
+    hosts.by_first(prepare)
     ocp = _orbax()
     # A save that fails raises; the log would have a traceback for each array beside that.
     logging.getLogger('asyncio').setLevel(logging.CRITICAL)
@@ -69,7 +72,7 @@ class Checkpoints:
 
   def __exit__(self, kind, error, traceback) -> None:
     with self._lock:
-      if isinstance(error, PeerLost) or processes.is_of_lost_peer(error):
+      if isinstance(error, PeerLost) or hosts.is_of_lost_peer(error):
         return  # a save that was under way would wait for the lost one
       with self.writing() if error is None else contextlib.suppress(Exception):
         self._manager.wait_until_finished()
@@ -121,7 +124,7 @@ class Checkpoints:
     try:
       yield
     except Exception as error:
-      if processes.is_of_lost_peer(error):  # processes wait for each other when they save
+      if hosts.is_of_lost_peer(error):  # processes wait for each other when they save
         raise
       steps = saved_steps(self._workdir)
       left = (f'the checkpoint of step {steps[-1]} is whole' if steps
@@ -142,7 +145,7 @@ def check_workdir(workdir: pathlib.Path, config_json: str,
     if workdir.exists() and not workdir.is_dir():
       raise UsageError(f'{workdir} is a file: give a folder as work directory')
     if stored.exists():
-      changed = (config_lib.differences(stored.read_text(), config_json, may_change)
+      changed = (stored_configs.differences(stored.read_text(), config_json, may_change)
                  if saved_steps(workdir) else [])
       if changed:
         raise UsageError(f'{workdir} holds a run with another config ({"; ".join(changed)}): give '
@@ -226,7 +229,7 @@ def load(workdir: str | pathlib.Path, *, weights: str | None = None,
     raise UsageError(f'{workdir} has no checkpoint{"" if step is None else f" of step {step}"}: '
                      f'{have}')
   step = steps[-1] if step is None else step
-  config = config or config_lib.from_json((workdir / 'config.json').read_text())
+  config = config or stored_configs.from_json((workdir / 'config.json').read_text())
   task = config_lib.build(config.task)
   if weights is None:
     weights = str(max(config.ema_rates)) if config.ema_rates else 'params'
@@ -263,9 +266,9 @@ def _load_weights(workdir: pathlib.Path, weights: str | None, step: int | None,
   if weights not in (None, 'params') or step not in (None, 0):
     raise UsageError(f'{workdir} holds one set of weights, converted from elsewhere: leave '
                      f'out weights and step')
-  config = config or config_lib.from_json((workdir / 'config.json').read_text())
+  config = config or stored_configs.from_json((workdir / 'config.json').read_text())
   task = config_lib.build(config.task)
-  flat = tensor_files.read(workdir / _WEIGHTS)
+  flat = safetensors_files.read(workdir / _WEIGHTS)
   params = flax.traverse_util.unflatten_dict(flat, sep='/')
   _check_shapes(workdir, _shapes(params), _shapes(jax.eval_shape(
       lambda: task.init(jax.random.key(0)))))
@@ -293,8 +296,8 @@ def save_weights(workdir: str | pathlib.Path, task_config: config_lib.ConfigDict
   config = config_lib.ConfigDict({'ema_rates': ()}, convert_dict=False)
   config.task = task_config
   with folder_written_whole(workdir) as part:
-    tensor_files.write(part / _WEIGHTS, flax.traverse_util.flatten_dict(params, sep='/'))
-    (part / 'config.json').write_text(config_lib.to_json(config))
+    safetensors_files.write(part / _WEIGHTS, flax.traverse_util.flatten_dict(params, sep='/'))
+    (part / 'config.json').write_text(stored_configs.to_json(config))
 
 
 def saved_steps(workdir: str | pathlib.Path) -> list[int]:

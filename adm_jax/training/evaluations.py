@@ -7,11 +7,12 @@ from typing import Callable
 import jax
 import numpy as np
 
-from adm_jax import processes, progress
 from adm_jax.data.sources import Source
+from adm_jax.devices import hosts
 from adm_jax.errors import UsageError
-from adm_jax.evaluation import features, frechet, statistics
+from adm_jax.evaluation import features, frechet, reference_statistics
 from adm_jax.evaluation.batches import of_array
+from adm_jax.io import progress
 from adm_jax.training import grids
 from adm_jax.training.state import TrainState
 from adm_jax.training.tasks import Task
@@ -41,7 +42,7 @@ class Evaluation:
     if self.num < 2:
       raise UsageError(f'evaluation.num={self.num}: give at least 2')
     self._grid().check(task)
-    if statistics.read(pathlib.Path(self.reference)) is None:
+    if reference_statistics.read(pathlib.Path(self.reference)) is None:
       raise UsageError(f'{self.reference} holds no statistics: make them with adm reference')
 
   def _grid(self) -> grids.Grid:
@@ -56,7 +57,7 @@ def measurer(evaluation: Evaluation, task: Task, source: Source, mesh: jax.shard
   """
   grid = evaluation._grid()
   draw = grids.drawer(grid, task, source, mesh, seed)
-  known = statistics.read(pathlib.Path(evaluation.reference))
+  known = reference_statistics.read(pathlib.Path(evaluation.reference))
   extractor = None
 
   def load():
@@ -64,11 +65,11 @@ def measurer(evaluation: Evaluation, task: Task, source: Source, mesh: jax.shard
     extractor = (features.by_name(evaluation.extractor) if evaluation.extractor else
                  features.inception(evaluation.features and pathlib.Path(evaluation.features),
                                     progress.bar))
-    made = statistics.signature(extractor)
+    made = reference_statistics.signature(extractor)
     if known.extractor not in ('', made):
       raise UsageError(f'{evaluation.reference} was measured with {known.extractor}, not with '
                        f'{made}: make it again (adm reference)')
-  processes.by_first(load)
+  hosts.by_first(load)
 
   def measure(state):
     images = np.concatenate([draw(state, begin)[0]

@@ -7,14 +7,16 @@ from typing import Callable
 import jax
 import numpy as np
 
-from adm_jax import pictures, sharding, solvers
-from adm_jax.data.pipeline import Reader
+from adm_jax.data.loading import Reader
 from adm_jax.data.sources import Source
-from adm_jax.diffusion import respaced
+from adm_jax.devices import sharding
 from adm_jax.errors import UsageError
-from adm_jax.images import shrink, to_float, to_uint8
+from adm_jax.io import pictures
+from adm_jax.io.pixels import shrink, to_float, to_uint8
 from adm_jax.models import Classifier
-from adm_jax.sampling import NetworkDenoiser, Sampler, image_keys
+from adm_jax.process.diffusion import respaced
+from adm_jax.sampling import solvers
+from adm_jax.sampling.sampler import NetworkDenoiser, Sampler, image_keys
 from adm_jax.training.tasks import Task
 
 # A stream of the run's seed, beside those of the loop.

@@ -7,11 +7,12 @@ from typing import Any, Callable
 import jax
 import optax
 
-from adm_jax import files, flops, processes, sharding
-from adm_jax.data import pipeline
+from adm_jax.data import loading
 from adm_jax.data.sources import Source
+from adm_jax.devices import flops, hosts, sharding
 from adm_jax.errors import Preempted, TrainingStopped, UsageError
-from adm_jax.timestep_samplers import TimestepSampler
+from adm_jax.io import files
+from adm_jax.process.timestep_samplers import TimestepSampler
 from adm_jax.training import evaluations, grids
 from adm_jax.training.checkpoints import Checkpoints, write_class_names
 from adm_jax.training.metrics import Reports, Stopwatch, Window
@@ -75,7 +76,7 @@ class Run:
   save_every: int = 1000
   keep: int = 2
   max_skipped_in_a_row: int = 20
-  loader: pipeline.Loader = pipeline.Loader()
+  loader: loading.Loader = loading.Loader()
   parallel: str = 'jit'
   fsdp: int = 1
   num_devices: int | None = None
@@ -183,10 +184,10 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
   """
   workdir = files.folder(workdir)
   trainer = run.trainer()
-  with (processes.noticing_lost_peers(),
+  with (hosts.noticing_lost_peers(),
         Checkpoints(workdir, config_json, keep=run.keep, may_change=MAY_CHANGE) as checkpoints,
-        processes.preemption() as asked):
-    batches = pipeline.batches(
+        hosts.preemption() as asked):
+    batches = loading.batches(
         run.data, batch_size=run.batch_size, seed=run.seed, loader=run.loader,
         process_index=jax.process_index(), process_count=jax.process_count())
     saved = checkpoints.latest_step()
@@ -208,7 +209,7 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
       nonlocal reports
       write_class_names(workdir, run.data.class_names)
       reports = Reports(workdir, done, tensorboard)
-    processes.by_first(open_reports)
+    hosts.by_first(open_reports)
     if progress is not None:
       progress(done, {})
 

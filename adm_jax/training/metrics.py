@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from adm_jax.errors import UsageError
-from adm_jax.files import is_local, written_whole
+from adm_jax.io.files import is_local, written_whole
 from adm_jax.training.steps import Mean
 
 Array = jax.Array

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from adm_jax.errors import UsageError
-from adm_jax.timestep_samplers import TimestepSampler
+from adm_jax.process.timestep_samplers import TimestepSampler
 from adm_jax.training.tasks import Task
 
 Array = jax.Array

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from adm_jax.devices.sharding import Parts
 from adm_jax.errors import UsageError
-from adm_jax.sampling import image_keys
-from adm_jax.sharding import Parts
-from adm_jax.timestep_samplers import TimestepSampler
+from adm_jax.process.timestep_samplers import TimestepSampler
+from adm_jax.sampling.sampler import image_keys
 from adm_jax.training.state import Optimizer, TrainState
 from adm_jax.training.tasks import Task
 

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adm_jax import losses
-from adm_jax.diffusion import Diffusion, q_sample
 from adm_jax.errors import UsageError
-from adm_jax.images import check_divides, shrink, to_float
+from adm_jax.io.pixels import check_divides, shrink, to_float
 from adm_jax.models.encoder import height_width
-from adm_jax.sampling import normal_each
+from adm_jax.process import losses
+from adm_jax.process.diffusion import Diffusion, q_sample
+from adm_jax.sampling.sampler import normal_each
 
 Array = jax.Array
 Params = Any

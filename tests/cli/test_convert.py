@@ -6,8 +6,8 @@ import pytest
 from golden_files import rule_weights
 
 from adm_jax.cli.main import main
-from adm_jax.compat import openai, state_dicts
 from adm_jax.training import checkpoints
+from adm_jax.weights import openai, state_dicts
 
 # As in 64x64_diffusion.pt, what no shape says is not what would be assumed.
 FLAGS = '--use_new_attention_order True --noise_schedule cosine --num_head_channels 16'

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import tiny
 
-from adm_jax import downloads, progress
 from adm_jax.cli.main import main
-from adm_jax.compat import state_dicts
 from adm_jax.data.digits import digits
 from adm_jax.evaluation import features, frechet, inception_weights
 from adm_jax.evaluation.features import by_name
+from adm_jax.io import downloads, progress
+from adm_jax.weights import state_dicts
 
 RNG = np.random.default_rng(0)
 REAL, SAMPLES = (RNG.integers(0, high, (n, 8, 8, 1), dtype=np.uint8)

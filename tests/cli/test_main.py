@@ -52,7 +52,7 @@ def test_help_is_printed(command, capsys):
 
 
 def test_the_package_imports_without_what_only_some_users_need():
-  code = ('import sys, adm_jax.sampling, adm_jax.models, adm_jax.cli.main\n'
+  code = ('import sys, adm_jax.sampling.sampler, adm_jax.models, adm_jax.cli.main\n'
           'heavy = {"tensorflow", "tensorflow_datasets", "clu", "grain", "sklearn", "torch"}\n'
           'sys.exit(", ".join(heavy & set(sys.modules)) or 0)')
   result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)

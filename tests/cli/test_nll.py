@@ -8,10 +8,11 @@ import pytest
 import tiny
 import tiny_models
 
-from adm_jax import likelihood, sampling
 from adm_jax.cli.main import main
-from adm_jax.diffusion import denoiser, respaced
-from adm_jax.images import to_float
+from adm_jax.io.pixels import to_float
+from adm_jax.process import likelihood
+from adm_jax.process.diffusion import denoiser, respaced
+from adm_jax.sampling import sampler as sampling
 from adm_jax.training import checkpoints
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3), np.uint8)

@@ -9,10 +9,11 @@ import tiny
 from PIL import Image
 
 from adm_jax import config as config_lib
+from adm_jax import stored_configs
 from adm_jax.cli.main import main
 from adm_jax.config import call
-from adm_jax.data.images import images
-from adm_jax.data.pipeline import Loader
+from adm_jax.data.loading import Loader
+from adm_jax.data.open import images
 from adm_jax.training import loop
 
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
@@ -67,5 +68,5 @@ def test_training_on_a_folder_with_a_damaged_image_goes_through(tmp_path):
       data=call(images, path=str(tmp_path / 'photos'), image_size=8, crop='random', labels=None,
                 channels=1),
       loader=call(Loader, flip=True, max_unreadable=0.1))
-  state = loop.train(config_lib.build(config), config_lib.to_json(config), tmp_path / 'run')
+  state = loop.train(config_lib.build(config), stored_configs.to_json(config), tmp_path / 'run')
   assert int(state.step) == 12 and int(state.skipped) == 0

@@ -13,9 +13,9 @@ import pytest
 import tiny_models
 from PIL import Image
 
-from adm_jax import solvers
 from adm_jax.cli import models_and_steps
 from adm_jax.cli.main import main
+from adm_jax.sampling import solvers
 
 
 @pytest.fixture(scope='module')

@@ -11,9 +11,10 @@ import tiny
 import ways
 
 from adm_jax import config as config_lib
-from adm_jax import processes
+from adm_jax import stored_configs
 from adm_jax.cli import train as command
 from adm_jax.cli.main import main
+from adm_jax.devices import hosts
 from adm_jax.errors import TrainingStopped, UsageError
 from adm_jax.training import checkpoints, loop
 
@@ -33,7 +34,7 @@ def trained(tmp_path_factory):
   """A work directory of a network with 12 classes."""
   workdir = tmp_path_factory.mktemp('trained') / 'run'
   config = _classes(12, total_steps=2, save_every=2, sample_every=2, ema_rates=(0.9,))
-  loop.train(config_lib.build(config), config_lib.to_json(config), workdir)
+  loop.train(config_lib.build(config), stored_configs.to_json(config), workdir)
   return workdir
 
 
@@ -107,7 +108,7 @@ def test_where_one_process_refuses_there_is_no_other():
   def refuse():
     raise UsageError('no')
   with pytest.raises(UsageError, match='no'):
-    processes.by_first(refuse)
+    hosts.by_first(refuse)
 
 
 @pytest.mark.parametrize('most', [4_000, 100])  # too little for a checkpoint; for a line as well
@@ -122,11 +123,11 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(most, tmp_path):
       resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
   try:
     with pytest.raises(TrainingStopped, match='checkpoint of step 2 is whole') as error:
-      loop.train(config_lib.build(config), config_lib.to_json(config), tmp_path / 'run',
+      loop.train(config_lib.build(config), stored_configs.to_json(config), tmp_path / 'run',
                  progress=progress)
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
   assert '\n' not in str(error.value)
   assert checkpoints.load(tmp_path / 'run', config=config).step == 2
-  state = loop.train(config_lib.build(config), config_lib.to_json(config), tmp_path / 'run')
+  state = loop.train(config_lib.build(config), stored_configs.to_json(config), tmp_path / 'run')
   assert state.step == 12

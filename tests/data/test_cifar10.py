@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adm_jax.data import pipeline
+from adm_jax.data import loading
 from adm_jax.data.folder import Folder
 
 PATH = pathlib.Path(__file__).parents[3] / 'shared' / 'data' / 'cifar10_test.zip'
@@ -27,6 +27,6 @@ def test_its_classes_counts_and_pixels():
 
 
 def test_in_order_reads_all_of_it():
-  batches = pipeline.in_order(Folder(PATH, image_size=32), batch_size=1000)
+  batches = loading.in_order(Folder(PATH, image_size=32), batch_size=1000)
   labels = np.concatenate([batch['label'] for batch in batches])
   np.testing.assert_array_equal(labels, np.repeat(np.arange(10), 1000))

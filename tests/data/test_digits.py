@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import datasets
 
-from adm_jax.data import pipeline
+from adm_jax.data import loading
 from adm_jax.data.digits import digits
 from adm_jax.data.sources import ArraySource
 from adm_jax.errors import UsageError
@@ -20,7 +20,7 @@ def _numbered() -> ArraySource:
 
 
 def _stream(seed: int = 0):
-  return pipeline.batches(_numbered(), batch_size=BATCH, seed=seed)
+  return loading.batches(_numbered(), batch_size=BATCH, seed=seed)
 
 
 def _take(iterator, count: int) -> np.ndarray:
@@ -45,7 +45,7 @@ def test_an_unknown_split_is_refused():
 
 def test_an_element_of_a_batch_is_the_sources_image_and_label():
   source = digits('held_out')
-  batch = next(pipeline.batches(source, batch_size=5, seed=3))
+  batch = next(loading.batches(source, batch_size=5, seed=3))
   assert batch['image'].dtype == np.uint8 and batch['image'].shape == (5, 8, 8, 1)
   for image, label in zip(batch['image'], batch['label']):
     found = (source.images == image).all(axis=(1, 2, 3))
@@ -76,4 +76,4 @@ def test_a_restored_iterator_goes_on_exactly():
 def test_an_empty_source_is_refused():
   empty = ArraySource('nothing', np.zeros((0, 8, 8, 1), np.uint8), np.zeros(0, np.int32), ())
   with pytest.raises(UsageError, match='empty'):
-    pipeline.batches(empty, batch_size=1, seed=0)
+    loading.batches(empty, batch_size=1, seed=0)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adm_jax.data import crops, pipeline
+from adm_jax.data import crops, loading
 from adm_jax.data.folder import Folder
 from adm_jax.data.sources import UnreadableImage
 from adm_jax.errors import UsageError
@@ -242,7 +242,7 @@ def test_a_size_that_only_shows_when_read_is_refused_too(tmp_path):
     _write(tmp_path / 'same', f'{i:03d}.png', Image.fromarray(np.zeros((*size, 3), np.uint8)))
   source = Folder(tmp_path / 'same', crop=None, labels=None)
   with pytest.raises(UsageError, match='100.png is 9 x 10'):
-    list(pipeline.in_order(source, batch_size=32))
+    list(loading.in_order(source, batch_size=32))
 
 
 def test_only_images_formats_are_opened(tmp_path):

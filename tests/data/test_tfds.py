@@ -12,8 +12,8 @@ pytest.importorskip('array_record')
 import tiny_tfds  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from adm_jax.data import crops, pipeline  # noqa: E402
-from adm_jax.data.images import images  # noqa: E402
+from adm_jax.data import crops, loading  # noqa: E402
+from adm_jax.data.open import images  # noqa: E402
 from adm_jax.data.sources import UnreadableImage  # noqa: E402
 from adm_jax.data.tfds import Tfds  # noqa: E402
 from adm_jax.errors import UsageError  # noqa: E402
@@ -61,8 +61,8 @@ def test_a_damaged_image_is_named_by_its_place(data_dir):
 
 def test_worker_processes_read_the_same(data_dir):
   source = Tfds('pets', image_size=8, crop='random', data_dir=data_dir)
-  one, many = (pipeline.batches(source, batch_size=5, seed=0,
-                                loader=pipeline.Loader(num_workers=workers))
+  one, many = (loading.batches(source, batch_size=5, seed=0,
+                                loader=loading.Loader(num_workers=workers))
                for workers in (0, 1))
   for _ in range(4):
     np.testing.assert_array_equal(next(one)['image'], next(many)['image'])

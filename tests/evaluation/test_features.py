@@ -16,7 +16,7 @@ from adm_jax.errors import UsageError
 from adm_jax.evaluation import batches, features
 from adm_jax.evaluation.features import Extractor, extract
 from adm_jax.evaluation.inception import Features
-from adm_jax.images import to_float
+from adm_jax.io.pixels import to_float
 from adm_jax.models import Classifier
 from adm_jax.training import checkpoints
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from adm_jax.errors import UsageError
-from adm_jax.evaluation import batches, frechet, report, statistics
+from adm_jax.evaluation import batches, frechet, reference_statistics, report
 from adm_jax.evaluation.features import Extractor
 from adm_jax.evaluation.inception import Features
 from adm_jax.evaluation.precision_recall import precision_recall
+from adm_jax.evaluation.reference_statistics import Statistics
 from adm_jax.evaluation.report import ImageSet
-from adm_jax.evaluation.statistics import Statistics
 
 RNG = np.random.default_rng(0)
 REAL, SAMPLES = (RNG.integers(0, high, (n, 4, 4, 3), dtype=np.uint8)
@@ -47,7 +47,7 @@ def moments(array, extractor=INCEPTION):
   found = extractor.function(array)
   return Statistics(frechet.moments(found.pool),
                     None if found.spatial is None else frechet.moments(found.spatial),
-                    extractor=statistics.signature(extractor))
+                    extractor=reference_statistics.signature(extractor))
 
 
 def test_fewer_than_50_000_samples_are_labelled_and_have_error_bars():

@@ -5,12 +5,11 @@ import math
 
 import pytest
 
-from adm_jax import zoo
 from adm_jax.cli import reproduce as command
 from adm_jax.cli import sample
-from adm_jax.compat import flags
 from adm_jax.errors import UsageError
 from adm_jax.evaluation import reproduce, tables
+from adm_jax.weights import catalog, flags
 
 ARGUMENTS = argparse.Namespace(samples=50_000, seed=0, sample_options='')
 SAMPLED = [recipe for recipe in tables.RECIPES if recipe.command]
@@ -35,14 +34,14 @@ def test_a_recipe_is_a_command_that_fits_together(recipe):
   sample.check(given)
   needs = reproduce.needs(given.model, given.respacing, given.classifier, given.upsample,
                           given.upsample_respacing)
-  model = zoo.find(given.model)
+  model = catalog.find(given.model)
   assert needs.models[given.model] == model.parameters
   if given.classifier:
     assert model.classifier == given.classifier
     assert needs.evaluations[given.classifier] == needs.evaluations[given.model]
   # The reference has images of the size that comes out last.
-  words = flags.parse(zoo.find(given.upsample or given.model).kind,
-                      zoo.find(given.upsample or given.model).flags)
+  words = flags.parse(catalog.find(given.upsample or given.model).kind,
+                      catalog.find(given.upsample or given.model).flags)
   size = words.get('large_size', words.get('image_size'))
   assert {'bedroom': 256, 'cat': 256, 'horse': 256}.get(recipe.reference, recipe.reference) in (
       size, str(size))

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adm_jax import flops
-from adm_jax.compat import openai
+from adm_jax.devices import flops
 from adm_jax.models import Classifier, UNet, convolution
+from adm_jax.weights import openai
 
 
 @pytest.mark.parametrize('size', [1, 3, 5])

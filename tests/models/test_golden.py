@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from golden_networks import network
 
-from adm_jax.compat import openai
-from adm_jax.guidance import classifier_gradient
+from adm_jax.sampling.guidance import classifier_gradient
+from adm_jax.weights import openai
 
 BOUND = 2e-4  # of the output's root mean square, in float32
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from golden_networks import rule_params
 
-from adm_jax.compat import openai
 from adm_jax.errors import UsageError
 from adm_jax.models import SuperRes, UNet
+from adm_jax.weights import openai
 
 SMALL = dict(channels=32, channel_mult=(1, 2), depth=1, attention_resolutions=(4,), num_heads=2)
 UNET = UNet(8, 6, num_classes=5, **SMALL)

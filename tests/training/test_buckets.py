@@ -6,9 +6,10 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
-from adm_jax import files, pretrained
 from adm_jax.errors import UsageError
+from adm_jax.io import files
 from adm_jax.training import checkpoints, grids, metrics
+from adm_jax.weights import pretrained
 
 
 class _Bucket(MemoryFileSystem):

@@ -8,10 +8,11 @@ import pytest
 import tiny
 
 from adm_jax import config as config_lib
+from adm_jax import stored_configs
 from adm_jax.config import call
 from adm_jax.data.digits import digits
 from adm_jax.errors import UsageError
-from adm_jax.evaluation import features, frechet, statistics
+from adm_jax.evaluation import features, frechet, reference_statistics
 from adm_jax.evaluation.batches import of_source
 from adm_jax.training import grids, loop
 from adm_jax.training.evaluations import Evaluation
@@ -23,7 +24,7 @@ FUNCTION = 'def f(images):\n  return images.reshape(len(images), -1)[:, ::13] / 
 def reference(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   pathlib.Path('mine.py').write_text(FUNCTION)
-  statistics.measure(pathlib.Path('real.npz'), features.by_name('mine.py:f'),
+  reference_statistics.measure(pathlib.Path('real.npz'), features.by_name('mine.py:f'),
                      of_source(digits('train')), keep=0)
   return 'real.npz'
 
@@ -38,16 +39,16 @@ def test_the_distance_of_the_averages_samples_is_written(reference, tmp_path):
   """Of those that a grid of the same number and seed shows."""
   config = _config(reference)
   run = config_lib.build(config)
-  state = loop.train(run, config_lib.to_json(config), tmp_path / 'run')
+  state = loop.train(run, stored_configs.to_json(config), tmp_path / 'run')
   lines = [json.loads(line) for line in open(tmp_path / 'run' / 'evaluations.jsonl')]
   assert [line['step'] for line in lines] == [2, 4]
   draw = grids.drawer(grids.Grid(10, '3'), run.task, run.data, run.trainer().mesh, run.seed)
   vectors = draw(state)[0].reshape(10, -1)[:, ::13] / 255
   wanted = frechet.frechet_distance(
-      frechet.moments(np.float32(vectors)), statistics.read(pathlib.Path(reference)).pool)
+      frechet.moments(np.float32(vectors)), reference_statistics.read(pathlib.Path(reference)).pool)
   np.testing.assert_allclose(lines[-1]['frechet_distance_10'], wanted, rtol=0.05)
   # A stored config with an evaluation in it can be read again.
-  loop.train(run, config_lib.to_json(config), tmp_path / 'run')
+  loop.train(run, stored_configs.to_json(config), tmp_path / 'run')
 
 
 def test_mistakes_are_found_before_training(reference):

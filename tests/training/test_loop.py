@@ -20,6 +20,7 @@ import tiny
 import ways
 
 from adm_jax import config as config_lib
+from adm_jax import stored_configs
 from adm_jax.config import call
 from adm_jax.data.digits import digits
 from adm_jax.errors import TrainingStopped, UsageError
@@ -37,7 +38,7 @@ def _train(workdir, config=None, stop_at=None):
   def progress(step, line):
     if step == stop_at:
       raise Killed
-  return loop.train(config_lib.build(config), config_lib.to_json(config), workdir,
+  return loop.train(config_lib.build(config), stored_configs.to_json(config), workdir,
                     progress=progress)
 
 
@@ -130,7 +131,7 @@ def test_the_last_checkpoints_are_kept_with_the_config_inside(finished):
   workdir, _ = finished
   assert checkpoints.saved_steps(workdir) == [8, 12]
   stored = workdir / 'checkpoints' / '12' / 'config' / 'metadata'
-  assert json.loads(stored.read_text()) == json.loads(config_lib.to_json(tiny.get_config()))
+  assert json.loads(stored.read_text()) == json.loads(stored_configs.to_json(tiny.get_config()))
 
 
 def test_metrics_have_every_quartile_and_are_means_over_their_window(finished):
@@ -169,7 +170,7 @@ def test_training_stops_after_a_run_of_steps_that_are_not_finite(tmp_path):
   run = dataclasses.replace(run, task=run.task._replace(terms=terms))
   match = 'last 4 steps, up to step 4,.*no checkpoint'  # at the second line of metrics
   with pytest.raises(TrainingStopped, match=match) as error:
-    loop.train(run, config_lib.to_json(config), tmp_path / 'run')
+    loop.train(run, stored_configs.to_json(config), tmp_path / 'run')
   assert '\n' not in str(error.value)
 
 
@@ -190,7 +191,7 @@ def test_a_run_that_never_saved_anything_may_start_anew_with_another_config(tmp_
     _train(tmp_path / 'run', stop_at=1)
   config = tiny.get_config(batch_size=4)
   _train(tmp_path / 'run', config)
-  assert (tmp_path / 'run' / 'config.json').read_text() == config_lib.to_json(config)
+  assert (tmp_path / 'run' / 'config.json').read_text() == stored_configs.to_json(config)
 
 
 def test_where_and_how_fast_a_run_goes_on_may_change(copy, tmp_path, monkeypatch):
@@ -200,9 +201,9 @@ def test_where_and_how_fast_a_run_goes_on_may_change(copy, tmp_path, monkeypatch
   assert int(_train(copy, config).step) == 13
   before, after = (json.dumps({'evaluation': evaluation}) for evaluation in (
       {'fn': {'$name': 'a:b'}, 'num': 5}, {'fn': {'$name': 'a:b'}, 'num': 6}))
-  assert config_lib.differences(before, after, loop.MAY_CHANGE) == []
-  assert config_lib.differences(before, after) == ['evaluation.num: 5 before, 6 now']
-  assert config_lib.differences(before, after, ('eval',)) != []  # whole names only
+  assert stored_configs.differences(before, after, loop.MAY_CHANGE) == []
+  assert stored_configs.differences(before, after) == ['evaluation.num: 5 before, 6 now']
+  assert stored_configs.differences(before, after, ('eval',)) != []  # whole names only
 
 
 def test_a_run_whose_images_come_slowly_says_so(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 import tiny
 
 from adm_jax import config as config_lib
-from adm_jax.data import pipeline
+from adm_jax.data import loading
 from adm_jax.errors import UsageError
 from adm_jax.models import SuperRes, UNet
 from adm_jax.training import tasks
@@ -43,7 +43,7 @@ def state(run):
 
 @pytest.fixture(scope='module')
 def batch(run):
-  return next(pipeline.batches(run.data, batch_size=run.batch_size, seed=0))
+  return next(loading.batches(run.data, batch_size=run.batch_size, seed=0))
 
 
 def _close(a, b, **tolerance):

@@ -1,1 +1,0 @@
-"""Reading and writing the formats of the original PyTorch implementations."""

@@ -1,0 +1,1 @@
+"""Meshes and shardings, several hosts, chips, compiled programs."""

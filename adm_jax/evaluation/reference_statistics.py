@@ -1,0 +1,123 @@
+"""Reference statistics in files: the moments of a data set's features, and some of its images.
+
+The layout is the published one: `mu`, `sigma` of the pool features, `mu_s`, `sigma_s` of the
+spatial ones, `arr_0` uint8[N H W C]. Ours add `count` and `extractor`, "NAME HASH", which other
+readers pass over.
+"""
+
+import dataclasses
+import pathlib
+from typing import Callable, Iterator
+
+import numpy as np
+
+from adm_jax.errors import UsageError
+from adm_jax.evaluation import features, frechet
+from adm_jax.evaluation.batches import Images
+from adm_jax.evaluation.frechet import Moments
+from adm_jax.io import npz
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+  """Moments of a data set's features.
+
+  Attributes:
+    pool: of the pool features.
+    spatial: of the spatial ones, where the extractor has them.
+    count: of how many images, if known.
+    extractor: "NAME HASH"; '' in published files, which are Inception's.
+  """
+  pool: Moments
+  spatial: Moments | None = None
+  count: int | None = None
+  extractor: str = ''
+
+
+def signature(extractor: features.Extractor) -> str:
+  """What a file says of the extractor that made it."""
+  return f'{extractor.name} {extractor.hash}'
+
+
+def read(path: pathlib.Path) -> Statistics | None:
+  """The statistics in an `.npz`, or None if it holds images alone.
+
+  Raises:
+    UsageError: it is damaged, or its moments are no moments.
+  """
+  keys = set(npz.names(path))
+  if not keys & {'mu', 'sigma', 'mu_s', 'sigma_s'}:
+    return None
+  count = int(npz.read(path, 'count')) if 'count' in keys else None
+  extractor = str(npz.read(path, 'extractor')) if 'extractor' in keys else ''
+  spatial = _moments(path, 'mu_s', 'sigma_s') if 'mu_s' in keys else None
+  return Statistics(_moments(path, 'mu', 'sigma'), spatial, count, extractor)
+
+
+def _moments(path: pathlib.Path, mean: str, covariance: str) -> Moments:
+  found = Moments(npz.read(path, mean), npz.read(path, covariance))
+  if found.mean.ndim != 1 or found.covariance.shape != 2 * found.mean.shape:
+    raise UsageError(f'{path}: {mean} is {found.mean.shape} and {covariance} '
+                     f'{found.covariance.shape}: give (D,) and (D, D)')
+  if not (np.isfinite(found.mean).all() and np.isfinite(found.covariance).all()):
+    raise UsageError(f'{path}: {mean} or {covariance} holds NaN or infinity: make it again')
+  return found
+
+
+def write(path: pathlib.Path, statistics: Statistics) -> None:
+  """Writes statistics without images."""
+  npz.write(path, _arrays(statistics))
+
+
+def measure(path: pathlib.Path, extractor: features.Extractor, images: Images, *,
+            keep: int = 10_000, batch_size: int = 64,
+            advance: Callable[[int], None] = lambda count: None) -> Statistics:
+  """Writes the statistics file of a data set, in one pass; memory does not grow with it.
+
+  Args:
+    path: the `.npz` to write.
+    extractor: what measures.
+    images: the data set.
+    keep: how many images, evenly spaced, the file holds, for precision and recall.
+    batch_size: of the extractor.
+    advance: advance(count) after each batch.
+
+  Raises:
+    UsageError: fewer than 2 images, or features that are not finite.
+  """
+  if images.count < 2:
+    raise UsageError(f'{images.name} has {images.count} image: statistics need at least 2')
+  # Evenly spaced: image i of the data set is kept if it is one of these.
+  kept = np.arange(min(keep, images.count)) * images.count // max(1, min(keep, images.count))
+  sums = {}
+
+  def kept_images():
+    start = 0
+    for batch, found in features.extract_batches(extractor, images, batch_size=batch_size,
+                                                 advance=advance):
+      for kind, values in (('pool', found.pool), ('spatial', found.spatial)):
+        if values is not None:
+          part = frechet.sums(values)
+          sums[kind] = frechet.join(sums[kind], part) if kind in sums else part
+      yield batch[kept[(kept >= start) & (kept < start + len(batch))] - start]
+      start += len(batch)
+
+  def arrays():
+    yield 'arr_0', npz.Pieces((len(kept), *images.shape), np.dtype(np.uint8), kept_images())
+    measured = {kind: frechet.moments_of([total]) for kind, total in sums.items()}
+    yield from _arrays(Statistics(**measured, count=images.count, extractor=signature(extractor)))
+
+  npz.write(path, arrays())
+  return read(path)
+
+
+def _arrays(statistics: Statistics) -> Iterator[tuple[str, np.ndarray]]:
+  yield 'mu', statistics.pool.mean
+  yield 'sigma', statistics.pool.covariance
+  if statistics.spatial is not None:
+    yield 'mu_s', statistics.spatial.mean
+    yield 'sigma_s', statistics.spatial.covariance
+  if statistics.count is not None:
+    yield 'count', np.asarray(statistics.count, np.int64)
+  if statistics.extractor:
+    yield 'extractor', np.asarray(statistics.extractor)

@@ -1,0 +1,1 @@
+"""Files, pixels, pictures, progress bars and downloads; knows nothing of diffusion."""

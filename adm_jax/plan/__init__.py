@@ -1,0 +1,1 @@
+"""What a run needs, from the real program compiled for its devices."""

@@ -1,0 +1,66 @@
+"""Training objectives of DDPM, IDDPM and ADM.
+
+Each is a function of (diffusion, network, x0, t, eps) that returns a dict of f32[B] terms, of which
+`loss` is to be minimised. The expectation over t is the caller's (`timestep_samplers`).
+"""
+
+from typing import Callable
+
+import jax
+import jax.numpy as jnp
+
+from adm_jax.process import likelihood
+from adm_jax.process.diffusion import Diffusion, Network, predict, q_sample
+
+Array = jax.Array
+Objective = Callable[[Diffusion, Network, Array, Array, Array], dict[str, Array]]
+
+
+def _noised_output(diffusion, network, x0, t, eps):
+  x = q_sample(diffusion.schedule, x0, t, eps)
+  return x, network(x, diffusion.schedule.network_time(t)).astype(jnp.float32)
+
+
+def _bound(diffusion, output, x0, x, t):
+  # Unclipped: a clipped x_0 would have no gradient.
+  return likelihood.vb_term(diffusion, predict(diffusion, output, x, t, clip=False), x0, x, t)
+
+
+def _squared_error(diffusion, network, x0, t, eps, *, bound_scale):
+  x, output = _noised_output(diffusion, network, x0, t, eps)
+  guess = output[..., :x0.shape[-1]]
+  target = diffusion.mean.target(diffusion.schedule, x0, x, t, eps)
+  mse = likelihood.mean_over_pixels((target - guess) ** 2)
+  if not diffusion.variance.learned:
+    return {'loss': mse, 'mse': mse}
+  # The bound teaches the variance alone: the mean is learned by the squared error (IDDPM eq. 16).
+  extra = output[..., x0.shape[-1]:]
+  frozen = jnp.concatenate([jax.lax.stop_gradient(guess), extra], axis=-1)
+  vb = bound_scale * _bound(diffusion, frozen, x0, x, t)
+  return {'loss': mse + vb, 'mse': mse, 'vb': vb}
+
+
+def mse(diffusion: Diffusion, network: Network, x0: Array, t: Array, eps: Array) -> dict:
+  """L_simple (DDPM eq. 14); with a learned variance L_simple + L_vb, `vb` in bits per dimension."""
+  return _squared_error(diffusion, network, x0, t, eps, bound_scale=1.0)
+
+
+def rescaled_mse(diffusion: Diffusion, network: Network, x0: Array, t: Array, eps: Array) -> dict:
+  """L_hybrid = L_simple + S / 1000 L_vb: with S times the term, an estimate of 0.001 of the bound.
+
+  IDDPM eq. 16. The same as `mse` for a process of 1,000 steps.
+  """
+  scale = diffusion.schedule.num_steps / 1000
+  return _squared_error(diffusion, network, x0, t, eps, bound_scale=scale)
+
+
+def kl(diffusion: Diffusion, network: Network, x0: Array, t: Array, eps: Array) -> dict:
+  """L_vlb: the term of the bound at t, in bits per dimension."""
+  x, output = _noised_output(diffusion, network, x0, t, eps)
+  return {'loss': _bound(diffusion, output, x0, x, t)}
+
+
+def rescaled_kl(diffusion: Diffusion, network: Network, x0: Array, t: Array, eps: Array) -> dict:
+  """S times the term, so that its mean over uniform t estimates the whole bound."""
+  terms = kl(diffusion, network, x0, t, eps)
+  return {'loss': diffusion.schedule.num_steps * terms['loss']}

@@ -1,0 +1,92 @@
+"""A sampler as a file: StableHLO and weights, which another process runs without the model's code.
+
+    OUT/sampler.stablehlo     the whole run as one program (`jax.export`), for any batch size
+    OUT/weights.safetensors   its arguments
+    OUT/description.json      what it is
+
+`exported.load` reads it; so do jax.export.deserialize and the safetensors library alone.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import pathlib
+from typing import Callable, Sequence
+
+import flax
+import jax
+import numpy as np
+
+from adm_jax.errors import UsageError
+from adm_jax.io.files import folder_written_whole
+from adm_jax.io.pixels import to_uint8
+from adm_jax.sampling.exported import DESCRIPTION, PROGRAM, WEIGHTS
+from adm_jax.sampling.pipeline import Pipeline
+from adm_jax.sampling.sampler import image_keys, initial_noise, remembering_x0
+from adm_jax.weights import safetensors_files
+
+PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
+
+
+def program(adm: Pipeline) -> Callable:
+  """(params {name: array}, seed u32, index i32[B], labels i32[B]) -> uint8[B H W C], all of a run.
+
+  Image i is the one that `adm` makes with the same seed, index and label, on the same platform. A
+  model without classes ignores the labels.
+  """
+  if adm.low_res_shape is not None:
+    raise UsageError('an upsampler cannot be exported: export the model before it')
+  # The fused kernel of one machine's GPUs would bind the program to them.
+  denoiser = adm.sampler.denoiser
+  networks = {name: network.clone(attention_implementation='xla')
+              for name, network in (('model', denoiser.model), ('classifier', denoiser.classifier),
+                                    ('weaker', denoiser.weaker)) if network is not None}
+  sampler = dataclasses.replace(adm.sampler, denoiser=dataclasses.replace(denoiser, **networks))
+
+  def run(params, seed, index, labels):
+    keys = image_keys(jax.random.key(seed), index)
+    x = initial_noise(keys, sampler.shape)
+    (x, _) = sampler.advance(
+        flax.traverse_util.unflatten_dict(params, sep='/'),
+        (x, remembering_x0(sampler.solver).init(x)), sampler.steps, keys,
+        labels if adm.num_classes is not None else None)
+    return to_uint8(x)
+  return run
+
+
+def check(out: pathlib.Path, platforms: Sequence[str]) -> None:
+  """What can be said before a model is loaded.
+
+  Raises:
+    UsageError: `out` exists, an unknown platform, or flatbuffers is not installed.
+  """
+  if out.exists():
+    raise UsageError(f'{out} exists: give the name of a new folder')
+  unknown = [name for name in platforms if name not in PLATFORMS]
+  if unknown or not platforms:
+    raise UsageError(f'platform {", ".join(unknown) or "(none)"} is unknown: give some of '
+                     f'{", ".join(PLATFORMS)}')
+  if importlib.util.find_spec('flatbuffers') is None:
+    raise UsageError("exporting needs flatbuffers: pip install '.[export]'")
+
+
+def save(adm: Pipeline, out: str | pathlib.Path, platforms: Sequence[str]) -> None:
+  """Writes the folder, which appears when it is whole.
+
+  Raises:
+    UsageError: as `check`.
+  """
+  out = pathlib.Path(out)
+  check(out, platforms)
+  params = flax.traverse_util.flatten_dict(adm.params, sep='/')
+  batch, = jax.export.symbolic_shape('b')
+  shapes = (jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params),
+            jax.ShapeDtypeStruct((), np.uint32), jax.ShapeDtypeStruct((batch,), np.int32),
+            jax.ShapeDtypeStruct((batch,), np.int32))
+  exported = jax.export.export(jax.jit(program(adm)), platforms=list(platforms))(*shapes)
+  with folder_written_whole(out) as part:
+    (part / PROGRAM).write_bytes(exported.serialize())
+    safetensors_files.write(part / WEIGHTS, params)
+    (part / DESCRIPTION).write_text(json.dumps({
+        **adm.description, 'shape': adm.sampler.shape, 'num_classes': adm.num_classes,
+        'evaluations': adm.sampler.num_evaluations, 'platforms': list(platforms)}, indent=1))

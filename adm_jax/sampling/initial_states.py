@@ -1,0 +1,106 @@
+"""Where a run starts, if not from fresh noise: in the middle, at a code of an image, between two.
+
+Each function here gives a function from indices i64[B] to x [B H W C], the `x` of
+`sampling.sample_job`.
+"""
+
+import dataclasses
+from typing import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from adm_jax.errors import UsageError
+from adm_jax.io.pixels import to_float
+from adm_jax.process.diffusion import q_sample
+from adm_jax.sampling import solvers
+from adm_jax.sampling.pipeline import Pipeline
+from adm_jax.sampling.sampler import image_keys, initial_noise, normal_each
+from adm_jax.sampling.solvers import Step
+
+Array = jax.Array
+Start = Callable[[np.ndarray], Array]
+
+# A stream of the job's key beside its images' own.
+_NOISING = 2**31 - 3
+
+
+def from_step(t: int, whole: Callable = solvers.descend) -> Callable:
+  """What replaces `solvers.descend` to start at the last of its steps that is at most `t`.
+
+  Args:
+    t: in [0, T), a timestep of training.
+    whole: what gives all steps of a schedule instead of `solvers.descend`.
+  """
+  def steps(schedule) -> Step:
+    if not 0 <= t < schedule.num_train_steps:
+      raise UsageError(f'step {t} is out of range: the process was trained on 0 to '
+                       f'{schedule.num_train_steps - 1}')
+    all_steps = whole(schedule)
+    timesteps = schedule.timesteps[np.asarray(all_steps.t)]
+    kept = int((timesteps <= t).sum())
+    if not kept:
+      raise UsageError(f'the respacing keeps no step up to {t}: its first is {timesteps[-1]}')
+    return jax.tree.map(lambda leaf: leaf[-kept:], all_steps)
+  return steps
+
+
+def noised(adm: Pipeline, images: np.ndarray, seed: int) -> Start:
+  """x_t ~ q(x_t | x_0) of `images` uint8[N H W C], where t is the first step of `adm`'s sampler."""
+  t = int(adm.sampler.steps.t[0])
+  stream = jax.random.fold_in(adm.key(seed), _NOISING)
+
+  @jax.jit
+  def start(x0, keys):
+    return q_sample(adm.diffusion.schedule, x0, jnp.full(len(x0), t),
+                    normal_each(keys, x0.shape[1:]))
+  return lambda index: start(to_float(images[index]), image_keys(stream, index))
+
+
+def encoded(adm: Pipeline, images: np.ndarray, labels: np.ndarray | None) -> Start:
+  """The codes of `images` uint8[N H W C]: DDIM run backwards, up to the noisiest step.
+
+  Sampling from them by DDIM with eta 0 gives the images again (ADM paper, appendix F).
+  """
+  encode = dataclasses.replace(adm.sampler, solver=solvers.ddim(),
+                               steps=solvers.ascend(adm.diffusion.schedule))
+  def start(index):
+    keys = image_keys(jax.random.key(0), index)  # DDIM draws no noise
+    return encode(adm.params, keys, None if labels is None else labels[index],
+                  x=to_float(images[index]))
+  return start
+
+
+def codes(adm: Pipeline, images: np.ndarray, labels: np.ndarray | None) -> Array:
+  """`encoded` of a few images uint8[N H W C] at once: f32[N H W C]."""
+  size = adm.sampler.mesh.size
+  index = np.resize(np.arange(len(images)), -(-len(images) // size) * size)
+  return encoded(adm, images, labels)(index)[:len(images)]
+
+
+def between(a: Array, b: Array, num: int) -> Start:
+  """`num` points from x_T `a` to `b`, both [H W C], ends included."""
+  fractions = np.linspace(0, 1, num, dtype=np.float32)
+  blend = jax.jit(jax.vmap(slerp, in_axes=(None, None, 0)))
+  return lambda index: blend(a, b, fractions[index])
+
+
+def slerp(a: Array, b: Array, fraction: Array) -> Array:
+  """The point at `fraction` of the great circle from `a` to `b`, arrays of one shape.
+
+  Noise stays noise on this way; on the straight one its variance would sag (Song et al. 2021,
+  appendix D.5).
+  """
+  angle = jnp.arccos(jnp.clip((a * b).sum() / jnp.sqrt((a**2).sum() * (b**2).sum()), -1, 1))
+  # Where both point the same way, the circle is a line, and the sine of its angle no divisor.
+  line = jnp.sin(angle) < 1e-4
+  sine = jnp.where(line, 1, jnp.sin(angle))
+  weights = [jnp.where(line, part, jnp.sin(part * angle) / sine) for part in
+             (1 - fraction, fraction)]
+  return weights[0] * a + weights[1] * b
+
+
+def noise_of_seed(adm: Pipeline, seed: int) -> Array:
+  """x_T f32[H W C] of image 0 of the job with `seed`."""
+  return initial_noise(image_keys(adm.key(seed), np.arange(1)), adm.sampler.shape)[0]

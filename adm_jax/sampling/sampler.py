@@ -1,0 +1,358 @@
+"""Running a solver: the one `lax.scan`, a key per image, and jobs of many images.
+
+    denoiser = NetworkDenoiser(unet, diffusion, classifier=classifier, scale=1.0)
+    sampler = Sampler(denoiser, solvers.ddim(), solvers.descend(diffusion.schedule), (64, 64, 3))
+    x = sampler(params, image_keys(jax.random.key(0), np.arange(16)), labels)
+
+Image i of a job is a function of (seed, i, label) alone: not of the batch it is made in.
+"""
+
+import dataclasses
+from typing import Any, Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from adm_jax.devices.sharding import not_before, place_batch, splitting_params
+from adm_jax.errors import UsageError
+from adm_jax.process.diffusion import Denoiser, Diffusion, denoiser
+from adm_jax.sampling.guidance import (
+  Scale,
+  autoguided,
+  classifier_free,
+  classifier_gradient,
+  guided,
+  normalized,
+  thresholded,
+  within,
+)
+from adm_jax.sampling.solvers import Solver, Step, num_evaluations
+
+Array = jax.Array
+Noise = Callable[[Array], Array]  # index of a step, i32 -> standard normal [B H W C]
+
+# Streams of one image's key.
+_START, _STEPS = 0, 1
+
+
+def image_keys(key: Array, index: Array) -> Array:
+  """key[B]: the key of each image of a job; `index` i32[B] counts from 0 through the whole job."""
+  return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
+
+
+def normal_each(keys: Array, shape: tuple[int, ...]) -> Array:
+  """Standard normal f32[B *shape], each image's from its own key of key[B]."""
+  return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+
+
+def _stream(keys: Array, data: Array | int) -> Array:
+  return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, data)
+
+
+def initial_noise(keys: Array, shape: tuple[int, int, int]) -> Array:
+  """x_T, f32[B H W C], for `keys` key[B] and `shape` (H, W, C)."""
+  return normal_each(_stream(keys, _START), shape)
+
+
+def noise_from_keys(keys: Array, shape: tuple[int, int, int]) -> Noise:
+  """The noise of each step: index -> f32[B H W C], an independent draw for each index."""
+  streams = _stream(keys, _STEPS)
+  return lambda index: normal_each(_stream(streams, index), shape)
+
+
+def sample(solver: Solver, denoise: Denoiser, steps: Step, x: Array, noise: Noise, *,
+           keep: Callable | None = None) -> tuple[Array, Any]:
+  """Runs `solver` along `steps` in one `lax.scan`.
+
+  Args:
+    solver: the method.
+    denoise: the model, guided or not.
+    steps: where to go, with a leading axis of S (`solvers.descend`, `solvers.ascend`).
+    x: [B H W C] at the first step's noise level.
+    noise: fresh noise for a step's index.
+    keep: what to return of each `Prediction`, stacked along S: `lambda p: p.x0` gives
+      f32[S B H W C].
+
+  Returns:
+    (x [B H W C] after the last step, what was kept or None).
+  """
+  (x, _), kept = scan_steps(solver, denoise, steps, (x, solver.init(x)), noise, keep=keep)
+  return x, kept
+
+
+def scan_steps(solver: Solver, denoise: Denoiser, steps: Step, carry: tuple[Array, Any],
+               noise: Noise, *, keep: Callable | None = None) -> tuple[tuple[Array, Any], Any]:
+  """`sample` for a part of a run: takes and returns the carry (x, the solver's memory)."""
+  def body(carry, step):
+    x, memory = carry
+    x, memory, prediction = solver.step(denoise, x, memory, step, noise(step.index))
+    return (x, memory), None if keep is None else keep(prediction)
+  return jax.lax.scan(body, carry, steps)
+
+
+def remembering_x0(solver: Solver) -> Solver:
+  """`solver`, with the latest predicted x_0 [B H W C] beside its memory: (memory, x_0).
+
+  Keeping one image in the carry costs no memory; stacking all of a run's would.
+  """
+  def step(denoise, x, memory, step, noise):
+    x, inner, prediction = solver.step(denoise, x, memory[0], step, noise)
+    return x, (inner, prediction.x0), prediction
+  return solver._replace(init=lambda x: (solver.init(x), jnp.zeros_like(x)), step=step)
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkDenoiser:
+  """What a `Sampler` needs of networks: (params, labels, low_res) -> Denoiser.
+
+  `params` is {'model': ..., 'classifier': ..., 'weaker': ...}, of which there are as many as there
+  are networks; `labels` i32[B], or None where nothing has classes; `low_res` f32[B h w C] in
+  [-1, 1], or None, is what an upsampler enlarges.
+
+  Attributes:
+    model: a `UNet` or `SuperRes`; it gets the labels if it has classes.
+    diffusion: the (respaced) process to sample; the sampler's steps must be its schedule's.
+    classifier: a `Classifier` to guide with, or None.
+    scale: of its gradient.
+    clip: see `diffusion.predict`; with `cfg_scale` or `weaker`, what comes of both predictions is
+      clipped, not each.
+    clip_guided: see `guidance.guided`.
+    null_label: the row of the model's class table that stands for any class, if it has one.
+    cfg_scale: of classifier-free guidance, see `guidance.classifier_free`; needs `null_label`.
+    weaker: a network like `model`, to guide it by `guidance.autoguided`.
+    weaker_scale: of that.
+    interval: (low, high), the sigma between which there is guidance of any kind.
+    normalize: see `guidance.normalized`.
+    threshold: what x_0 is passed through after all guidance, instead of both clips.
+  """
+  model: Any
+  diffusion: Diffusion
+  classifier: Any = None
+  scale: Scale = 1.0
+  clip: bool = True
+  clip_guided: bool = False
+  null_label: int | None = None
+  cfg_scale: Scale | None = None
+  weaker: Any = None
+  weaker_scale: Scale = 1.0
+  interval: tuple[float, float] | None = None
+  normalize: bool = False
+  threshold: Callable[[Array], Array] | None = None
+
+  def __post_init__(self):
+    if self.cfg_scale is not None and self.null_label is None:
+      raise UsageError('classifier-free guidance needs a null_label: train with label dropout')
+    if self.interval is not None:
+      within(1.0, self.diffusion.schedule, *self.interval)  # refuses one without noise levels
+
+  @property
+  def num_classes(self) -> int | None:
+    """How many labels there are to choose from; None if labels have no effect."""
+    if self.classifier is not None:
+      return self.classifier.num_classes
+    return self.model.num_classes if self.null_label is None else self.null_label
+
+  def __call__(self, params: Any, labels: Array | None,
+               low_res: Array | None = None) -> Denoiser:
+    schedule, more = self.diffusion.schedule, {} if low_res is None else {'low_res': low_res}
+    extrapolates = self.cfg_scale is not None or self.weaker is not None
+    clip_last = self.clip and self.threshold is None
+
+    def denoise_as(y, name='model'):
+      module = getattr(self, name)
+      y = None if module.num_classes is None else y
+      def network(x, time):
+        return module.apply({'params': params[name]}, x, time, y, **more)
+      return denoiser(self.diffusion, network, clip=clip_last and not extrapolates)
+
+    def inside(scale, outside):
+      return scale if self.interval is None else within(scale, schedule, *self.interval, outside)
+
+    if self.cfg_scale is not None:
+      denoise = classifier_free(denoise_as, labels, self.null_label, schedule,
+                                inside(self.cfg_scale, 1))
+    else:
+      denoise = denoise_as(labels)
+    if self.weaker is not None:
+      denoise = autoguided(denoise, denoise_as(labels, 'weaker'), schedule,
+                           inside(self.weaker_scale, 1))
+    if extrapolates and clip_last:
+      denoise = thresholded(denoise, lambda x0: jnp.clip(x0, -1, 1), schedule)
+    if self.classifier is not None:
+      gradient = classifier_gradient(
+          lambda x, time: self.classifier.apply({'params': params['classifier']}, x, time), labels,
+          1.0)
+      denoise = guided(denoise, normalized(gradient) if self.normalize else gradient, schedule,
+                       scale=inside(self.scale, 0), clip=self.clip_guided)
+    return denoise if self.threshold is None else thresholded(denoise, self.threshold, schedule)
+
+
+def divide(num_steps: int, most: int) -> int:
+  """The largest number of equal parts, at most `most`, that `num_steps` falls into."""
+  if most < 1 or num_steps < 1:
+    raise UsageError(f'{num_steps} steps cannot be run in {most} parts: give at least 1 of each')
+  return max(parts for parts in range(1, min(most, num_steps) + 1) if num_steps % parts == 0)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sampler:
+  """schedule x prediction x guidance x solver: everything about a sampling run but the weights.
+
+  Compiled once for each batch size. Without `progress` a run is one `jit` of one scan; with it, the
+  same scan in a few equal parts, between which the host may draw a progress bar.
+
+  Attributes:
+    denoiser: (params, labels) -> Denoiser, or (params, labels, low_res) for an upsampler; `params`
+      is any pytree, `labels` i32[B] or None. If it has an attribute `num_classes`, labels are
+      checked against it.
+    solver: the method.
+    steps: where it goes.
+    shape: (H, W, C) of an image.
+    mesh: of the devices that share a batch (`sharding.mesh`), or None for JAX's default device.
+      Their number must divide the batch; `params` must lie on the same devices.
+  """
+  denoiser: Callable[..., Denoiser]
+  solver: Solver
+  steps: Step
+  shape: tuple[int, int, int]
+  mesh: jax.sharding.Mesh | None = None
+
+  def __post_init__(self):
+    object.__setattr__(self, '_advance', jax.jit(self.advance, donate_argnums=1))
+    object.__setattr__(self, '_start', jax.jit(lambda keys: initial_noise(keys, self.shape)))
+
+  @property
+  def num_steps(self) -> int:
+    return len(self.steps.t)
+
+  @property
+  def num_evaluations(self) -> int:
+    """How often a run asks the denoiser; at least `num_steps`."""
+    return num_evaluations(self.solver, self.steps)
+
+  def advance(self, params, carry, steps, keys, labels, low_res=None):
+    """The pure function that is compiled: some of the steps, from carry to carry."""
+    given = (labels,) if low_res is None else (labels, low_res)
+
+    def denoise(x, t):
+      return self.denoiser(not_before(x, params), *given)(x, t)
+    with splitting_params(self.mesh):
+      carry, _ = scan_steps(remembering_x0(self.solver), denoise, steps, carry,
+                            noise_from_keys(keys, self.shape))
+    return carry
+
+  def __call__(self, params: Any, keys: Array, labels: Array | None = None, *,
+               x: Array | None = None, low_res: Array | None = None, parts: int = 1,
+               progress: Callable[[int], None] | None = None) -> Array:
+    """Samples a batch.
+
+    Args:
+      params: what `denoiser` takes.
+      keys: key[B], see `image_keys`.
+      labels: i32[B], or None.
+      x: [B H W C] to start from, instead of noise.
+      low_res: f32[B h w C] in [-1, 1], for an upsampler.
+      parts: run the scan in at most this many equal parts.
+      progress: called with the number of steps done since the last call.
+
+    Returns:
+      f32[B H W C].
+    """
+    for x, _ in self.progressive(params, keys, labels, x=x, low_res=low_res, parts=parts):
+      if progress is not None:
+        jax.block_until_ready(x)
+        progress(self.num_steps // divide(self.num_steps, parts))
+    return x
+
+  def progressive(self, params: Any, keys: Array, labels: Array | None = None, *,
+                  x: Array | None = None, low_res: Array | None = None,
+                  parts: int = 10) -> Iterator[tuple[Array, Array]]:
+    """Yields (x, the predicted x_0), both f32[B H W C], after each of the parts."""
+    labels = check_labels(labels, len(keys), getattr(self.denoiser, 'num_classes', None))
+    keys, labels, low_res, x = self._place((keys, labels, low_res, x))
+    # A copy: the carry is donated to the compiled function.
+    x = self._start(keys) if x is None else jnp.array(x)
+    # Placed as the compiled function returns it, which is then compiled once for all parts.
+    carry = self._place((x, remembering_x0(self.solver).init(x)))
+    length = self.num_steps // divide(self.num_steps, parts)
+    for begin in range(0, self.num_steps, length):
+      steps = jax.tree.map(lambda a: a[begin:begin + length], self.steps)
+      carry = self._advance(params, carry, steps, keys, labels, low_res)
+      x, (_, x0) = carry
+      yield jnp.array(x), jnp.array(x0)  # copies, for the same reason
+
+  def _place(self, batch: Any) -> Any:
+    return batch if self.mesh is None else place_batch(batch, self.mesh)
+
+
+def sample_job(sampler: Sampler, params: Any, *, key: Array, num: int, batch_size: int,
+               begin: int = 0, labels: np.ndarray | None = None,
+               x: Callable[[np.ndarray], Array] | None = None,
+               low_res: Callable[[np.ndarray], Array] | None = None, parts: int = 1,
+               progress: Callable[[int], None] | None = None) -> Iterator[Array]:
+  """Makes images begin .. num - 1 of a job, batch by batch, with one compiled program.
+
+  Args:
+    sampler: the run.
+    params: its weights.
+    key: of the job; image i's is `image_keys(key, i)`.
+    num: how many images the whole job has.
+    batch_size: how many at once, rounded up to a multiple of the devices; the last batch is padded,
+      and the padding dropped.
+    begin: the first image to make.
+    labels: i32[num], or None.
+    x: what to start from instead of noise: indices i64[B], rising, -> f32[B H W C].
+    low_res: what an upsampler enlarges: indices i64[B], rising, -> f32[B h w C] in [-1, 1].
+    parts: see `Sampler`.
+    progress: called with the number of image-steps done since the last call.
+
+  Yields:
+    f32[B H W C]; all batches but the last have the same size.
+
+  Raises:
+    UsageError: a label that the model does not know, or a number of them other than `num`.
+  """
+  if num < 1 or batch_size < 1:
+    raise UsageError(f'num={num}, batch_size={batch_size}: give at least 1 of each')
+  labels = check_labels(labels, num, getattr(sampler.denoiser, 'num_classes', None))
+  num_devices = 1 if sampler.mesh is None else sampler.mesh.size
+  batch_size = -(-min(batch_size, num) // num_devices) * num_devices
+  for first in range(begin, num, batch_size):
+    count = min(batch_size, num - first)
+    index = np.minimum(np.arange(first, first + batch_size), num - 1)
+    def report(steps, count=count):
+      if progress is not None:
+        progress(steps * count)
+    images = sampler(params, image_keys(key, index), None if labels is None else labels[index],
+                     x=None if x is None else x(index),
+                     low_res=None if low_res is None else low_res(index), parts=parts,
+                     progress=report)
+    yield images[:count]
+
+
+def check_labels(labels: Any, num: int, num_classes: int | None) -> np.ndarray | None:
+  """Labels as i32[num], once they are all in [0, num_classes); None stays None.
+
+  JAX would not complain: an index beyond a table's end gives NaN there, and no guidance at all in a
+  classifier's gradient.
+
+  Raises:
+    UsageError: another number of labels than of images, one that the model does not know, or none
+      where it needs them.
+  """
+  if labels is None:
+    if num_classes is not None:
+      raise UsageError(f'the model has {num_classes} classes: give a label for each image')
+    return None
+  labels = np.asarray(labels)
+  if labels.dtype.kind not in 'iu':
+    raise UsageError(f'labels are {labels.dtype}: give whole numbers')
+  if labels.shape != (num,):
+    raise UsageError(f'labels of shape {labels.shape} for {num} images: give one an image')
+  wrong = labels[(labels < 0) | (labels >= (np.inf if num_classes is None else num_classes))]
+  if wrong.size:
+    rule = ('labels count from 0' if num_classes is None
+            else f'the model has {num_classes} classes, 0 to {num_classes - 1}')
+    raise UsageError(f'label {wrong[0]} is out of range: {rule}')
+  return labels.astype(np.int32)

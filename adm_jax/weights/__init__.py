@@ -1,0 +1,1 @@
+"""Published models, folders of weights, their files; the reference's names and flags."""

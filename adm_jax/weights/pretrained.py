@@ -1,0 +1,108 @@
+"""Weights by name or path: a published model, a file of PyTorch's, or a folder of this project."""
+
+import dataclasses
+import pathlib
+from typing import Any, Callable, NamedTuple
+
+import jax
+import numpy as np
+
+from adm_jax import config as config_lib
+from adm_jax.config import ConfigDict
+from adm_jax.errors import UsageError
+from adm_jax.io import files, progress
+from adm_jax.training import checkpoints
+from adm_jax.training.checkpoints import Trained
+from adm_jax.weights import catalog, flags, openai, state_dicts
+from adm_jax.weights.infer import infer
+
+
+class Pretrained(NamedTuple):
+  """Weights of the reference's format, and what they are weights of.
+
+  Attributes:
+    kind: 'unet', 'superres' or 'classifier'.
+    flags: the reference's.
+    assumed: what the file does not say and `flags` assume, a clause each.
+    task_config: the config of the training task that the flags mean.
+    params: our parameter tree, of `Deferred` arrays: each is read when it is asked for.
+    num_parameters: how many values it holds.
+  """
+  kind: str
+  flags: dict[str, Any]
+  assumed: list[str]
+  task_config: ConfigDict
+  params: Any
+  num_parameters: int
+
+
+def load(name: str | pathlib.Path, weights: str | pathlib.Path | None = None,
+         bar: Callable = progress.bar) -> Trained:
+  """A network with its weights and its process.
+
+  Args:
+    name: a published model (`weights.catalog`), a work directory, a folder of converted weights, or
+      a .pt or .safetensors file, whose flags are then inferred.
+    weights: for a published model, its file, if it is already here; for a work directory, which
+      weights (`checkpoints.load`).
+    bar: shows the progress of a download, see `progress.bar`.
+
+  Raises:
+    UsageError: none of these; or weights that do not fit, cannot be fetched or are not whole.
+  """
+  if str(name) not in catalog.MODELS and files.folder(name).is_dir():
+    return checkpoints.load(name, weights=None if weights is None else str(weights))
+  read_ = read(name, weights=weights, bar=bar)
+  return Trained(config_lib.build(read_.task_config), jax.tree.map(np.asarray, read_.params),
+                 'params', 0)
+
+
+def outline(name: str | pathlib.Path) -> Trained:
+  """As `load`, with the shapes of the parameters instead of their values; nothing is fetched."""
+  if str(name) not in catalog.MODELS:
+    trained = load(name)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), trained.params)
+    return dataclasses.replace(trained, params=shapes)
+  model = catalog.find(str(name))
+  task = config_lib.build(flags.describe(model.kind, flags.words(model.flags)))
+  return Trained(task, jax.eval_shape(task.init, jax.random.key(0)), 'params', 0)
+
+
+def read(name: str | pathlib.Path, words: str = '', bar: Callable = progress.bar,
+         weights: str | pathlib.Path | None = None) -> Pretrained:
+  """A published model, or a file in its format; arguments as `load`.
+
+  Args:
+    words: the reference's flags, '--name value ...', where the known or inferred ones are wrong.
+  """
+  given = flags.words(words)
+  if str(name) in catalog.MODELS or not _is_path(name):
+    model = catalog.find(str(name))
+    file = catalog.fetch(model, bar) if weights is None else pathlib.Path(weights)
+    state_dict, kind = state_dicts.read(file), model.kind
+    known, assumed = flags.words(model.flags), []
+  elif weights is not None:
+    raise UsageError(f'{name} is a file of weights itself: leave out weights={weights}')
+  elif not pathlib.Path(name).exists():
+    raise UsageError(f'there is no folder or file {name}, and no published model of that name')
+  elif pathlib.Path(name).is_dir():
+    raise UsageError(f'{name} is a folder, not a file of weights')
+  else:
+    state_dict = state_dicts.read(pathlib.Path(name))
+    kind, known, assumed = _inferred(state_dict, given)
+    assumed = [clause for clause in assumed if not any(flag in clause for flag in given)]
+  task_config = flags.describe(kind, known | given)
+  params = openai.deferred_params(state_dict, config_lib.build(task_config).model)
+  return Pretrained(kind, known | given, assumed, task_config, params,
+                    sum(tensor.size for tensor in state_dict.values()))
+
+
+def _is_path(name: str | pathlib.Path) -> bool:
+  path = pathlib.Path(name)
+  return bool(path.suffix) or path.exists() or len(path.parts) > 1
+
+
+def _inferred(state_dict, given):
+  size = given.get('large_size', given.get('image_size'))
+  shapes = {name: array.shape for name, array in state_dict.items()}
+  return infer(shapes, None if size is None else flags.read_size(size))

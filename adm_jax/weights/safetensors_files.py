@@ -1,0 +1,73 @@
+"""Weights on disk: safetensors files, written and read tensor by tensor.
+
+The safetensors library would hold all tensors at once to write them; the format is a line of JSON
+and the raw bytes behind it.
+"""
+
+import json
+import pathlib
+import struct
+from typing import Mapping
+
+import ml_dtypes
+import numpy as np
+
+from adm_jax.errors import UsageError
+from adm_jax.io.files import written_whole
+from adm_jax.weights.lazy_arrays import Deferred, raw_bytes
+
+_DTYPES = {'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16,
+           'I64': np.int64, 'I32': np.int32, 'I16': np.int16, 'I8': np.int8, 'U8': np.uint8,
+           'BOOL': np.bool_}
+_NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
+
+
+def write(path: str | pathlib.Path, tensors: Mapping[str, np.ndarray | Deferred]) -> None:
+  """Writes {name: array}; of `Deferred` arrays, one at a time is in memory."""
+  header, end = {}, 0
+  for name, array in tensors.items():
+    dtype = np.dtype(array.dtype)
+    if dtype not in _NAMES:
+      raise UsageError(f'{name} is {dtype}, which safetensors files do not know')
+    begin, end = end, end + array.size * dtype.itemsize
+    header[name] = {'dtype': _NAMES[dtype], 'shape': list(array.shape),
+                    'data_offsets': [begin, end]}
+  text = json.dumps(header, separators=(',', ':')).encode()
+  text += b' ' * (-len(text) % 8)  # tensors begin at a multiple of 8
+  with written_whole(path) as part, open(part, 'wb') as file:
+    file.write(struct.pack('<Q', len(text)) + text)
+    for array in tensors.values():
+      file.write(raw_bytes(array))
+
+
+def read(path: str | pathlib.Path) -> dict[str, Deferred]:
+  """The tensors of a file, {name: array}, each read when it is asked for.
+
+  Raises:
+    UsageError: no such file, or one that is not whole.
+  """
+  import safetensors  # checks the header against the file's length
+
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise UsageError(f'there is no file {path}')
+  try:
+    with safetensors.safe_open(path, 'np'):
+      pass
+  except safetensors.SafetensorError as error:
+    raise UsageError(f'{path} is not a whole safetensors file ({error}): fetch it again') from error
+  with open(path, 'rb') as file:
+    (length,) = struct.unpack('<Q', file.read(8))
+    header = json.loads(file.read(length))
+  header.pop('__metadata__', None)
+  unknown = [entry['dtype'] for entry in header.values() if entry['dtype'] not in _DTYPES]
+  if unknown:
+    raise UsageError(f'{path} holds {unknown[0]} numbers: convert them to one of '
+                     f'{", ".join(_DTYPES)}')
+
+  def tensor(entry):
+    shape, dtype = tuple(entry['shape']), np.dtype(_DTYPES[entry['dtype']])
+    begin, end = entry['data_offsets']
+    return Deferred(shape, dtype, lambda: np.fromfile(
+        path, dtype, (end - begin) // dtype.itemsize, offset=8 + length + begin).reshape(shape))
+  return {name: tensor(entry) for name, entry in header.items()}

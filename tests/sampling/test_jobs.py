@@ -1,0 +1,147 @@
+"""Jobs: stopped anywhere, the same command ends with the same bytes."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from adm_jax.errors import UsageError
+from adm_jax.sampling import jobs
+
+NUM, SHAPE = 23, (2, 3, 1)
+IMAGES = np.random.default_rng(0).integers(0, 256, (NUM, *SHAPE), np.uint8)
+LABELS = np.arange(NUM, dtype=np.int32)
+
+
+def _open(folder, description=None, num=NUM):
+  return jobs.open_job(folder, description or {'seed': 0}, num, SHAPE, LABELS[:num])
+
+
+def _batches(begin, size, most=None):
+  """Batches from image `begin` on; raises after `most`, as a killed process would end."""
+  for count, first in enumerate(range(begin, NUM, size)):
+    if count == most:
+      raise KeyboardInterrupt
+    yield IMAGES[first:first + size]
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+  monkeypatch.setattr(jobs, '_IMAGES_A_SHARD', 4)
+
+
+def _whole(folder):
+  with _open(folder) as job:
+    jobs.fill(job, _batches(0, NUM))
+    return job.finish().read_bytes()
+
+
+@pytest.mark.usefixtures('small_shards')
+@pytest.mark.parametrize('size', [1, 2, 5, 23])
+def test_interrupted_after_every_batch_it_ends_with_the_bytes_of_one_go(tmp_path, size):
+  for _ in range(NUM + 1):
+    with _open(tmp_path / 'a') as job:
+      begin = job.done()
+      assert begin <= NUM
+      if begin == NUM:
+        break
+      try:
+        jobs.fill(job, _batches(begin, size, most=1))
+      except KeyboardInterrupt:
+        pass
+  with _open(tmp_path / 'a') as job:
+    assert job.finish().read_bytes() == _whole(tmp_path / 'b')
+    np.testing.assert_array_equal(job.images(), IMAGES)
+  with np.load(tmp_path / 'a' / 'samples.npz') as arrays:
+    np.testing.assert_array_equal(arrays['arr_0'], IMAGES)
+    np.testing.assert_array_equal(arrays['arr_1'], LABELS)
+    assert arrays['arr_1'].dtype == np.int64
+  assert sorted(path.name for path in (tmp_path / 'a').iterdir()) == ['job.json', 'samples.npz']
+
+
+@pytest.mark.usefixtures('small_shards')
+def test_a_torn_shard_and_what_follows_it_do_not_count(tmp_path):
+  with _open(tmp_path) as job:
+    jobs.fill(job, _batches(0, 5))
+    shards = sorted((tmp_path / 'shards').iterdir())
+    assert job.done() == NUM and len(shards) == 5
+    shards[2].write_bytes(shards[2].read_bytes()[:-1])
+    assert job.done() == 10
+    jobs.fill(job, _batches(10, 5))
+    assert job.done() == NUM
+
+
+def test_a_finished_job_stays(tmp_path):
+  whole = _whole(tmp_path)
+  with _open(tmp_path) as job:
+    assert job.done() == NUM and job.finish().read_bytes() == whole
+
+
+def test_another_job_or_a_strangers_folder_is_left_alone(tmp_path):
+  _whole(tmp_path / 'a')
+  def contents():
+    return {path: path.read_bytes() for path in sorted(tmp_path.rglob('*')) if path.is_file()}
+  (tmp_path / 'b').mkdir()
+  (tmp_path / 'b' / 'thesis.tex').write_text('mine')
+  before = contents()
+  with pytest.raises(UsageError, match='another job.*seed: 0 before, 1 now'), \
+      _open(tmp_path / 'a', {'seed': 1}):
+    pass
+  with pytest.raises(UsageError, match='neither empty nor a job'), _open(tmp_path / 'b'):
+    pass
+  with pytest.raises(UsageError, match='is a file'), _open(tmp_path / 'b' / 'thesis.tex'):
+    pass
+  assert contents() == before
+
+
+def test_what_a_killed_process_had_begun_to_write_blocks_nothing(tmp_path):
+  (tmp_path / '.job.part.json').write_text('{')
+  _whole(tmp_path)
+
+
+def test_a_model_may_be_called_by_another_path(tmp_path):
+  with _open(tmp_path, {'model': {'name': 'a', 'fingerprint': 1}}):
+    pass
+  with _open(tmp_path, {'model': {'name': './a', 'fingerprint': 1}}):
+    pass
+  with pytest.raises(UsageError, match='another job'), \
+      _open(tmp_path, {'model': {'name': 'a', 'fingerprint': 2}}):
+    pass
+
+
+@pytest.mark.parametrize('content', ['[1, 2]', 'text', ''])
+def test_a_strangers_description_is_refused(tmp_path, content):
+  (tmp_path / 'job.json').write_text(content)
+  with pytest.raises(UsageError, match='was not written by this command'), _open(tmp_path):
+    pass
+
+
+def test_of_two_processes_that_start_at_once_one_is_let_in(tmp_path):
+  """Each with another job, many times: never both."""
+  script = '''
+import sys, time, pathlib
+from adm_jax import jobs
+from adm_jax.errors import UsageError
+for i in range(30):
+  folder = pathlib.Path(sys.argv[1]) / str(i)
+  while time.time() % 0.05 > 0.002: pass
+  try:
+    with jobs.open_job(folder, {'seed': int(sys.argv[2])}, 1, (1, 1, 1), None):
+      (folder / f'in{sys.argv[2]}').touch()
+      time.sleep(0.01)
+  except UsageError:
+    pass
+'''
+  both = [subprocess.Popen([sys.executable, '-c', script, tmp_path, seed]) for seed in '01']
+  assert [process.wait(timeout=120) for process in both] == [0, 0]
+  for folder in tmp_path.iterdir():
+    assert len(list(folder.glob('in*'))) == 1, folder
+
+
+def test_one_process_at_a_time(tmp_path):
+  with _open(tmp_path):
+    with pytest.raises(UsageError, match='another process'), _open(tmp_path):
+      pass
+  with _open(tmp_path):
+    pass

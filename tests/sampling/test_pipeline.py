@@ -1,0 +1,231 @@
+"""A model by path, sampled: labels, seeds and what goes together."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny_models
+
+from adm_jax.errors import UsageError
+from adm_jax.io.pixels import to_float
+from adm_jax.process import schedules
+from adm_jax.sampling import initial_states, pipeline, solvers, spacings
+from adm_jax.training import checkpoints
+
+NUM = 7
+LABELS = np.arange(NUM) % tiny_models.NUM_CLASSES
+
+
+def close(a, b):
+  """Equal but for rounding, which truncation to 8 bits shows as one level."""
+  return (np.abs(a.astype(int) - b.astype(int)) <= 1).all()
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory):
+  root = tmp_path_factory.mktemp('models')
+  return {'unet': tiny_models.unet(root / 'unet', tiny_models.NUM_CLASSES),
+          'classifier': tiny_models.classifier(root / 'classifier'),
+          'upsampler': tiny_models.upsampler(root / 'upsampler')}
+
+
+@pytest.fixture(scope='module')
+def adm(folders):
+  return pipeline.load(folders['unet'], classifier=folders['classifier'], scale=2.0, respacing='5')
+
+
+@pytest.fixture(scope='module')
+def images(adm):
+  return adm(LABELS, seed=3)
+
+
+def test_labels_in_images_out(adm, images):
+  assert images.shape == (NUM, 8, 8, 3) and images.dtype == np.uint8 and images.std() > 1
+  assert close(adm(LABELS, seed=3, batch_size=3), images)
+  assert not close(adm(LABELS, seed=4), images)
+  assert not close(adm((LABELS + 1) % tiny_models.NUM_CLASSES, seed=3), images)
+
+
+def test_a_job_goes_on_where_it_stopped(adm, images):
+  rest = np.concatenate(list(adm.batches(NUM, 3, LABELS, begin=4)))
+  assert close(rest, images[4:])
+
+
+def test_a_scale_may_be_one_a_step(folders, images, adm):
+  """And is described as the numbers that it is, from which a job knows that it is the same one."""
+  def load(scale):
+    return pipeline.load(folders['unet'], classifier=folders['classifier'], scale=scale,
+                         respacing='5')
+  steady = load(np.full(5, 2.0))
+  assert close(steady(LABELS, seed=3), images)
+  falling = load(lambda sigma: np.linspace(0, 9, len(sigma)))
+  assert not close(falling(LABELS, seed=3), images)
+  assert json.loads(json.dumps(falling.description))['scale'] == [0, 2.25, 4.5, 6.75, 9]
+  assert adm.description['scale'] == 2.0
+
+
+def test_without_labels_they_are_drawn(adm):
+  drawn = adm.labels(NUM, 5)
+  assert close(adm(num=NUM, seed=5), adm(drawn, seed=5))
+  np.testing.assert_array_equal(adm.labels(3, 5), drawn[:3])
+
+
+def test_the_predictions_of_x0_end_in_the_images(adm, images):
+  """At t = 0 the mean of p(x_{t-1} | x_t) is x_0."""
+  course = list(adm.progressive(LABELS, seed=3, parts=5))
+  # The mean is moved by the gradient once more, the predicted x_0 is not clipped after it was.
+  assert len(course) == 5 and not close(course[0], course[-1])
+  unguided = dataclasses.replace(
+      adm, sampler=dataclasses.replace(adm.sampler, denoiser=dataclasses.replace(
+          adm.sampler.denoiser, classifier=None)))
+  assert close(list(unguided.progressive(LABELS, seed=3, parts=5))[-1], unguided(LABELS, seed=3))
+
+
+def test_an_upsampler_keeps_order_and_labels(folders, images):
+  up = pipeline.load(folders['upsampler'], respacing='3')
+  large = up(LABELS, seed=3, low_res=images)
+  assert large.shape == (NUM, 16, 16, 3)
+  assert close(up(LABELS[:4], seed=3, low_res=images[:4], batch_size=2), large[:4])
+  assert not close(up(LABELS, seed=3, low_res=images[::-1]), large)
+  for kwargs, message in [({}, 'give low_res'), ({'low_res': large}, '16 x 16 x 3: give'),
+                          ({'low_res': to_float(images)}, 'give uint8'),
+                          ({'low_res': images[:2]}, '2 small images do not make')]:
+    with pytest.raises(UsageError, match=message):
+      up(LABELS, **kwargs)
+    with pytest.raises(UsageError, match=message):
+      next(up.progressive(LABELS, **kwargs))
+
+
+@pytest.mark.parametrize('kwargs, message', [
+    ({'labels': [1, 2], 'num': 3}, 'give one an image'), ({'num': -1}, 'at least 1'),
+    ({'labels': [1.7]}, 'whole numbers'), ({'labels': [5]}, 'label 5 is out of range')])
+def test_wrong_labels_are_refused(adm, kwargs, message):
+  with pytest.raises(UsageError, match=message):
+    adm(**kwargs)
+  with pytest.raises(UsageError, match=message):
+    next(adm.progressive(**kwargs))
+
+
+def test_images_that_are_not_finite_are_no_images(adm):
+  broken = dataclasses.replace(adm, params=jax.tree.map(lambda leaf: leaf * np.nan, adm.params))
+  with pytest.raises(UsageError, match='images 0 to 6 are not finite'):
+    broken(LABELS)
+
+
+def test_an_upsampler_draws_other_noise_than_the_model_before_it(folders, adm):
+  up = pipeline.load(folders['upsampler'], respacing='3')
+  assert not np.allclose(initial_states.noise_of_seed(adm, 0).ravel()[:10],
+                         initial_states.noise_of_seed(up, 0).ravel()[:10])
+
+
+def test_what_does_not_go_together_is_refused(folders, tmp_path):
+  unet = folders['unet']
+  for kwargs, message in [
+      ({'classifier': tiny_models.classifier(tmp_path / 'large', image_size=16)}, '16 x 16'),
+      ({'classifier': tiny_models.classifier(tmp_path / 'many', num_classes=9)}, 'knows 9 classes'),
+      ({'classifier': unet}, 'network that makes images'), ({'scale': 1.0}, 'no classifier'),
+      ({'respacing': '2000'}, 'of the 1000 steps'), ({'fsdp': 3}, 'does not divide'),
+      ({'weights': '0.9'}, 'one set of weights')]:
+    with pytest.raises(UsageError, match=message):
+      pipeline.load(unet, **kwargs)
+  with pytest.raises(UsageError, match='is a classifier'):
+    pipeline.load(folders['classifier'])
+  trained = checkpoints.load(folders['classifier'])
+  process = dataclasses.replace(trained.task.diffusion,
+                                schedule=pipeline.respaced(trained.task.diffusion, '500').schedule)
+  other = dataclasses.replace(trained, task=trained.task._replace(diffusion=process))
+  with pytest.raises(UsageError, match='another noise schedule'):
+    pipeline.load(unet, classifier=other)
+
+
+def test_guided_predictions_are_clipped_again_but_by_the_references_solvers(folders):
+  def clips(**kwargs):
+    adm = pipeline.load(folders['unet'], classifier=folders['classifier'], respacing='3', **kwargs)
+    assert adm.description['clip_guided'] == adm.sampler.denoiser.clip_guided
+    return adm.sampler.denoiser.clip_guided
+  assert not clips() and not clips(solver=solvers.ddim())
+  # At the end of the cosine schedule the smallest gradient moves x_0 by thousands.
+  cosine = checkpoints.load(folders['unet'])
+  cosine = dataclasses.replace(cosine, task=cosine.task._replace(diffusion=dataclasses.replace(
+      cosine.task.diffusion, schedule=schedules.cosine(num_steps=1000))))
+  guide = checkpoints.load(folders['classifier'])
+  guide = dataclasses.replace(guide, task=guide.task._replace(diffusion=cosine.task.diffusion))
+  for solver, respacing, wanted in (
+      (solvers.ddim(), '25', True), (solvers.ddim(), 'ddim25', False),
+      (solvers.ancestral(), '25', False)):
+    found = pipeline.load(cosine, classifier=guide, solver=solver, respacing=respacing)
+    assert found.description['clip_guided'] == wanted
+  assert clips(solver=solvers.dpm_multistep()) and clips(solver=solvers.heun())
+  assert clips(clip_guided=True) and not clips(solver=solvers.unipc(), clip_guided=False)
+
+
+# ---------------------------------------------------------------------------------------------
+# Starts.
+
+
+@pytest.fixture(scope='module')
+def zero(folders):
+  """A network that predicts eps = 0, as it does before training: its DDIM has a closed form."""
+  trained = checkpoints.load(folders['unet'])
+  params = jax.tree.map(np.zeros_like, trained.params)
+  return pipeline.load(dataclasses.replace(trained, params=params), respacing='5',
+                       solver=solvers.ddim())
+
+
+def test_codes_decode_to_the_images(zero, images):
+  """With eps = 0, x_t = sqrt(alpha_bar_t) x_0 from end to end."""
+  images = images // 2 + 60  # away from -1 and 1, where predictions are clipped
+  first, last = zero.diffusion.schedule.alpha_bar[[0, -1]]
+  codes = initial_states.codes(zero, images, LABELS)
+  np.testing.assert_allclose(codes, np.sqrt(last / first) * to_float(images), atol=1e-5)
+  encoded = initial_states.encoded(zero, images, LABELS)
+  again = np.concatenate(list(zero.batches(NUM, 0, LABELS, x=encoded)))
+  # The first step of the process is undone, but was never taken (ADM paper, appendix F).
+  wanted = np.asarray(to_float(images)) / np.sqrt(first)
+  np.testing.assert_allclose(again, (wanted + 1) * 127.5, atol=1.01)
+
+
+def test_noised_images_have_the_moments_of_q(zero, folders):
+  adm = dataclasses.replace(zero, sampler=dataclasses.replace(
+      zero.sampler, steps=initial_states.from_step(500)(zero.diffusion.schedule)))
+  assert int(adm.sampler.steps.t[0]) == 2  # of steps 0, 250, 500, 749, 999
+  images = np.full((64, 8, 8, 3), 255, np.uint8)
+  x = np.asarray(initial_states.noised(adm, images, seed=1)(np.arange(64)))
+  alpha_bar = zero.diffusion.schedule.alpha_bar[2]
+  np.testing.assert_allclose(x.mean(), np.sqrt(alpha_bar), atol=0.04)
+  np.testing.assert_allclose(x.std(), np.sqrt(1 - alpha_bar), rtol=0.02)
+  np.testing.assert_allclose(initial_states.noised(adm, images, seed=1)(np.arange(9, 12)), x[9:12],
+                             atol=1e-6)
+
+
+def test_a_start_in_the_middle_of_a_spacing_takes_the_steps_that_are_left():
+  steps = initial_states.from_step(500, lambda schedule: spacings.by_time(schedule, 11))(
+      schedules.linear(num_steps=1000))
+  np.testing.assert_array_equal(steps.t, [500, 400, 300, 200, 100, 0])
+  assert steps.sigma_next[-1] == 0 and steps.left[0] == 5
+
+
+@pytest.mark.parametrize('t, message', [(1000, '0 to 999'), (-1, '0 to 999')])
+def test_a_step_that_is_not_there_is_refused(zero, t, message):
+  with pytest.raises(UsageError, match=message):
+    initial_states.from_step(t)(zero.diffusion.schedule)
+
+
+def test_the_way_between_two_noises_keeps_their_norm_and_ends_at_them():
+  a, b = np.random.default_rng(0).standard_normal((2, 16, 16, 3)).astype(np.float32)
+  b *= np.linalg.norm(a) / np.linalg.norm(b)
+  way = np.asarray(initial_states.between(a, b, 9)(np.arange(9)))
+  np.testing.assert_allclose(way[0], a, atol=1e-5)
+  np.testing.assert_allclose(way[-1], b, atol=1e-5)
+  np.testing.assert_allclose(np.linalg.norm(way.reshape(9, -1), axis=1), np.linalg.norm(a),
+                             rtol=1e-5)
+  steps = np.linalg.norm(np.diff(way.reshape(9, -1), axis=0), axis=1)
+  np.testing.assert_allclose(steps, steps[0], rtol=1e-4)
+
+
+def test_the_way_between_a_noise_and_itself_stays_there():
+  a = np.random.default_rng(0).standard_normal((4, 4, 1)).astype(np.float32)
+  middle = initial_states.between(a, 2 * a, 3)(np.arange(3))[1]
+  np.testing.assert_allclose(middle, 1.5 * a, rtol=1e-4)
