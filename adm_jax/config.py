@@ -7,6 +7,7 @@ whole with every checkpoint.
 """
 
 import ast
+import dataclasses
 import difflib
 import functools
 import inspect
@@ -35,9 +36,8 @@ def call(fn: Callable, **kwargs: Any) -> ConfigDict:
   for name in kwargs:
     if name not in parameters:
       raise UsageError(f'{name_of(fn)} has no argument {name!r}{_near(name, parameters)}')
-  defaults = {name: parameter.default for name, parameter in parameters.items()
-              if parameter.default is not inspect.Parameter.empty and _storable(parameter.default)
-              and name not in ('parent', 'name')}  # linen's own
+  defaults = {name: _stored_default(parameter.default) for name, parameter in parameters.items()
+              if _storable(parameter.default) and name not in ('parent', 'name')}  # linen's own
   config = ConfigDict(convert_dict=False)
   for name, value in {FN: fn, **defaults, **kwargs}.items():
     config[name] = value
@@ -141,7 +141,19 @@ def name_of(value: Any) -> str:
 
 def _storable(value: Any) -> bool:
   return (value is None or isinstance(value, (bool, int, float, str, tuple))
-          or inspect.isfunction(value))
+          or inspect.isfunction(value) or _is_settings(value))
+
+
+def _is_settings(value: Any) -> bool:
+  """Whether this is a frozen dataclass, which a call with its fields makes again."""
+  return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def _stored_default(value: Any) -> Any:
+  if not _is_settings(value):
+    return value
+  return call(type(value), **{field.name: _stored_default(getattr(value, field.name))
+                              for field in dataclasses.fields(value)})
 
 
 def _leaves(config: ConfigDict, prefix: str = ''):

@@ -21,13 +21,15 @@ from adm_jax.evaluation.frechet import frechet_distance, moments
 from adm_jax.evaluation.independent_classifier import Judge
 from adm_jax.io import pictures
 from adm_jax.io.files import written_whole
-from adm_jax.io.pixels import to_float, to_uint8
+from adm_jax.io.pixels import to_float
 from adm_jax.process import likelihood
 from adm_jax.process.diffusion import denoiser, respaced
+from adm_jax.sampling import pipeline, solvers
 from adm_jax.sampling import sampler as sampling
-from adm_jax.sampling import solvers
+from adm_jax.sampling.guidance import ByClassifier
 from adm_jax.training import checkpoints
 from adm_jax.training.loop import MAY_CHANGE, train
+from adm_jax.weights import checkpoint_files, folders
 
 _OUTPUTS = ('report.md', 'samples.png', 'samples_guided.npz', 'samples_unguided.npz')
 
@@ -113,10 +115,10 @@ def _check(out: pathlib.Path, settings: Settings, configs: dict) -> None:
       checkpoints.check_workdir((out / name).absolute(), stored_configs.to_json(config), MAY_CHANGE)
     except UsageError as error:
       raise UsageError(f'{name}: {error}') from error
-  unet, classifier = (runs[name].task for name in ('unet', 'classifier'))
-  if unet.model.num_classes is not None:
-    raise UsageError('unet: task.model.num_classes is set, but the demo guides an unconditional '
-                     'network: leave it None')
+  unet, classifier = (runs[name].task.network for name in ('unet', 'classifier'))
+  if unet.num_classes is not None:
+    raise UsageError('unet: task.network.module.num_classes is set, but the demo guides an '
+                     'unconditional network: leave it None')
   if unet.diffusion.schedule != classifier.diffusion.schedule:
     raise UsageError('the unet and the classifier have different schedules: the classifier must '
                      'know the noise it is to guide through, so change both')
@@ -146,24 +148,19 @@ def _train(workdir: pathlib.Path, config: config_lib.ConfigDict, bar: Bar, title
 
 def _measure(out: pathlib.Path, settings: Settings, bar: Bar) -> dict[str, Any]:
   """Samples, writes the .npz files and the picture, and returns every number of the report."""
-  unet = checkpoints.load(out / 'unet')
-  classifier = checkpoints.load(out / 'classifier')
+  unet, classifier = (folders.load(out / name) for name in ('unet', 'classifier'))
   train_set, held_out = digits('train'), digits('held_out')
   judge = Judge(train_set.images, train_set.labels)
   labels = np.arange(settings.num, dtype=np.int32) % len(train_set.class_names)
 
   samples = {}
-  for name, guide in (('unguided', None), ('guided', classifier.task.model)):
-    process = respaced(unet.task.diffusion, settings.respacing)
-    sampler = sampling.Sampler(
-        sampling.NetworkDenoiser(unet.task.model, process, classifier=guide, scale=settings.scale),
-        solvers.ancestral(), solvers.descend(process.schedule), unet.task.image_shape)
-    with bar(settings.num * sampler.num_steps, f'sampling {name}') as advance:
-      batches = sampling.sample_job(
-          sampler, {'model': unet.params, 'classifier': classifier.params},
-          key=jax.random.key(settings.seed), num=settings.num, batch_size=settings.batch_size,
-          labels=None if guide is None else labels, parts=10, progress=advance)
-      samples[name] = np.concatenate([np.asarray(to_uint8(x)) for x in batches])
+  for name, guidance in (('unguided', ()),
+                         ('guided', (ByClassifier(classifier, settings.scale),))):
+    adm = pipeline.load(unet, guidance=guidance, steps=settings.respacing)
+    with bar(settings.num * adm.sampler.num_steps, f'sampling {name}') as advance:
+      batches = adm.batches(settings.num, settings.seed, labels if guidance else None,
+                            batch_size=settings.batch_size, progress=advance)
+      samples[name] = np.concatenate(list(batches))
     with written_whole(out / f'samples_{name}.npz') as part:
       np.savez(part, samples[name], labels.astype(np.int64))  # arr_0, arr_1: as published samples
   picture = _picture(train_set, samples, labels, settings)
@@ -204,39 +201,39 @@ def _picture(real: ArraySource, samples: dict[str, np.ndarray], labels: np.ndarr
 def _bits_through_training(workdir: pathlib.Path, held_out: ArraySource, settings: Settings,
                            bar: Bar) -> dict[int, float]:
   """Bits per dimension of held-out digits at each checkpoint that is still there."""
-  steps = checkpoints.saved_steps(workdir)
+  steps = checkpoint_files.saved_steps(workdir)
   x0 = to_float(held_out.images[:settings.likelihood_images])
-  task = checkpoints.load(workdir).task
-  process = respaced(task.diffusion, settings.likelihood_respacing)
+  network = folders.load(workdir).network
+  process = respaced(network.diffusion, settings.likelihood_respacing)
   keys = sampling.image_keys(jax.random.key(settings.seed), np.arange(len(x0)))
 
   @jax.jit
   def bound(params):
-    def network(x, time):
-      return task.model.apply({'params': params}, x, time)
+    def evaluate(x, time):
+      return network.apply(params, x, time)
     noise = sampling.noise_from_keys(keys, x0.shape[1:])
-    return likelihood.bits_per_dimension(process, denoiser(process, network), x0, noise).total
+    return likelihood.bits_per_dimension(process, denoiser(process, evaluate), x0, noise).total
 
   bits = {}
   with bar(len(steps), 'bits per dimension') as advance:
     for step in steps:
-      bits[step] = float(bound(checkpoints.load(workdir, step=step).params).mean())
+      bits[step] = float(bound(folders.load(workdir, step=step).params).mean())
       advance(1)
   return bits
 
 
-def _encode_and_decode(unet: checkpoints.Trained, held_out: ArraySource, settings: Settings,
+def _encode_and_decode(unet: folders.Trained, held_out: ArraySource, settings: Settings,
                        bar: Bar) -> float:
   """rms of x_0 after DDIM up to the noisiest step and back; x_0 in [-1, 1]."""
   x0 = to_float(held_out.images[:settings.encoded])
-  process = respaced(unet.task.diffusion, settings.encoding_respacing)
-  make = sampling.NetworkDenoiser(unet.task.model, process)
+  process = respaced(unet.network.diffusion, settings.encoding_respacing)
+  make = sampling.GuidedNetwork(unet.network, process)
   keys = sampling.image_keys(jax.random.key(0), np.arange(len(x0)))  # DDIM draws no noise
   x = x0
   ways = (solvers.ascend(process.schedule), solvers.descend(process.schedule))
   with bar(sum(len(steps.t) for steps in ways) * len(x0), 'encoding and decoding') as advance:
     for steps in ways:
-      sampler = sampling.Sampler(make, solvers.ddim(), steps, unet.task.image_shape)
+      sampler = sampling.Sampler(make, solvers.ddim(), steps, unet.network.image_shape)
       x = sampler({'model': unet.params}, keys, x=x)
       advance(len(steps.t) * len(x0))
   return float(np.sqrt(np.mean(np.square(x - x0))))

@@ -13,22 +13,35 @@ from adm_jax.errors import UsageError
 
 # A stored config may name only these, or what these modules define. Whoever builds one calls what
 # it names: the most that any of them does is to read files as images.
-_TRUSTED = ('adm_jax.data', 'adm_jax.models', 'adm_jax.process.diffusion',
+_TRUSTED = ('adm_jax.data', 'adm_jax.models', 'adm_jax.networks',
+            'adm_jax.process.diffusion',
             'adm_jax.process.losses', 'adm_jax.process.schedules',
             'adm_jax.process.timestep_samplers', 'adm_jax.training.evaluations:Evaluation',
             'adm_jax.training.grids:Grid', 'adm_jax.training.loop:Run',
             'adm_jax.training.state:adamw', 'adm_jax.training.tasks')
 
-# Modules as they were called before 0.2 -> as they are now.
+VERSION = 2  # of what is written; texts of before have none, and are brought up to date
+_VERSION, _NAME = '$version', '$name'
+
+# Modules as they were called in version 1 -> as they are now.
 _MOVED = {
     'adm_jax.data.images': 'adm_jax.data.open', 'adm_jax.data.pipeline': 'adm_jax.data.loading',
     **{f'adm_jax.{name}': f'adm_jax.process.{name}'
        for name in ('diffusion', 'losses', 'schedules', 'timestep_samplers')}}
+_TASKS, _NETWORKS = 'adm_jax.training.tasks', 'adm_jax.networks'
+# Arguments that came later, with the values that were in effect: by function.
+_ADDED: dict[str, dict[str, Any]] = {
+    'adm_jax.training.loop:Run': {
+        'loader': {'fn': {_NAME: 'adm_jax.data.loading:Loader'}, 'flip': False, 'num_threads': 1,
+                   'num_workers': 0, 'max_unreadable': 0.01}},
+    'adm_jax.process.diffusion:Diffusion': {
+        'mean': {'fn': {_NAME: 'adm_jax.process.diffusion:Eps'}},
+        'variance': {'fn': {_NAME: 'adm_jax.process.diffusion:LearnedRange'}}}}
 
 
 def to_json(config: ConfigDict) -> str:
   """Text that `from_json` turns back into an equal config; the same text for equal configs."""
-  return json.dumps(_plain(config), indent=1, sort_keys=True)
+  return json.dumps({_VERSION: VERSION, **_plain(config)}, indent=1, sort_keys=True)
 
 
 def from_json(text: str) -> ConfigDict:
@@ -52,26 +65,66 @@ def differences(old: str, new: str, ignore: tuple[str, ...] = ()) -> list[str]:
 
 
 def _parsed(text: str) -> Any:
-  """The JSON of a text, names brought up to date."""
+  """The JSON of a text, brought up to date and without its version."""
   try:
-    return json.loads(text, object_hook=_renamed)
+    tree = json.loads(text)
   except ValueError as error:
     raise UsageError(f'the stored config is cut short or no JSON ({error})') from error
+  if not isinstance(tree, dict):
+    raise UsageError(f'the stored config is {type(tree).__name__}, and no object')
+  version = tree.pop(_VERSION, 1)
+  if version not in (1, VERSION):
+    raise UsageError(f'the stored config is of version {version}, and this program reads up to '
+                     f'{VERSION}: use a newer one')
+  return _of_today(tree) if version == 1 else tree
 
 
-def _renamed(node: dict) -> dict:
-  if not isinstance(node.get('$name'), str):
+def _of_today(node: Any) -> Any:
+  """A part of a version 1 config as it would be written now."""
+  if isinstance(node, list):
+    return [_of_today(item) for item in node]
+  if not isinstance(node, dict):
     return node
-  module, _, path = node['$name'].partition(':')
-  return {'$name': f'{_MOVED.get(module, module)}:{path}'}
+  if _NAME in node:
+    return {_NAME: _renamed(node[_NAME])}
+  node = {key: _of_today(value) for key, value in node.items()}
+  name = node['fn'][_NAME] if isinstance(node.get('fn'), dict) and _NAME in node['fn'] else ''
+  if name.startswith(f'{_TASKS}:') and {'model', 'diffusion'} <= node.keys():
+    node = _task_of_today(name, node)
+  for key, value in _ADDED.get(name, {}).items():
+    node.setdefault(key, value)
+  return node
+
+
+def _renamed(name: Any) -> Any:
+  if not isinstance(name, str):
+    return name
+  module, _, path = name.partition(':')
+  return f'{_MOVED.get(module, module)}:{path}'
+
+
+def _task_of_today(name: str, node: dict) -> dict:
+  """A task that held a model and its process, as one that holds a network."""
+  kind = name.removeprefix(f'{_TASKS}:')
+  node = dict(node)
+  network = {'module': node.pop('model'), 'diffusion': node.pop('diffusion')}
+  if kind == 'diffusion':
+    network |= {'with_null_label': bool(node.get('label_dropout'))}
+  elif kind == 'superres':
+    network |= {'low_res_size': node.pop('low_res_size')}
+    node |= {'label_dropout': 0.0}
+  maker = {'diffusion': 'unet', 'superres': 'superres', 'classifier': 'classifier'}.get(kind)
+  task = 'classifier' if kind == 'classifier' else 'diffusion'
+  return {**node, 'fn': {_NAME: f'{_TASKS}:{task}'},
+          'network': {'fn': {_NAME: f'{_NETWORKS}:{maker}'}, **network}}
 
 
 def _flat(node: dict, prefix: str = ''):
   for key, value in node.items():
-    if isinstance(value, dict) and '$name' not in value:
+    if isinstance(value, dict) and _NAME not in value:
       yield from _flat(value, f'{prefix}{key}.')
     else:
-      yield f'{prefix}{key}', value['$name'] if isinstance(value, dict) else value
+      yield f'{prefix}{key}', value[_NAME] if isinstance(value, dict) else value
 
 
 def _plain(value: Any) -> Any:
@@ -80,14 +133,14 @@ def _plain(value: Any) -> Any:
   if isinstance(value, (list, tuple)):
     return [_plain(item) for item in value]
   if callable(value):
-    return {'$name': name_of(value)}
+    return {_NAME: name_of(value)}
   return value
 
 
 def _restore(value: Any) -> Any:
   if isinstance(value, dict):
-    if '$name' in value:
-      return _look_up(value['$name'])
+    if _NAME in value:
+      return _look_up(value[_NAME])
     config = ConfigDict(convert_dict=False)
     for key, item in value.items():
       config[key] = _restore(item)

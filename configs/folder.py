@@ -2,7 +2,7 @@
 
   adm train --config configs/folder.py --workdir runs/mine --config.data.path=photos
   adm train --config configs/folder.py --workdir runs/mine --config.data.path=photos.zip
-    --config.data.labels=labels.csv --config.task.model.num_classes=10
+    --config.data.labels=labels.csv --config.task.network.module.num_classes=10
 """
 
 from adm_jax.config import call
@@ -26,8 +26,8 @@ def get_config():
           channels=3,  # 1: grey levels; then in_channels=1 and out_channels=2 below
       ),
       # A network for 64 x 64 that trains on one accelerator. Its flags are the reference's; every
-      # argument they lead to is under --config.task.model, and `adm train` refuses what cannot be.
-      # For classes add --class_cond True --num_classes N.
+      # argument they lead to is under --config.task.network.module, and `adm train` refuses what
+      # cannot be. For classes add --class_cond True --num_classes N.
       task=recipes.network(
           'unet', '--image_size 64 --num_channels 128 --num_head_channels 64 --num_res_blocks 3 '
                   '--attention_resolutions 32,16,8 --resblock_updown True --learn_sigma True '

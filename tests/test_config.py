@@ -35,10 +35,10 @@ def test_defaults_are_visible_and_overridable():
     ('--config.optimizer.learning_rate=1', 'optimizer.learning_rate', 1.0),
     ('--config.optimizer.clip_norm=0.5', 'optimizer.clip_norm', 0.5),
     ('--config.optimizer.clip_norm=None', 'optimizer.clip_norm', None),
-    ('--config.task.model.num_classes=None', 'task.model.num_classes', None),
+    ('--config.task.network.module.num_classes=None', 'task.network.module.num_classes', None),
     ('--config.data.split=held_out', 'data.split', 'held_out'),
-    ('--config.task.model.dtype=bfloat16', 'task.model.dtype', 'bfloat16'),
-    ('--config.task.model.channel_mult=1,2', 'task.model.channel_mult', (1, 2)),
+    ('--config.task.network.module.dtype=bfloat16', 'task.network.module.dtype', 'bfloat16'),
+    ('--config.task.network.module.channel_mult=1,2', 'task.network.module.channel_mult', (1, 2)),
 ])
 def test_overrides_are_python_literals_of_the_old_type(word, path, value):
   config = config_lib.override(tiny.get_config(), [word])
@@ -58,13 +58,13 @@ def test_none_may_stand_where_the_annotation_says_so():
 
 @pytest.mark.parametrize('word, message', [
     ('--config.batch_sise=3', "did you mean 'batch_size'"),
-    ('--config.task.model.dept=3', "did you mean 'task.model.depth'"),
+    ('--config.task.network.module.dept=3', "did you mean 'task.network.module.depth'"),
     ('--config.batch_size=many', 'not of the right type, int'),
     ('--config.batch_size=1.5', 'not of the right type, int'),
-    ('--config.task.model.num_classes=abc', 'not of the right type'),
+    ('--config.task.network.module.num_classes=abc', 'not of the right type'),
     ('--config.optimizer.clip_norm=abc', 'not of the right type'),
     ("--config.ema_rates=('a',)", 'not of the right type, tuple'),
-    ('--config.task.model=3', 'did you mean'),
+    ('--config.task.network.module=3', 'did you mean'),
     ('--batch_size=3', '--config.key=value'),
     ('--config.batch_size', '--config.key=value'),
 ])

@@ -27,7 +27,7 @@ def _load(name):
 
 def _parameters(task) -> int:
   return sum(math.prod(leaf.shape) for leaf in
-             jax.tree.leaves(jax.eval_shape(task.init, jax.random.key(0))))
+             jax.tree.leaves(jax.eval_shape(task.network.init, jax.random.key(0))))
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -45,10 +45,11 @@ def test_network_process_and_data_of_a_config_fit(name):
   """All of a run that can be built without its images."""
   config = _load(name)
   task = config_lib.build(config.task)
-  assert config_lib.build(config.timestep_sampler).num_steps == task.diffusion.schedule.num_steps
+  num_steps = task.network.diffusion.schedule.num_steps
+  assert config_lib.build(config.timestep_sampler).num_steps == num_steps
   config_lib.build(config.optimizer)
   if 'image_size' in config.data:
-    assert task.image_shape == (config.data.image_size, config.data.image_size, 3)
+    assert task.network.image_shape == (config.data.image_size, config.data.image_size, 3)
   assert config.batch_size % config.microbatches == 0
   assert config.save_every % config.log_every == 0
   restored = stored_configs.from_json(stored_configs.to_json(config))
@@ -74,7 +75,7 @@ def test_cifar10_has_the_parameters_of_the_published_recipe():
     *((f'imagenet{size}_classifier', f'imagenet{size}') for size in (64, 128, 256, 512)),
     ('imagenet256_classifier', 'imagenet256_uncond')])
 def test_a_classifier_knows_the_noise_of_the_unet_it_guides(classifier, unet):
-  one, other = (config_lib.build(_load(name).task.diffusion.schedule)
+  one, other = (config_lib.build(_load(name).task.network.diffusion.schedule)
                 for name in (classifier, unet))
   assert one == other
 

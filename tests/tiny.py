@@ -3,6 +3,7 @@
 import functools
 
 from adm_jax import config as config_lib
+from adm_jax import networks
 from adm_jax.config import call
 from adm_jax.data.digits import digits
 from adm_jax.models import Classifier, UNet
@@ -30,15 +31,17 @@ def _run(task, **kwargs):
 
 def get_config(**kwargs) -> config_lib.ConfigDict:
   """A U-Net; `kwargs` replace arguments of `Run`. Also the file to give to `adm train --config`."""
-  model = call(UNet, image_size=8, out_channels=2, in_channels=1, channels=32, channel_mult=(1,),
+  module = call(UNet, image_size=8, out_channels=2, in_channels=1, channels=32, channel_mult=(1,),
                depth=1, attention_resolutions=())
-  return _run(call(tasks.diffusion, model=model, diffusion=_diffusion()), **kwargs)
+  network = call(networks.unet, module=module, diffusion=_diffusion())
+  return _run(call(tasks.diffusion, network=network), **kwargs)
 
 
 def classifier_config(**kwargs) -> config_lib.ConfigDict:
-  model = call(Classifier, image_size=8, num_classes=10, in_channels=1, channels=32,
+  module = call(Classifier, image_size=8, num_classes=10, in_channels=1, channels=32,
                channel_mult=(1,), depth=1, attention_resolutions=(), head_channels=32)
-  return _run(call(tasks.classifier, model=model, diffusion=_diffusion()), **kwargs)
+  network = call(networks.classifier, module=module, diffusion=_diffusion())
+  return _run(call(tasks.classifier, network=network), **kwargs)
 
 
 def second_moment_config(**kwargs) -> config_lib.ConfigDict:

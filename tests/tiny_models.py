@@ -5,11 +5,12 @@ import pathlib
 from golden_networks import rule_params
 
 from adm_jax import config as config_lib
+from adm_jax import networks
 from adm_jax.config import call
 from adm_jax.models import Classifier, SuperRes, UNet
 from adm_jax.process import schedules
 from adm_jax.process.diffusion import Diffusion, Eps, LearnedRange
-from adm_jax.training import checkpoints, tasks
+from adm_jax.weights import folders
 
 NUM_CLASSES = 5
 _TRUNK = dict(channels=32, channel_mult=(1,), depth=1, attention_resolutions=())
@@ -20,28 +21,28 @@ def _diffusion():
               variance=call(LearnedRange))
 
 
-def _save(path: pathlib.Path, task: config_lib.ConfigDict, seed: int) -> pathlib.Path:
-  checkpoints.save_weights(path, task, rule_params(config_lib.build(task).model, seed=seed))
+def _save(path: pathlib.Path, network: config_lib.ConfigDict, seed: int) -> pathlib.Path:
+  folders.save(path, network, rule_params(config_lib.build(network).module, seed=seed))
   return path
 
 
 def unet(path: pathlib.Path, num_classes: int | None = None, seed: int = 1,
-         label_dropout: float = 0.0) -> pathlib.Path:
+         with_null_label: bool = False) -> pathlib.Path:
   model = call(UNet, image_size=8, out_channels=6, num_classes=num_classes, num_heads=2, **_TRUNK)
-  return _save(path, call(tasks.diffusion, model=model, diffusion=_diffusion(),
-                          label_dropout=label_dropout), seed)
+  return _save(path, call(networks.unet, module=model, diffusion=_diffusion(),
+                          with_null_label=with_null_label), seed)
 
 
 def classifier(path: pathlib.Path, image_size: int = 8,
                num_classes: int = NUM_CLASSES) -> pathlib.Path:
   model = call(Classifier, image_size=image_size, num_classes=num_classes, head_channels=32,
                **_TRUNK)
-  return _save(path, call(tasks.classifier, model=model, diffusion=_diffusion()), 2)
+  return _save(path, call(networks.classifier, module=model, diffusion=_diffusion()), 2)
 
 
 def upsampler(path: pathlib.Path, small: int = 8,
               num_classes: int | None = NUM_CLASSES) -> pathlib.Path:
   model = call(UNet, image_size=16, in_channels=6, out_channels=6, num_classes=num_classes,
                num_heads=2, **_TRUNK)
-  return _save(path, call(tasks.superres, model=call(SuperRes, unet=model),
+  return _save(path, call(networks.superres, module=call(SuperRes, unet=model),
                           diffusion=_diffusion(), low_res_size=small), 3)

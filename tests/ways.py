@@ -28,13 +28,14 @@ from adm_jax.models.blocks import ResBlock, conv, timestep_embedding
 from adm_jax.process.timestep_samplers import loss_second_moment
 from adm_jax.sampling import solvers
 from adm_jax.sampling.sampler import (
-  NetworkDenoiser,
+  GuidedNetwork,
   Sampler,
   image_keys,
   initial_noise,
   remembering_x0,
 )
 from adm_jax.training import checkpoints
+from adm_jax.weights import folders
 
 STEPS = 20
 WAYS = {'1 device': dict(num_devices=1), 'pmap': dict(parallel='pmap'),
@@ -77,7 +78,7 @@ def get_config(**kwargs) -> config_lib.ConfigDict:
       'timestep_sampler': config_lib.call(loss_second_moment, num_steps=tiny.STEPS, history=1),
       'batch_size': 16, 'total_steps': STEPS, 'log_every': 1, 'save_every': 5, 'keep': 9,
       'optimizer': config_lib.call(tiny.adamw, learning_rate=1e-4), **kwargs})
-  config.task.model = config_lib.call(Small)
+  config.task.network.module = config_lib.call(Small)
   config.data = config_lib.call(slow_digits)
   return config
 
@@ -101,9 +102,9 @@ def exchanged(run, trainer) -> int:
 
 def gathered(run, trainer) -> tuple[int, int]:
   """How often a sampler gathers weights: once for all of its steps, and in each of them."""
-  process = run.task.diffusion
-  sampler = Sampler(NetworkDenoiser(run.task.model, process), solvers.ancestral(),
-                    solvers.descend(process.schedule), run.task.image_shape, trainer.mesh)
+  process = run.task.network.diffusion
+  sampler = Sampler(GuidedNetwork(run.task.network, process), solvers.ancestral(),
+                    solvers.descend(process.schedule), run.task.network.image_shape, trainer.mesh)
   keys = image_keys(jax.random.key(0), jnp.arange(trainer.mesh.size))
   x = initial_noise(keys, sampler.shape)
   carry, keys = sharding.place_batch(
@@ -123,7 +124,7 @@ def restored(run, trainer, workdir) -> bool:
   text = (pathlib.Path(workdir) / 'config.json').read_text()
   with checkpoints.Checkpoints(workdir, text, keep=9) as saved:
     state, _ = saved.restore(STEPS, trainer.shapes)
-  plain = checkpoints.load(workdir, weights='params', config=get_config()).params
+  plain = folders.load(workdir, weights='params', config=get_config()).params
   equal = all(np.array_equal(a, b) for a, b in
               zip(jax.tree.leaves(plain), jax.tree.leaves(state.params), strict=True))
   placed = all(a.sharding.is_equivalent_to(b.sharding, a.ndim) for a, b in

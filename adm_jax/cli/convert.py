@@ -39,13 +39,12 @@ def run(arguments, rest):
 
 def _read(source, out, words):
   from adm_jax.io import progress
-  from adm_jax.training import checkpoints
-  from adm_jax.weights import pretrained
+  from adm_jax.weights import folders, pretrained
 
   if out.exists():
     raise UsageError(f'{out} exists: give the name of a new folder')
   read = pretrained.read(source, words, progress.bar)
-  checkpoints.save_weights(out, read.task_config, read.params)
+  folders.save(out, read.network_config, read.params)
   print(f'{out}: {read.kind}, {read.num_parameters:,} parameters')
   print('  flags: ' + ' '.join(f'--{name} {value}' for name, value in read.flags.items()))
   for clause in read.assumed:
@@ -54,12 +53,11 @@ def _read(source, out, words):
 
 
 def _write(source, target, weights):
-  from adm_jax.training import checkpoints
-  from adm_jax.weights import openai, state_dicts
+  from adm_jax.weights import folders, openai, state_dicts
 
   if target.exists():
     raise UsageError(f'{target} exists: give the name of a new file')
-  trained = checkpoints.load(source, weights=weights)
-  state_dicts.write(target, openai.deferred_state_dict(trained.params, trained.task.model))
+  trained = folders.load(source, weights=weights)
+  state_dicts.write(target, openai.lazy_state_dict(trained.params, trained.network.module))
   print(f'{target}: {trained.weights} of step {trained.step}')
   return 0

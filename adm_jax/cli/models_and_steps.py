@@ -26,8 +26,11 @@ def add_model_arguments(parser):
   parser.add_argument('--weights', metavar='PATH|WHICH',
                       help="a published model's file; or of a work directory 'params' or an "
                       'average')
+  parser.add_argument('--config', metavar='FILE.py',
+                      help='of a network of your own: the config that it was trained with')
   parser.add_argument('--classifier', metavar='NAME|DIR|FILE', help='what guides it')
   parser.add_argument('--classifier-weights', metavar='PATH', help='its file')
+  parser.add_argument('--classifier-config', metavar='FILE.py', help='as --config')
   parser.add_argument('--scale', metavar='S[,LAST]',
                       help="of the classifier's gradient; of two numbers, it goes evenly from the "
                       "first step's to the last's; default: the paper's, or 1")
@@ -129,6 +132,7 @@ def _check_steps(arguments):
 def _check_guidance(arguments):
   of_classifier = (('--scale', arguments.scale is not None),
                    ('--classifier-weights', arguments.classifier_weights is not None),
+                   ('--classifier-config', arguments.classifier_config is not None),
                    ('--normalize-gradient', arguments.normalize_gradient),
                    ('--clip-guided', arguments.clip_guided is not None),
                    ('--classifier-every', arguments.classifier_every != 1))
@@ -198,24 +202,70 @@ def _respacing(arguments):
   return '' if _is_spaced(arguments) else arguments.respacing
 
 
-def load(arguments, from_step=None):
-  """The model with its guidance as a `Pipeline`, perhaps one that starts in the middle."""
-  from adm_jax.sampling import initial_states, pipeline
+def _guidance(arguments):
+  """What the options of guidance name, in the order in which it is folded."""
+  from adm_jax.sampling import guidance
+
+  between = (None if arguments.guide_between is None
+             else tuple(numbers('--guide-between', arguments.guide_between, (2,))))
+  found = []
+  if arguments.cfg_scale is not None:
+    found.append(guidance.ClassifierFree(_scale(arguments, 'cfg_scale'), between))
+  if arguments.weaker is not None:
+    scale = _scale(arguments, 'weaker_scale')
+    found.append(guidance.ByWeakerModel(
+        arguments.weaker, **({} if scale is None else {'scale': scale}), between=between,
+        weights=arguments.weaker_weights))
+  if arguments.classifier is not None:
+    found.append(guidance.ByClassifier(
+        classifier(arguments), _scale(arguments, 'scale'), between,
+        normalize=arguments.normalize_gradient, every=arguments.classifier_every,
+        clip=arguments.clip_guided, weights=arguments.classifier_weights))
+  if arguments.dynamic_threshold is not None:
+    found.append(guidance.DynamicThreshold(arguments.dynamic_threshold))
+  return tuple(found)
+
+
+def model(arguments):
+  """What --model names, or the network itself where --config says what it is."""
+  return _own(arguments.model, arguments.config, arguments.weights)
+
+
+def classifier(arguments):
+  """What --classifier names, likewise."""
+  return _own(arguments.classifier, arguments.classifier_config, arguments.classifier_weights)
+
+
+def _own(name, path, weights):
+  """A network of a user's own, whose config names functions that a stored one may not."""
+  if path is None:
+    return name
+  from adm_jax import config
+  from adm_jax.weights import folders
+  return folders.load(name, weights=weights, config=config.load(path))
+
+
+def _course(arguments, from_step=None):
+  """The steps that the options ask for."""
+  from adm_jax.sampling import initial_states
+  from adm_jax.sampling.pipeline import Course
 
   steps = _steps(arguments)
-  interval = (None if arguments.guide_between is None
-              else tuple(numbers('--guide-between', arguments.guide_between, (2,))))
+  return Course(
+      _respacing(arguments), steps if from_step is None else initial_states.from_step(from_step,
+                                                                                      steps),
+      {'steps': arguments.steps, 'spacing': arguments.spacing, 'churn': arguments.churn,
+       'from_step': from_step})
+
+
+def load(arguments, from_step=None):
+  """The model with its guidance as a `Pipeline`, perhaps one that starts in the middle."""
+  from adm_jax.sampling import pipeline
+
   adm = pipeline.load(
-      arguments.model, classifier=arguments.classifier, scale=_scale(arguments, 'scale'),
-      respacing=_respacing(arguments), solver=solver(arguments.solver, arguments),
-      weights=arguments.weights, classifier_weights=arguments.classifier_weights,
-      clip_guided=arguments.clip_guided,
-      steps=steps if from_step is None else initial_states.from_step(from_step, steps),
-      cfg_scale=_scale(arguments, 'cfg_scale'), weaker=arguments.weaker,
-      weaker_scale=_scale(arguments, 'weaker_scale'), weaker_weights=arguments.weaker_weights,
-      interval=interval, normalize=arguments.normalize_gradient,
-      classifier_every=arguments.classifier_every, threshold_share=arguments.dynamic_threshold,
-      dtype=arguments.dtype, fsdp=arguments.fsdp)
+      model(arguments), guidance=_guidance(arguments), steps=_course(arguments, from_step),
+      solver=solver(arguments.solver, arguments), weights=arguments.weights, dtype=arguments.dtype,
+      fsdp=arguments.fsdp)
   if adm.low_res_shape is not None:
     raise UsageError(f'{arguments.model} enlarges images: give it as --upsample, with --model or '
                      '--base for the small ones')
@@ -224,24 +274,13 @@ def load(arguments, from_step=None):
 
 def load_upsampler(arguments):
   """What --upsample names, as a `Pipeline`."""
-  from adm_jax.sampling import pipeline, solvers
+  from adm_jax.sampling import pipeline
 
-  own = arguments.upsample_respacing is not None
+  own = arguments.upsample_respacing
   adm = pipeline.load(
-      arguments.upsample, respacing=arguments.upsample_respacing if own else _respacing(arguments),
-      steps=solvers.descend if own else _steps(arguments),
-      solver=solver(upsample_solver(arguments), arguments), weights=arguments.upsample_weights,
-      dtype=arguments.dtype, fsdp=arguments.fsdp)
+      arguments.upsample, steps=_course(arguments) if own is None else own,
+      solver=solver(arguments.upsample_solver or arguments.solver, arguments),
+      weights=arguments.upsample_weights, dtype=arguments.dtype, fsdp=arguments.fsdp)
   if adm.low_res_shape is None:
     raise UsageError(f'{arguments.upsample} enlarges nothing: give an upsampler as --upsample')
   return adm
-
-
-def upsample_solver(arguments):
-  return arguments.upsample_solver or arguments.solver
-
-
-def describe(solver, arguments):
-  """What a job's description says beside the pipeline's."""
-  return {'seed': arguments.seed, 'solver': solver, 'eta': arguments.eta or 0.0,
-          'steps': arguments.steps, 'spacing': arguments.spacing, 'churn': arguments.churn}

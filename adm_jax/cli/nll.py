@@ -18,6 +18,8 @@ from adm_jax.io import progress
 def add_arguments(parser):
   parser.add_argument('--model', required=True, metavar='NAME|DIR|FILE',
                       help='a published model, a work directory, converted weights, a .pt file')
+  parser.add_argument('--config', metavar='FILE.py',
+                      help='of a network of your own: the config that it was trained with')
   parser.add_argument('--weights', metavar='PATH|WHICH', help='see adm sample')
   parser.add_argument('--data', required=True, metavar='CONFIG.py|DIR|ZIP|FILE.npz',
                       help='a config, whose data is taken; a folder of images; or an .npz')
@@ -34,13 +36,15 @@ def add_arguments(parser):
 def run(arguments, overrides):
   import numpy as np
 
+  from adm_jax import config as config_lib
+
   from adm_jax.data.loading import in_order
   from adm_jax.devices import compilation_cache
   from adm_jax.evaluation import nll
   from adm_jax.io import npz
-  from adm_jax.models import UNet
+  from adm_jax.networks import check_source
   from adm_jax.process.diffusion import respaced
-  from adm_jax.weights import pretrained
+  from adm_jax.weights import folders, pretrained
 
   out = pathlib.Path(arguments.out)
   if out.exists():
@@ -50,14 +54,17 @@ def run(arguments, overrides):
     if value is not None and value < 1:
       raise UsageError(f'--{name.replace("_", "-")} {value}: give at least 1')
   cache = compilation_cache.use()
-  trained = pretrained.load(arguments.model, arguments.weights)
-  if not isinstance(trained.task.model, UNet):
-    raise UsageError(f'{arguments.model} is no plain diffusion model: give a U-Net')
-  process = respaced(trained.task.diffusion, arguments.respacing)
-  conditional = trained.task.model.num_classes is not None
+  trained = (pretrained.load(arguments.model, arguments.weights) if arguments.config is None
+             else folders.load(arguments.model, weights=arguments.weights,
+                               config=config_lib.load(arguments.config)))
+  network = trained.network
+  if network.classifies or network.low_res_shape is not None:
+    raise UsageError(f'{arguments.model} is no plain diffusion model: give one that makes images')
+  process = respaced(network.diffusion, arguments.respacing)
+  conditional = network.num_classes is not None
   labels = arguments.labels if conditional else None
-  source = _source(arguments.data, overrides, trained.task.image_shape, labels)
-  trained.task.check(source)
+  source = _source(arguments.data, overrides, network.image_shape, labels)
+  check_source(network, source)
   num = min(arguments.num or len(source), len(source))
 
   def batches():
@@ -69,7 +76,7 @@ def run(arguments, overrides):
       if left <= 0:
         return
   with progress.bar(num, 'bits per dimension') as advance:
-    terms = nll.measure(trained.task.model, process, trained.params, batches(),
+    terms = nll.measure(network, process, trained.params, batches(),
                         batch_size=min(arguments.batch_size, num), seed=arguments.seed,
                         advance=advance)
   print(f'{arguments.model} ({trained.weights}, step {trained.step}) on {num:,} images of '

@@ -65,9 +65,9 @@ def run(arguments, overrides):
   else:
     config = config_lib.override(config_lib.load(arguments.config), overrides)
     asked = compiled.training(config)
-    model, total_steps = config.task.model, config.total_steps
+    module, total_steps = config.task.network.module, config.total_steps
     microbatches = config.get('microbatches', 1)
-    remat = getattr(model, 'unet', model).remat
+    remat = module.get('unet', module).get('remat')
   needs = compiled.measure(asked, target)
   for line in compiled.report(needs):
     print(line)

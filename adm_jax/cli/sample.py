@@ -20,7 +20,6 @@ examples:
 """
 
 import pathlib
-from typing import Any, NamedTuple
 
 from adm_jax.cli import models_and_steps
 from adm_jax.cli.parser import at_least_one, numbers
@@ -68,34 +67,48 @@ def run(arguments, rest):
   if rest:
     raise UsageError(f'adm sample does not understand {" ".join(rest)}; see adm sample --help')
   check(arguments)
-  from adm_jax.cli import first_images
+  from adm_jax.cli.first_images import Clock
   from adm_jax.devices import compilation_cache
-  from adm_jax.sampling import jobs
-  from adm_jax.sampling.pipeline import check_small_images, check_small_shape
+  from adm_jax.sampling import shards
 
   out = pathlib.Path(arguments.out).absolute()
-  jobs.check_folder(out)
+  shards.check_folder(out)
   cache = compilation_cache.use()
-  clock = first_images.Clock()
+  clock = Clock()
   # All networks are loaded, and fit each other, before anything is made.
-  model = None if arguments.model is None else models_and_steps.load(arguments, arguments.from_step)
-  if arguments.upsample is None:
-    clock.end('weights')
-    made = _sampled(arguments, model, out, clock)
-  else:
-    upsampler = models_and_steps.load_upsampler(arguments)
-    clock.end('weights')
-    if model is None:
-      small = _given(pathlib.Path(arguments.base))
-      check_small_images(small.images, upsampler.low_res_shape)
-    else:
-      check_small_shape(model.sampler.shape, upsampler.low_res_shape)
-      small = _sampled(arguments, model, out / jobs.BASE, clock)
-      clock = None  # these are the first images
-    made = _upsampled(arguments, upsampler, small, out, clock)
+  job = _job(arguments)
+  clock.end('weights')
+  seen = False
+
+  def watch(batches):
+    nonlocal seen
+    seen = True
+    return clock.first(batches)
+  made = job.write(out, watch=watch)
+  if seen:
+    print(f'first images after {clock.report()}')
+  shape = ' x '.join(map(str, made.images.shape[1:]))
+  print(f'samples: {made.path}  {len(made.images)} images of {shape}')
   _draw(arguments, out, made)
   print(f'compiled programs are kept in {cache}')
   return 0
+
+
+def _job(arguments):
+  """What the options ask for, as a `SamplingJob`."""
+  from adm_jax.sampling.jobs import SamplingJob
+
+  common = dict(seed=arguments.seed, batch_size=arguments.batch_size)
+  classes = dict(classes=arguments.classes, class_order=arguments.class_order)
+  base = arguments.base
+  if arguments.model is not None:
+    adm = models_and_steps.load(arguments, arguments.from_step)
+    base = SamplingJob(adm, arguments.num, start=_start(arguments, adm), **classes, **common)
+    classes = {}  # the upsampler's are the base's
+  if arguments.upsample is None:
+    return base
+  return SamplingJob(models_and_steps.load_upsampler(arguments), arguments.num, base=base,
+                     **classes, **common)
 
 
 def check(arguments):
@@ -149,106 +162,16 @@ def _ends(arguments):
   return ends
 
 
-class _Images(NamedTuple):
-  """Images uint8[N H W C], read as they are indexed, and their labels i64[N] or None.
+def _start(arguments, adm):
+  """Where the images start, if not from fresh noise."""
+  from adm_jax.sampling.initial_states import Between, Encoded, Noised
 
-  `origin` tells them from others, for a job's description.
-  """
-  images: Any
-  labels: Any
-  class_names: Any
-  origin: str
-
-
-def _sampled(arguments, adm, out, clock):
-  from adm_jax.data.sources import Rows
-
-  classes, order = _classes(arguments, adm)
-  folder = None if arguments.images is None else _folder(arguments, adm)
-  images = None if folder is None else Rows(folder)
-  if arguments.num is not None or images is None or arguments.interpolate is not None:
-    num = arguments.num or (16 if classes is None or arguments.interpolate else len(classes))
-  else:
-    num = len(images)
-  labels = _labels(adm, num, arguments.seed, classes, order)
-  x = _start(arguments, adm, images, num, labels)
-  description = {**adm.description, **models_and_steps.describe(arguments.solver, arguments),
-                 'num': num, 'classes': 'all' if classes is None else classes, 'class_order': order,
-                 'images': None if folder is None else folder.fingerprint(),
-                 'from_step': arguments.from_step, 'reconstruct': arguments.reconstruct,
-                 'interpolate': arguments.interpolate}
-  return _make(arguments, adm, out, clock, description, num, labels, labels, x=x)
-
-
-def _upsampled(arguments, adm, small, out, clock):
-  num = len(small.images) if arguments.num is None else arguments.num
-  if num > len(small.images):
-    raise UsageError(f'there are {len(small.images)} small images: --num {num} is more')
-  labels = kept = None if small.labels is None else small.labels[:num]
-  if adm.num_classes is None:
-    labels = None  # the file keeps them all the same
-  elif labels is None:
-    labels = kept = _labels(adm, num, arguments.seed, *_classes(arguments, adm))
-  elif arguments.base is not None and arguments.classes is not None:
-    raise UsageError(f'{arguments.base} has labels: leave out --classes')
-  solver = models_and_steps.upsample_solver(arguments)
-  description = {**adm.description, **models_and_steps.describe(solver, arguments), 'num': num,
-                 'base': small.origin}
-  return _make(arguments, adm, out, clock, description, num, labels, kept, low_res=small.images)
-
-
-def _make(arguments, adm, out, clock, description, num, labels, kept, **given):
-  """Makes what is missing of a job; `labels` are for the network, `kept` for the file.
-
-  `clock` times the first images, if these are they.
-  """
-  from adm_jax.io import npz, progress
-  from adm_jax.sampling import jobs
-  from adm_jax.sampling.sampler import check_labels
-
-  labels = check_labels(labels, num, adm.num_classes)
-  evaluations = adm.sampler.num_evaluations
-  with jobs.open_job(out, description, num, adm.sampler.shape, kept) as job:
-    done = job.done()
-    if done < num:
-      title = f'sampling {out.name}'
-      with progress.images(num, done, adm.sampler.num_steps, title,
-                           f'{evaluations} evaluations each') as report:
-        batches = adm.batches(num, arguments.seed, labels, begin=done,
-                              batch_size=arguments.batch_size, progress=report, **given)
-        jobs.fill(job, batches if clock is None else clock.first(batches))
-      if clock is not None:
-        print(f'first images after {clock.report()}')
-    path = job.finish()
-    print(f'samples: {path}  {num} images of {" x ".join(map(str, adm.sampler.shape))}')
-    return _Images(job.images(), job.labels, adm.class_names, npz.checksum(path))
-
-
-def _classes(arguments, adm):
-  """(the classes asked for, or None for all; 'turn' or 'drawn')."""
-  from adm_jax.data import class_names
-
-  if arguments.classes is None:
-    if arguments.interpolate is not None and adm.num_classes is not None:
-      raise UsageError('--interpolate keeps to one class: name it with --classes')
-    return None, arguments.class_order or 'drawn'
-  if adm.num_classes is None:
-    raise UsageError(f'{arguments.model or arguments.upsample} knows no classes: leave out '
-                     '--classes, or guide it with --classifier')
-  classes = class_names.find(arguments.classes, adm.num_classes, adm.class_names)
-  if arguments.interpolate is not None and len(classes) > 1:
-    raise UsageError(f'--interpolate keeps to one class: --classes names {len(classes)}')
-  return classes, arguments.class_order or 'turn'
-
-
-def _labels(adm, num, seed, classes, order):
-  from adm_jax.data import class_names
-
-  if adm.num_classes is None:
+  images = None if arguments.images is None else _folder(arguments, adm)
+  if arguments.interpolate is not None:
+    return Between(*_ends(arguments), images)
+  if images is None:
     return None
-  if order == 'turn':
-    return class_names.in_turn(range(adm.num_classes) if classes is None else classes, num)
-  return adm.labels(num, seed, classes)
+  return Encoded(images) if arguments.reconstruct else Noised(images)
 
 
 def _folder(arguments, adm):
@@ -258,46 +181,6 @@ def _folder(arguments, adm):
   if height != width:
     raise UsageError(f'--images are cut to squares, and the model makes {height} x {width}')
   return Folder(arguments.images, height, labels=None, channels=channels)
-
-
-def _start(arguments, adm, images, num, labels):
-  """Where the run starts: a function from indices to x, or None for fresh noise."""
-  import numpy as np
-
-  from adm_jax.sampling import initial_states
-
-  if arguments.interpolate is not None:
-    ends = _ends(arguments)
-    if images is None:
-      noises = (initial_states.noise_of_seed(adm, seed) for seed in ends)
-      return initial_states.between(*noises, num)
-    if max(ends) >= len(images):
-      raise UsageError(f'--interpolate {arguments.interpolate}: {arguments.images} holds images 0 '
-                       f'to {len(images) - 1}')
-    both = None if labels is None else np.resize(labels, 2)
-    return initial_states.between(*initial_states.codes(adm, images[np.asarray(ends)], both), num)
-  if images is None:
-    return None
-  if len(images) < num:
-    raise UsageError(f'{arguments.images} holds {len(images)} images: --num {num} is more')
-  if arguments.reconstruct:
-    return initial_states.encoded(adm, images, labels)
-  return initial_states.noised(adm, images, arguments.seed)
-
-
-def _given(path):
-  """The images of anyone's .npz."""
-  import numpy as np
-
-  from adm_jax.io import npz
-
-  images = npz.rows(path, 'arr_0')
-  labels = npz.read(path, 'arr_1') if 'arr_1' in npz.names(path) else None
-  if labels is not None and (labels.shape != images.shape[:1] or labels.dtype.kind not in 'iu'):
-    raise UsageError(f'{path} has labels {labels.dtype} of shape {labels.shape} for {len(images)} '
-                     'images: give an integer each')
-  return _Images(images, None if labels is None else np.asarray(labels, np.int64), None,
-                 npz.checksum(path))
 
 
 def _draw(arguments, out, made):

@@ -32,6 +32,8 @@ def add_arguments(parser):
   parser.add_argument('--init-from', metavar='MODEL',
                       help='start from the weights of a published model, a work directory or a '
                            'file; a class table of another size starts at random')
+  parser.add_argument('--init-config', metavar='FILE.py',
+                      help='of a network of your own: the config that --init-from was trained with')
   parser.add_argument('--tensorboard', action='store_true',
                       help='write files for TensorBoard too (needs adm_jax[tensorboard])')
   parser.add_argument('--coordinator', metavar='HOST:PORT', help='where process 0 listens')
@@ -54,7 +56,7 @@ def run(arguments, overrides):
   checkpoints.check_workdir(files.folder(arguments.workdir), stored, loop.MAY_CHANGE)
   saved, start = checkpoints.saved_steps(arguments.workdir), None
   if arguments.init_from and not saved:
-    start, text = fine_tuned(arguments.init_from, described)
+    start, text = fine_tuned(arguments.init_from, arguments.init_config, described)
     if hosts.first():
       print(text, file=sys.stderr)
   drawn = hosts.first() and sys.stderr.isatty()
@@ -88,7 +90,7 @@ def beginning(run, step, ignores_start):
   """A line that says what is trained on what, and from where it goes on."""
   import jax
 
-  params = jax.eval_shape(run.task.init, jax.random.key(0))
+  params = run.task.network.abstract_params()
   size = sum(leaf.size for leaf in jax.tree.leaves(params))
   begun = (f'going on from step {step} of {run.total_steps}' if step
            else f'{run.total_steps} steps, a line of metrics every {run.log_every}')
@@ -98,18 +100,20 @@ def beginning(run, step, ignores_start):
           f'{jax.device_count()} x {jax.devices()[0].device_kind}; {begun}; compiling first')
 
 
-def fine_tuned(name, run):
+def fine_tuned(name, config, run):
   """(parameters to start `run` from, a line that says what they are)."""
   import flax
   import jax
   import numpy as np
 
-  from adm_jax.weights import pretrained
+  from adm_jax import config as config_lib
+  from adm_jax.weights import folders, pretrained
 
-  trained = pretrained.load(name)
+  trained = (pretrained.load(name) if config is None
+             else folders.load(name, config=config_lib.load(config)))
   flat = flax.traverse_util.flatten_dict
-  given, wanted = flat(trained.params, sep='/'), flat(jax.eval_shape(
-      run.task.init, jax.random.key(run.seed)), sep='/')
+  given, wanted = flat(trained.params, sep='/'), flat(
+      run.task.network.abstract_params(), sep='/')
   tables = [path for path in wanted if _per_class(path)]
   other = [path for path in sorted({*given, *wanted}) if not _per_class(path)
            and np.shape(given.get(path)) != np.shape(wanted.get(path))]
@@ -119,7 +123,8 @@ def fine_tuned(name, run):
                      f'{_shape(wanted, other[0])} here: give the network its sizes')
   new = [path for path in tables if _shape(given, path) != _shape(wanted, path)]
   if new:
-    fresh = flat(jax.device_get(jax.jit(run.task.init)(jax.random.key(run.seed))), sep='/')
+    fresh = flat(jax.device_get(jax.jit(run.task.network.init)(
+        jax.random.key(run.seed))), sep='/')
     given |= {path: fresh[path] for path in new}
   given = {path: np.asarray(given[path]) for path in wanted}
   text = f'starting from {name} ({trained.weights} at step {trained.step})'

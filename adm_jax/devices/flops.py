@@ -40,12 +40,15 @@ def of_step(task: Any, batch_size: int) -> float:
     task: one of `training.tasks`.
     batch_size: of the whole step.
   """
-  params = jax.eval_shape(task.init, jax.random.key(0))
+  params = task.network.abstract_params()
   struct = jax.ShapeDtypeStruct
   # One example is enough: nothing in the networks depends on others.
-  examples = {'image': struct((1, *task.image_shape), 'uint8'), 'label': struct((1,), 'int32'),
-              't': struct((1,), 'int32'), 'key': jax.eval_shape(_one_key)}
-  return 3 * batch_size * count(lambda p, e: task.terms(p, e, None), params, examples)
+  examples = {'image': struct((1, *task.network.image_shape), 'uint8'),
+              'label': struct((1,), 'int32'), 't': struct((1,), 'int32'),
+              'key': jax.eval_shape(_one_key)}
+  return 3 * batch_size * count(
+      lambda params, frozen, examples: task.terms(params, frozen, examples, None), params,
+      task.frozen, examples)
 
 
 def _one_key():

@@ -157,24 +157,28 @@ class Trainer:
     shapes: the state as `ShapeDtypeStruct`s, with their shardings.
     init: () -> state, born where it lies.
     place: {name: [B / processes ...]}, this process's rows in NumPy -> the batch on the devices.
-    step: (state, batch, key) -> (state, metrics); the old state is given up to the new one.
+    frozen: the arrays that the step needs and that are not trained, where they lie, or their
+      shapes; split like parameters.
+    step: (state, batch, key, frozen) -> (state, metrics); the old state is given up to the new one.
   """
   mesh: Mesh
   shapes: Any
   init: Callable[[], Any]
   place: Callable[[dict], dict]
-  step: Callable[[Any, dict, Array], tuple[Any, Any]]
+  frozen: Any
+  step: Callable[[Any, dict, Array, Any], tuple[Any, Any]]
 
 
 def trainer(parallel: str, mesh: Mesh, init: Callable[[], Any],
-            make_step: Callable[[Parts], Callable]) -> Trainer:
+            make_step: Callable[[Parts], Callable], frozen: Any = ()) -> Trainer:
   """Compiles training for the devices of `mesh`.
 
   Args:
     parallel: 'jit', or 'pmap', which needs a mesh without fsdp.
     mesh: of all processes' devices (`mesh`).
     init: () -> state.
-    make_step: parts -> a step (state, batch, key) -> (state, metrics).
+    make_step: parts -> a step (state, batch, key, frozen) -> (state, metrics).
+    frozen: a tree of arrays in host memory, or of their shapes.
 
   Raises:
     UsageError: there is no such way, or no such mesh for it.
@@ -196,7 +200,8 @@ def trainer(parallel: str, mesh: Mesh, init: Callable[[], Any],
                      f'{mesh.shape[_FSDP]} is to split it: set parallel=jit or fsdp=1')
   else:
     raise UsageError(f'parallel={parallel}: give {" or ".join(PARALLEL)}')
-  return Trainer(mesh, shapes, jax.jit(init, out_shardings=shardings), place, step)
+  return Trainer(mesh, shapes, jax.jit(init, out_shardings=shardings), place,
+                 place_params(frozen, mesh), step)
 
 
 def check_batch(batch_size: int, devices: int, microbatches: int) -> None:
@@ -221,7 +226,7 @@ def _split(devices: int, batch: dict) -> dict:
 
 def _pmapped(mesh: Mesh, step: Callable) -> Callable:
   # With None for its axes, the state is one array to its owner, and a copy on each device.
-  mapped = jax.pmap(step, axis_name=_DATA, in_axes=(None, 0, None), out_axes=(None, None),
+  mapped = jax.pmap(step, axis_name=_DATA, in_axes=(None, 0, None, None), out_axes=(None, None),
                     donate_argnums=0, devices=tuple(mesh.devices.flat))
   if mesh.is_multi_process:
     # `pmap` gives arrays of this process's devices, and takes those of all without a copy.

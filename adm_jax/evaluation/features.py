@@ -17,6 +17,8 @@ from adm_jax.evaluation import inception_weights
 from adm_jax.evaluation.batches import Images
 from adm_jax.evaluation.inception import Features, Inception
 from adm_jax.io.pixels import to_float
+from adm_jax.models import Classifier
+from adm_jax.weights import folders
 
 Array = jax.Array
 
@@ -162,19 +164,16 @@ def _of_file(path: pathlib.Path, name: str) -> Extractor:
 
 def _of_classifier(workdir: pathlib.Path) -> Extractor:
   """What a classifier's last layer sees of clean images, at t = 0."""
-  from adm_jax.models import Classifier
-  from adm_jax.training import checkpoints
-
-  trained = checkpoints.load(workdir)
-  model, schedule = trained.task.model, trained.task.diffusion.schedule
+  trained = folders.load(workdir)
+  model, schedule = trained.network.module, trained.network.diffusion.schedule
   if not isinstance(model, Classifier):
     raise UsageError(f'{workdir} holds a {type(model).__name__}, not a classifier: features come '
                      'from classifiers')
 
   def function(params, images):
-    if images.shape[1:] != trained.task.image_shape:
+    if images.shape[1:] != trained.network.image_shape:
       raise UsageError(f'the images are {images.shape[1:]} (H, W, C), the classifier {workdir} is '
-                       f'for {trained.task.image_shape}')
+                       f'for {trained.network.image_shape}')
     time = schedule.network_time(jnp.zeros(len(images), jnp.int32))
     return Features(last_input(model, params, to_float(images), time))
   return Extractor(f'classifier {workdir.name}, step {trained.step}, {trained.weights}',

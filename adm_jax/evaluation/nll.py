@@ -8,9 +8,10 @@ import numpy as np
 
 from adm_jax.devices import sharding
 from adm_jax.io.pixels import to_float
+from adm_jax.networks import Network
 from adm_jax.process import likelihood
 from adm_jax.process.diffusion import Diffusion
-from adm_jax.sampling.sampler import NetworkDenoiser, image_keys, noise_from_keys
+from adm_jax.sampling.sampler import GuidedNetwork, image_keys, noise_from_keys
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,15 +36,15 @@ class Terms:
   eps_mse: np.ndarray
 
 
-def measure(model: Any, diffusion: Diffusion, params: Any,
+def measure(network: Network, diffusion: Diffusion, params: Any,
             batches: Iterator[tuple[np.ndarray, np.ndarray | None]], *, batch_size: int, seed: int,
             advance: Callable[[int], None] = lambda count: None) -> Terms:
   """The bound of a stream of images.
 
   Args:
-    model: a `UNet`.
+    network: what makes images, and is no upsampler.
     diffusion: the (respaced) process.
-    params: of the model.
+    params: of the network.
     batches: (uint8[B H W C], i32[B] or None), B at most `batch_size`.
     batch_size: compiled for; rounded up to a multiple of the devices.
     seed: image i's noise is a function of (seed, i) alone.
@@ -52,7 +53,7 @@ def measure(model: Any, diffusion: Diffusion, params: Any,
   mesh = sharding.mesh()
   batch_size = -(-batch_size // mesh.size) * mesh.size
   params = jax.device_put({'model': params}, sharding.replicated(mesh))
-  make = NetworkDenoiser(model, diffusion)
+  make = GuidedNetwork(network, diffusion)
 
   @jax.jit
   def bound(params, images, labels, keys):

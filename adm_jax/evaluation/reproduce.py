@@ -17,7 +17,7 @@ from adm_jax.evaluation.report import FULL
 from adm_jax.evaluation.tables import METRICS, Recipe
 from adm_jax.io import npz, pictures
 from adm_jax.process.diffusion import respaced
-from adm_jax.weights import catalog, flags, openai
+from adm_jax.weights import catalog, flags
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +48,8 @@ def needs(model: str, respacing: str | None = None, classifier: str | None = Non
   models, evaluations = {}, {}
   for name, spec in chain:
     published = catalog.find(name)
-    task = config_lib.build(flags.describe(published.kind, published.flags))
-    process = respaced(task.diffusion, published.respacing if spec is None else spec)
+    network = config_lib.build(flags.describe(published.kind, published.flags))
+    process = respaced(network.diffusion, published.respacing if spec is None else spec)
     models[name], evaluations[name] = published.parameters, process.schedule.num_steps
   if classifier is not None:
     models[classifier] = catalog.find(classifier).parameters
@@ -65,18 +65,18 @@ def flops(needs: Needs) -> float:
 def _flops(name: str) -> float:
   """Of one evaluation of a published model; of a classifier, of its gradient by the image."""
   published = catalog.find(name)
-  task = config_lib.build(flags.describe(published.kind, published.flags))
+  network = config_lib.build(flags.describe(published.kind, published.flags))
   struct = jax.ShapeDtypeStruct
-  x, t = struct((1, *task.image_shape), 'float32'), struct((1,), 'float32')
-  more = {} if task.low_res_shape is None else {
-      'low_res': struct((1, *task.low_res_shape), 'float32')}
-  y = None if task.model.num_classes is None else struct((1,), 'int32')
+  x, t = struct((1, *network.image_shape), 'float32'), struct((1,), 'float32')
+  low_res = (None if network.low_res_shape is None
+             else struct((1, *network.low_res_shape), 'float32'))
+  y = struct((1,), 'int32')
 
-  def network(params, x, t, y, more):
-    if published.kind == 'classifier':
-      return jax.grad(lambda x: task.model.apply({'params': params}, x, t).sum())(x)
-    return task.model.apply({'params': params}, x, t, y, **more)
-  return flops_lib.count(network, openai.abstract_params(task.model), x, t, y, more)
+  def evaluate(params, x, t, y, low_res):
+    if network.classifies:
+      return jax.grad(lambda x: network.apply(params, x, t).sum())(x)
+    return network.apply(params, x, t, y, low_res=low_res)
+  return flops_lib.count(evaluate, network.abstract_params(), x, t, y, low_res)
 
 
 @dataclasses.dataclass(frozen=True)

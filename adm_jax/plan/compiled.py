@@ -25,11 +25,13 @@ import numpy as np
 
 from adm_jax import config as config_lib
 from adm_jax import stored_configs
+from adm_jax.data.sources import ArraySource
 from adm_jax.devices import flops, sharding
 from adm_jax.errors import UsageError
 from adm_jax.io import cache
 from adm_jax.io.files import written_whole
-from adm_jax.sampling import pipeline
+from adm_jax.networks import Network
+from adm_jax.sampling import guidance, pipeline
 from adm_jax.sampling.sampler import remembering_x0
 from adm_jax.weights import pretrained
 
@@ -253,25 +255,31 @@ class _Program(NamedTuple):
 
 def _training_program(training: Training, devices: Sequence[Any]) -> _Program:
   config = stored_configs.from_json(training.config)
-  config.data = config_lib.call(_nothing, like=config.task)
+  config.data = config_lib.call(_nothing, network=config.task.network)
   config.parallel = 'jit'  # a `pmap` needs the same, and cannot be compiled without its devices
   run = config_lib.build(config)
   trainer = run.trainer(devices)
   split = sharding.over_batch(trainer.mesh)
   rows = run.batch_size
   batch = {
-      'image': jax.ShapeDtypeStruct((rows, *run.task.image_shape), np.uint8, sharding=split),
+      'image': jax.ShapeDtypeStruct((rows, *run.task.network.image_shape), np.uint8,
+                                    sharding=split),
       'label': jax.ShapeDtypeStruct((rows,), np.int32, sharding=split)}
-  return _Program(trainer.step.lower(trainer.shapes, batch, _key()), trainer.shapes, batch,
+  return _Program(trainer.step.lower(trainer.shapes, batch, _key(), trainer.frozen),
+                  (trainer.shapes, trainer.frozen), batch,
                   trainer.shapes.params, flops.of_step(run.task, rows), rows, run.fsdp)
 
 
 def _sampling_program(sampling: Sampling, devices: Sequence[Any]) -> _Program:
-  networks = {name: None if getattr(sampling, name) is None
-              else pretrained.outline(getattr(sampling, name))
-              for name in ('model', 'classifier', 'weaker')}
-  adm = pipeline.load(**networks, respacing=sampling.respacing, cfg_scale=sampling.cfg_scale,
-                      dtype=sampling.dtype, fsdp=sampling.fsdp, devices=devices)
+  outline = pretrained.outline
+  guides = ((sampling.cfg_scale, guidance.ClassifierFree),
+            (sampling.weaker, lambda name: guidance.ByWeakerModel(outline(name))),
+            (sampling.classifier, lambda name: guidance.ByClassifier(outline(name))))
+  adm = pipeline.load(
+      outline(sampling.model),
+      guidance=[make(given) for given, make in guides if given is not None],
+      steps=pipeline.Course(sampling.respacing), dtype=sampling.dtype, fsdp=sampling.fsdp,
+      devices=devices)
   sampler = adm.sampler
   rows = len(devices) if sampling.batch_size is None else sampling.batch_size
   sharding.check_batch(rows, len(devices), 1)
@@ -286,8 +294,8 @@ def _sampling_program(sampling: Sampling, devices: Sequence[Any]) -> _Program:
   labels = None if adm.num_classes is None else of_rows(dtype=np.int32)
   low_res = None if adm.low_res_shape is None else of_rows(*adm.low_res_shape)
   arguments = (adm.params, (x, memory), sampler.steps, keys, labels, low_res)
-  return _Program(jax.jit(sampler.advance, donate_argnums=1).lower(*arguments), adm.params,
-                  arguments[1:2], adm.params, flops.count(sampler.advance, *arguments), rows,
+  return _Program(jax.jit(sampler.advance, donate_argnums=1).lower(*arguments), adm.weights,
+                  arguments[1:2], adm.weights, flops.count(sampler.advance, *arguments), rows,
                   sampling.fsdp, sampler.num_evaluations)
 
 
@@ -295,12 +303,10 @@ def _key() -> Any:
   return jax.eval_shape(lambda: jax.random.key(0))
 
 
-def _nothing(like: Any):
-  """A data set without images, of the shape and the classes that a task is for."""
-  from adm_jax.data.sources import ArraySource
-  classes = getattr(getattr(like.model, 'unet', like.model), 'num_classes', None) or 0
-  return ArraySource('nothing', np.zeros((0, *like.image_shape), np.uint8), np.zeros(0, np.int32),
-                     tuple(map(str, range(classes))))
+def _nothing(network: Network) -> ArraySource:
+  """A data set without images, of the shape and the classes that a network is for."""
+  return ArraySource('nothing', np.zeros((0, *network.image_shape), np.uint8),
+                     np.zeros(0, np.int32), tuple(map(str, range(network.num_classes or 0))))
 
 
 def _bytes(tree: Any) -> int:
@@ -367,8 +373,8 @@ def advice(needs: Needs, remat: str | None, microbatches: int = 1) -> str:
   if remat is None and rows > 1:
     return f'sample fewer at once: --batch-size {max(1, rows // 2) * needs.num_devices}'
   if remat in ('none', 'attention'):
-    return ('store less for the backward pass: --config.task.model.remat=blocks, which costs no '
-            'convolution')
+    return ('store less for the backward pass: --config.task.network.module.remat=blocks, which '
+            'costs no convolution')
   if rows > 1:
     wanted = max(2, needs.activations / max(1, needs.memory - needs.state))
     more = next(n for n in range(1, rows + 1) if rows % n == 0 and (n >= wanted or n == rows))

@@ -29,26 +29,29 @@ PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
 
 
 def program(adm: Pipeline) -> Callable:
-  """(params {name: array}, seed u32, index i32[B], labels i32[B]) -> uint8[B H W C], all of a run.
+  """Returns the whole of a run as one function.
 
-  Image i is the one that `adm` makes with the same seed, index and label, on the same platform. A
-  model without classes ignores the labels.
+  Image i is the one that `adm` makes with the same seed, index and label, on the same platform.
+
+  Returns:
+    (weights {name: array}, scales {role: f32[S]}, seed u32, index i32[B], labels i32[B]) ->
+    uint8[B H W C]. `scales` are those of each kind of guidance, one for each index of the
+    schedule; a model without classes ignores the labels.
   """
   if adm.low_res_shape is not None:
     raise UsageError('an upsampler cannot be exported: export the model before it')
   # The fused kernel of one machine's GPUs would bind the program to them.
-  denoiser = adm.sampler.denoiser
-  networks = {name: network.clone(attention_implementation='xla')
-              for name, network in (('model', denoiser.model), ('classifier', denoiser.classifier),
-                                    ('weaker', denoiser.weaker)) if network is not None}
-  sampler = dataclasses.replace(adm.sampler, denoiser=dataclasses.replace(denoiser, **networks))
+  portable = adm.on_any_device()
+  sampler, known = portable.sampler, portable.params['scales']
 
-  def run(params, seed, index, labels):
+  def run(weights, scales, seed, index, labels):
+    params = flax.traverse_util.unflatten_dict(weights, sep='/')
+    params['scales'] = {role: dataclasses.replace(known[role], values=values)
+                        for role, values in scales.items()}
     keys = image_keys(jax.random.key(seed), index)
     x = initial_noise(keys, sampler.shape)
     (x, _) = sampler.advance(
-        flax.traverse_util.unflatten_dict(params, sep='/'),
-        (x, remembering_x0(sampler.solver).init(x)), sampler.steps, keys,
+        params, (x, remembering_x0(sampler.solver).init(x)), sampler.steps, keys,
         labels if adm.num_classes is not None else None)
     return to_uint8(x)
   return run
@@ -78,15 +81,19 @@ def save(adm: Pipeline, out: str | pathlib.Path, platforms: Sequence[str]) -> No
   """
   out = pathlib.Path(out)
   check(out, platforms)
-  params = flax.traverse_util.flatten_dict(adm.params, sep='/')
+  weights = flax.traverse_util.flatten_dict(adm.weights, sep='/')
+  scales = {role: scale.values for role, scale in adm.params['scales'].items()}
   batch, = jax.export.symbolic_shape('b')
-  shapes = (jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params),
+  shapes = (*jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
+                          (weights, scales)),
             jax.ShapeDtypeStruct((), np.uint32), jax.ShapeDtypeStruct((batch,), np.int32),
             jax.ShapeDtypeStruct((batch,), np.int32))
   exported = jax.export.export(jax.jit(program(adm)), platforms=list(platforms))(*shapes)
   with folder_written_whole(out) as part:
     (part / PROGRAM).write_bytes(exported.serialize())
-    safetensors_files.write(part / WEIGHTS, params)
+    safetensors_files.write(part / WEIGHTS, weights)
     (part / DESCRIPTION).write_text(json.dumps({
         **adm.description, 'shape': adm.sampler.shape, 'num_classes': adm.num_classes,
-        'evaluations': adm.sampler.num_evaluations, 'platforms': list(platforms)}, indent=1))
+        'evaluations': adm.sampler.num_evaluations, 'platforms': list(platforms),
+        'scales': {role: {'off': scale.off, 'values': np.asarray(scale.values).tolist()}
+                   for role, scale in adm.params['scales'].items()}}, indent=1))

@@ -13,13 +13,16 @@ import numpy as np
 from adm_jax.errors import UsageError
 from adm_jax.weights import safetensors_files
 
+Array = jax.Array
+
 PROGRAM, WEIGHTS, DESCRIPTION = 'sampler.stablehlo', 'weights.safetensors', 'description.json'
 
 
 def load(folder: str | pathlib.Path) -> Callable[..., np.ndarray]:
-  """A function (seed, index i[B], labels i[B]) -> uint8[B H W C] from an exported folder.
+  """Returns a function (seed, index i[B], labels i[B], scale) -> uint8[B H W C].
 
-  Without labels only for models without classes.
+  Without labels only for models without classes; `scale` is another one of the guidance, where it
+  acts, than the exported: a number, or {role: number} where several kinds guide.
 
   Raises:
     UsageError: there is none, it is damaged, or it is not for this machine's devices.
@@ -29,18 +32,20 @@ def load(folder: str | pathlib.Path) -> Callable[..., np.ndarray]:
     raise UsageError(f'{folder} holds no {PROGRAM}: give a folder that adm export made')
   try:
     exported = jax.export.deserialize(bytearray((folder / PROGRAM).read_bytes()))
-    num_classes = json.loads((folder / DESCRIPTION).read_text())['num_classes']
+    description = json.loads((folder / DESCRIPTION).read_text())
+    num_classes, known = description['num_classes'], description['scales']
   except (ValueError, KeyError, struct.error, IndexError) as error:
     raise UsageError(f'{folder} is damaged ({error}): export it again') from error
   platform = _platform()
   if platform not in exported.platforms:
     raise UsageError(f'{folder} was exported for {", ".join(exported.platforms)}, these devices '
                      f'are {platform}: export it again with --platforms {platform}')
-  params = {name: jnp.asarray(np.asarray(tensor))
+  weights = {name: jnp.asarray(np.asarray(tensor))
             for name, tensor in safetensors_files.read(folder / WEIGHTS).items()}
   call = jax.jit(exported.call)
 
-  def sample(seed: int, index: Any, labels: Any = None) -> np.ndarray:
+  def sample(seed: int, index: Any, labels: Any = None,
+             scale: float | dict[str, float] | None = None) -> np.ndarray:
     index = np.asarray(index, np.int32)
     if labels is None and num_classes is not None:
       raise UsageError(f'the model has {num_classes} classes: give a label for each image')
@@ -50,8 +55,28 @@ def load(folder: str | pathlib.Path) -> Callable[..., np.ndarray]:
     if labels.shape != index.shape or not 0 <= seed < 2**32:
       raise UsageError(f'seed {seed}, {index.shape} indices, {labels.shape} labels: give a seed '
                        f'from 0 to {2**32 - 1} and as many labels as indices')
-    return np.asarray(call(params, np.uint32(seed), index, labels))
+    return np.asarray(call(weights, _scales(known, scale), np.uint32(seed), index, labels))
   return sample
+
+
+def _scales(known: dict[str, Any], scale: float | dict[str, float] | None) -> dict[str, Array]:
+  """{role: f32[S]}: the exported scales, or others where these act."""
+  if scale is not None and not isinstance(scale, dict):
+    if len(known) != 1:
+      raise UsageError(f'scale={scale}: the program has scales of {", ".join(known) or "nothing"}: '
+                       'give {role: number}')
+    scale = dict.fromkeys(known, scale)
+  unknown = sorted({*(scale or {})} - {*known})
+  if unknown:
+    raise UsageError(f'scale of {unknown[0]}: the program has scales of '
+                     f'{", ".join(known) or "nothing"}')
+  result = {}
+  for role, entry in known.items():
+    values = np.asarray(entry['values'], np.float32)
+    if scale and role in scale:
+      values = np.where(values != entry['off'], np.float32(scale[role]), values)
+    result[role] = jnp.asarray(values)
+  return result
 
 
 def _platform() -> str:

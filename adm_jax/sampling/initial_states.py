@@ -1,16 +1,17 @@
 """Where a run starts, if not from fresh noise: in the middle, at a code of an image, between two.
 
 Each function here gives a function from indices i64[B] to x [B H W C], the `x` of
-`sampling.sample_job`.
+`sampler.sample_job`; the values `Noised`, `Encoded` and `Between` are for a `SamplingJob`.
 """
 
 import dataclasses
-from typing import Callable
+from typing import Any, Callable, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from adm_jax.data.sources import Rows, Source
 from adm_jax.errors import UsageError
 from adm_jax.io.pixels import to_float
 from adm_jax.process.diffusion import q_sample
@@ -21,6 +22,128 @@ from adm_jax.sampling.solvers import Step
 
 Array = jax.Array
 Start = Callable[[np.ndarray], Array]
+
+
+class InitialStates(Protocol):
+  """Where the images of a job start.
+
+  Attributes:
+    num: how many there are; None for any number.
+    one_class: whether all images are of one class.
+  """
+  num: int | None
+  one_class: bool
+
+  def start(self, adm: Pipeline, num: int, labels: np.ndarray | None, seed: int) -> Start:
+    """Returns the x of images 0 .. num - 1.
+
+    Raises:
+      UsageError: the pipeline cannot start there.
+    """
+
+  def describe(self) -> dict[str, Any]:
+    """Returns JSON values that say where."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Noised:
+  """Images noised to the first step of a pipeline whose course begins in the middle (`from_step`).
+
+  Attributes:
+    images: a data set of the model's shape.
+  """
+  images: Source
+
+  one_class = False
+
+  @property
+  def num(self) -> int:
+    return len(self.images)
+
+  def start(self, adm, num, labels, seed):
+    del labels
+    _check_images(self.images, adm, num)
+    return noised(adm, Rows(self.images), seed)
+
+  def describe(self):
+    return {'images': self.images.fingerprint()}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Encoded:
+  """The codes of images, which DDIM decodes again.
+
+  Attributes:
+    images: a data set of the model's shape.
+  """
+  images: Source
+
+  one_class = False
+
+  @property
+  def num(self) -> int:
+    return len(self.images)
+
+  def start(self, adm, num, labels, seed):
+    del seed
+    _check_images(self.images, adm, num)
+    _check_deterministic(adm, 'codes of images are decoded')
+    return encoded(adm, Rows(self.images), labels)
+
+  def describe(self):
+    return {'images': self.images.fingerprint(), 'reconstruct': True}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Between:
+  """The way from one x_T to another: of two seeds, or of the codes of two images.
+
+  Attributes:
+    first: a seed, or the index of an image.
+    last: the same.
+    images: a data set of the model's shape; None: seeds.
+  """
+  first: int
+  last: int
+  images: Source | None = None
+
+  num = None
+  one_class = True
+
+  def start(self, adm, num, labels, seed):
+    del seed
+    _check_deterministic(adm, 'the way between two images is drawn')
+    ends = np.array([self.first, self.last])
+    if self.images is None:
+      return between(*(noise_of_seed(adm, int(end)) for end in ends), num)
+    _check_images(self.images, adm, 1)
+    if ends.max() >= len(self.images):
+      raise UsageError(f'from image {self.first} to {self.last}: {self.images.name} holds images 0 '
+                       f'to {len(self.images) - 1}')
+    both = None if labels is None else np.resize(labels, 2)
+    return between(*codes(adm, Rows(self.images)[ends], both), num)
+
+  def describe(self):
+    return {'images': None if self.images is None else self.images.fingerprint(),
+            'interpolate': f'{self.first},{self.last}'}
+
+
+def _check_images(images: Source, adm: Pipeline, num: int) -> None:
+  if tuple(images.image_shape) != tuple(adm.sampler.shape):
+    raise UsageError(f'{images.name} has images of {tuple(images.image_shape)}, the model makes '
+                     f'{tuple(adm.sampler.shape)}: open them with the model\'s size and channels')
+  if len(images) < num:
+    raise UsageError(f'{images.name} holds {len(images)} images, {num} are asked for: give a '
+                     'smaller num, or more images')
+
+
+def _check_deterministic(adm: Pipeline, why: str) -> None:
+  if not adm.sampler.solver.deterministic:
+    raise UsageError(f'{why} by a sampler without noise, and {adm.sampler.solver.name} draws some: '
+                     'give the solver ddim, with eta 0')
+
+
+# ---------------------------------------------------------------------------------------------
 
 # A stream of the job's key beside its images' own.
 _NOISING = 2**31 - 3

@@ -1,179 +1,204 @@
-"""A folder of samples that grows: killed at any moment, it goes on, and ends with the same bytes.
+"""Any number of images in a folder: what `adm sample` does, for Python.
 
-    OUT/job.json               what is being made
-    OUT/shards/BEGIN-END.bin   images BEGIN .. END - 1, the bytes of uint8 [n H W C]
-    OUT/samples.npz            arr_0 uint8 [N H W C], arr_1 int64 [N]: the published layout
+    SamplingJob(load('imagenet64'), num=50_000, seed=0).write('runs/imagenet64')
 
-The shards go when the .npz is there. Memory does not grow with N.
+Images are written as they are made; the same job goes on where it was stopped, and ends with the
+same bytes. FOLDER/samples.npz has the published layout: arr_0, uint8 N H W C, and arr_1, labels.
 """
 
-import contextlib
 import dataclasses
-import fcntl
-import json
-import os
 import pathlib
-import re
-import shutil
-import time
-from typing import Any, Iterable, Iterator
+from typing import Any, Callable, Iterable, NamedTuple, Sequence
 
 import numpy as np
 
+from adm_jax.data import class_names as class_names_lib
 from adm_jax.errors import UsageError
-from adm_jax.io import npz
-from adm_jax.io.files import written_whole
-from adm_jax.stored_configs import differences
-
-# A shard is written when either is reached: small models make no thousands of files, and large ones
-# lose no more than a batch when they are killed.
-_IMAGES_A_SHARD, _SECONDS_A_SHARD = 500, 10
-BASE = 'base'
-# Parts of a description by which jobs do not differ: one model may be called by several paths.
-_NAMES = tuple(f'{part}.name' for part in ('model', 'classifier', 'weaker'))
-_JOB, _SHARDS, _SAMPLES = 'job.json', 'shards', 'samples.npz'
+from adm_jax.io import npz, progress
+from adm_jax.sampling import shards
+from adm_jax.sampling.initial_states import InitialStates
+from adm_jax.sampling.pipeline import Pipeline, check_small_images, check_small_shape
+from adm_jax.sampling.sampler import check_labels
 
 
-def check_folder(folder: pathlib.Path) -> None:
-  """Raises UsageError unless a job may start or go on in `folder`; touches nothing.
-
-  It may hold another job under `BASE`, whose images this one enlarges, and what a killed process
-  had begun to write.
-  """
-  if folder.exists() and not folder.is_dir():
-    raise UsageError(f'{folder} is a file: give a folder')
-  foreign = folder.is_dir() and any(
-      path.name != BASE and not path.match('.*.part*') for path in folder.iterdir())
-  if foreign and not (folder / _JOB).exists():
-    raise UsageError(f'{folder} is neither empty nor a job of this command: give another folder')
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-  """`num` images of `shape` (H, W, C) in `folder`; made by `open_job`.
+class Made(NamedTuple):
+  """Images that are in a file.
 
   Attributes:
-    labels: i64[num], or None.
+    path: of the .npz.
+    images: uint8[N H W C], read as they are indexed.
+    labels: i64[N], or None.
+    class_names: of the labels, where known.
+    checksum: tells the file's contents from others.
   """
-  folder: pathlib.Path
-  num: int
-  shape: tuple[int, int, int]
+  path: pathlib.Path
+  images: Any
   labels: np.ndarray | None
+  class_names: class_names_lib.Names | None
+  checksum: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SamplingJob:
+  """Any number of images of one pipeline.
+
+  Image i depends on the seed, i, its label and what it starts from alone: not on the batch it is
+  made in, on how often the job was stopped, or on the number of devices.
+
+  Attributes:
+    pipeline: what makes them.
+    num: how many; None: one per class named, one per image that they start from or enlarge, or 16.
+    seed: of the noise, and of labels that are drawn.
+    classes: which, as numbers or as text ('207, golden retriever, 3-5'); None: all.
+    class_order: 'turn', the default where classes are named, or 'drawn' uniformly.
+    start: where they start; None: from fresh noise.
+    base: what an upsampler enlarges: another job, whose folder is FOLDER/base, or the path of an
+      .npz, of which the labels are kept.
+    batch_size: over all devices; None: as many as fit well.
+  """
+  pipeline: Pipeline
+  num: int | None = None
+  seed: int = 0
+  classes: str | Sequence[int] | None = None
+  class_order: str | None = None
+  start: InitialStates | None = None
+  base: 'SamplingJob | str | pathlib.Path | None' = None
+  batch_size: int | None = None
+
+  def __post_init__(self):
+    for name in ('num', 'batch_size'):
+      value = getattr(self, name)
+      if value is not None and value < 1:
+        raise UsageError(f'{name}={value}: give at least 1')
+    if not 0 <= self.seed < 2**32:
+      raise UsageError(f'seed={self.seed}: give 0 to {2**32 - 1}')
+    if self.class_order not in (None, 'turn', 'drawn'):
+      raise UsageError(f'class_order={self.class_order!r}: give turn or drawn')
+    small = self.pipeline.low_res_shape
+    if (self.base is None) != (small is None):
+      raise UsageError('an upsampler enlarges small images, and nothing else does: '
+                       + ('give a base' if self.base is None else 'leave out the base'))
+    if isinstance(self.base, SamplingJob):
+      check_small_shape(self.base.pipeline.sampler.shape, small)
+      if self.classes is not None:
+        raise UsageError('images that are enlarged have their classes: give classes to the base')
+    if self.base is not None and self.start is not None:
+      raise UsageError('what is enlarged starts from noise: leave out start')
+    self.chosen_classes()
+
+  def chosen_classes(self) -> list[int] | None:
+    """The classes asked for; None for all, or where there are none.
+
+    Raises:
+      UsageError: a class that the model does not know, or several where all images are of one.
+    """
+    adm, single = self.pipeline, self.start is not None and self.start.one_class
+    if self.classes is None:
+      if single and adm.num_classes is not None:
+        raise UsageError('the way between two images keeps to one class: name it in classes')
+      return None
+    if adm.num_classes is None:
+      raise UsageError(f'{adm.run.name or "the model"} knows no classes: leave out classes, or '
+                       'guide it by a classifier')
+    found = class_names_lib.find(self.classes, adm.num_classes, adm.class_names) if isinstance(
+        self.classes, str) else check_labels(self.classes, len(self.classes),
+                                             adm.num_classes).tolist()
+    if single and len(found) > 1:
+      raise UsageError('the way between two images keeps to one class: classes names '
+                       f'{len(found)}')
+    return found
+
+  def write(self, folder: str | pathlib.Path, *, bar: Callable = progress.images,
+            watch: Callable[[Iterable[np.ndarray]], Iterable[np.ndarray]] | None = None) -> Made:
+    """Makes what is missing of the job in `folder`.
+
+    Args:
+      folder: new, empty, or of the same job.
+      bar: shows progress, see `progress.images`.
+      watch: passes batches on as they come, for whoever measures the first; of a job with a base
+        job, these are the base's.
+
+    Raises:
+      UsageError: the folder holds something else, or another process works in it; nothing is
+        touched.
+    """
+    folder = pathlib.Path(folder).absolute()
+    shards.check_folder(folder)
+    if isinstance(self.base, SamplingJob):
+      return self._enlarge(self.base.write(folder / shards.BASE, bar=bar, watch=watch), folder, bar,
+                           None)
+    if self.base is not None:
+      return self._enlarge(self._given(), folder, bar, watch)
+    return self._sample(folder, bar, watch)
+
+  def _sample(self, folder, bar, watch) -> Made:
+    adm, classes = self.pipeline, self.chosen_classes()
+    num = self.num or (None if self.start is None else self.start.num) or (
+        len(classes) if classes is not None and not self._single else 16)
+    labels = self._labels(num, classes)
+    x = None if self.start is None else self.start.start(adm, num, labels, self.seed)
+    description = {'classes': 'all' if classes is None else classes,
+                   'class_order': self._order(classes),
+                   'start': None if self.start is None else self.start.describe()}
+    return self._make(folder, bar, watch, description, num, labels, labels, x=x)
+
+  def _enlarge(self, small: Made, folder, bar, watch) -> Made:
+    adm = self.pipeline
+    check_small_images(small.images, adm.low_res_shape)
+    num = len(small.images) if self.num is None else self.num
+    if num > len(small.images):
+      raise UsageError(f'there are {len(small.images)} small images: num {num} is more')
+    labels = kept = None if small.labels is None else small.labels[:num]
+    if adm.num_classes is None:
+      labels = None  # the file keeps them all the same
+    elif labels is None:
+      labels = kept = self._labels(num, self.chosen_classes())
+    elif self.classes is not None:
+      raise UsageError(f'{small.path} has labels: leave out classes')
+    return self._make(folder, bar, watch, {'base': small.checksum, 'start': None}, num, labels,
+                      kept, low_res=small.images)
+
+  def _make(self, folder, bar, watch, description, num, labels, kept, **given) -> Made:
+    """Makes what is missing; `labels` are for the network, `kept` for the file."""
+    adm = self.pipeline
+    labels = check_labels(labels, num, adm.num_classes)
+    description = {'version': shards.VERSION, **adm.description, 'seed': self.seed, 'num': num,
+                   **description}
+    with shards.open_folder(folder, description, num, adm.sampler.shape, kept) as job:
+      done = job.done()
+      if done < num:
+        with bar(num, done, adm.sampler.num_steps, f'sampling {folder.name}',
+                 f'{adm.sampler.num_evaluations} evaluations each') as report:
+          for begin, end in job.missing():
+            batches = adm.batches(num, self.seed, labels, begin=begin, end=end,
+                                  batch_size=self.batch_size, progress=report, **given)
+            job.fill(begin, batches if watch is None else watch(batches))
+            watch = None
+      path = job.finish()
+      return Made(path, job.images(), job.labels, adm.class_names, npz.checksum(path))
 
   @property
-  def samples(self) -> pathlib.Path:
-    return self.folder / _SAMPLES
+  def _single(self) -> bool:
+    return self.start is not None and self.start.one_class
 
-  def done(self) -> int:
-    """How many images, from the first on, are there."""
-    if self.samples.exists():
-      return self.num
-    shards = self._shards()
-    return shards[-1][1] if shards else 0
+  def _order(self, classes: list[int] | None) -> str:
+    return self.class_order or ('drawn' if classes is None else 'turn')
 
-  def add(self, begin: int, images: np.ndarray) -> None:
-    """Writes uint8[n H W C], images begin .. begin + n - 1, as a shard."""
-    path = self.folder / _SHARDS / f'{begin:09d}-{begin + len(images):09d}.bin'
-    path.parent.mkdir(exist_ok=True)
-    with written_whole(path) as part:
-      images.tofile(part)
+  def _labels(self, num: int, classes: list[int] | None) -> np.ndarray | None:
+    adm = self.pipeline
+    if adm.num_classes is None:
+      return None
+    if self._order(classes) == 'turn':
+      return class_names_lib.in_turn(range(adm.num_classes) if classes is None else classes, num)
+    return adm.labels(num, self.seed, classes)
 
-  def finish(self) -> pathlib.Path:
-    """Joins the shards, once all images are there, and removes them."""
-    if not self.samples.exists():
-      shards = self._shards()
-      arrays = {'arr_0': npz.Pieces((self.num, *self.shape), np.dtype(np.uint8),
-                                    (np.fromfile(path, np.uint8) for _, _, path in shards))}
-      if self.labels is not None:
-        arrays['arr_1'] = self.labels
-      npz.write(self.samples, arrays)
-    shutil.rmtree(self.folder / _SHARDS, ignore_errors=True)
-    return self.samples
-
-  def images(self) -> np.ndarray:
-    """uint8[N H W C] of a finished job, mapped from its file."""
-    return npz.read(self.samples, 'arr_0')
-
-  def _shards(self) -> list[tuple[int, int, pathlib.Path]]:
-    """(begin, end, path) of the shards that follow each other from the first image on."""
-    size = int(np.prod(self.shape))
-    found = {}
-    for path in (self.folder / _SHARDS).glob('*.bin'):
-      match = re.fullmatch(r'(\d+)-(\d+)', path.stem)
-      # A name without all of its bytes, which a machine that lost power may leave, does not count.
-      if match and path.stat().st_size == (int(match[2]) - int(match[1])) * size:
-        found[int(match[1])] = (int(match[1]), int(match[2]), path)
-    shards, end = [], 0
-    while end in found:
-      shards.append(found[end])
-      end = found[end][1]
-    return shards
-
-
-def fill(job: Job, batches: Iterable[np.ndarray]) -> None:
-  """Writes batches uint8[B H W C], which follow what is done, as shards of whole batches."""
-  begin, kept, since = job.done(), [], time.monotonic()
-  try:
-    for batch in batches:
-      kept.append(batch)
-      late = time.monotonic() - since > _SECONDS_A_SHARD
-      if late or sum(map(len, kept)) >= _IMAGES_A_SHARD:
-        job.add(begin, np.concatenate(kept))
-        begin, kept, since = begin + sum(map(len, kept)), [], time.monotonic()
-  finally:  # also when it is interrupted
-    if kept:
-      job.add(begin, np.concatenate(kept))
-
-
-@contextlib.contextmanager
-def open_job(folder: pathlib.Path, description: dict[str, Any], num: int,
-             shape: tuple[int, int, int], labels: np.ndarray | None) -> Iterator[Job]:
-  """Starts a job, or goes on with one; only one process at a time.
-
-  Args:
-    folder: new, empty, or of the same job.
-    description: JSON values: all that its images depend on, and names of models, which may change
-      as long as their fingerprints do not.
-    num: how many images.
-    shape: of each.
-    labels: i[num], or None.
-
-  Raises:
-    UsageError: the folder holds something else, or another process works in it; nothing is touched.
-  """
-  check_folder(folder)
-  folder.mkdir(parents=True, exist_ok=True)
-  lock = os.open(folder, os.O_RDONLY)
-  try:
-    _lock(lock, folder)
-    _describe(folder, json.dumps(description, indent=1))
-    yield Job(folder, num, tuple(shape), None if labels is None else labels.astype(np.int64))
-  finally:
-    os.close(lock)
-
-
-def _lock(descriptor: int, folder: pathlib.Path) -> None:
-  try:
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError as error:
-    raise UsageError(f'another process works in {folder}: wait for it, or stop it') from error
-  except OSError:
-    pass  # a file system without locks
-
-
-def _describe(folder: pathlib.Path, text: str) -> None:
-  """Writes what the job is, or compares it with what is written."""
-  path = folder / _JOB
-  if not path.exists():
-    with written_whole(path) as part:
-      part.write_text(text)
-    return
-  stored = path.read_text()
-  try:
-    changed = differences(stored, text, _NAMES)
-  except (UsageError, AttributeError) as error:
-    raise UsageError(f'{path} was not written by this command: give another folder') from error
-  if changed:
-    more = f'; and {len(changed) - 4} more' if len(changed) > 4 else ''
-    raise UsageError(f'{folder} holds another job ({"; ".join(changed[:4])}{more}): give another '
-                     'folder')
+  def _given(self) -> Made:
+    """The images of anyone's .npz."""
+    path = pathlib.Path(self.base)
+    images = npz.rows(path, 'arr_0')
+    labels = npz.read(path, 'arr_1') if 'arr_1' in npz.names(path) else None
+    if labels is not None and (labels.shape != images.shape[:1] or labels.dtype.kind not in 'iu'):
+      raise UsageError(f'{path} has labels {labels.dtype} of shape {labels.shape} for '
+                       f'{len(images)} images: give an integer for each')
+    return Made(path, images, None if labels is None else np.asarray(labels, np.int64), None,
+                npz.checksum(path))

@@ -1,30 +1,35 @@
 """A model by name, ready to sample on all devices.
 
-    adm = pipeline.load('imagenet64', classifier='imagenet64-classifier', scale=1.0)
+    adm = load('imagenet64', guidance=(ByClassifier('imagenet64-classifier', scale=1.0),))
     images = adm(labels=[207, 360], seed=0)  # uint8 [2, 64, 64, 3]
 """
 
 import dataclasses
-import hashlib
 import pathlib
-from typing import Any, Callable, Iterator, Sequence
+from typing import Any, Callable, Iterator, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adm_jax.data import class_names as labels_lib
-from adm_jax.devices import sharding
+from adm_jax.data import class_names as class_names_lib
+from adm_jax.devices import compilation_cache, sharding
 from adm_jax.errors import UsageError
-from adm_jax.io import progress
 from adm_jax.io.pixels import to_float, to_uint8
-from adm_jax.models import Classifier, SuperRes
-from adm_jax.process.diffusion import Diffusion, dynamic_threshold, respaced
-from adm_jax.sampling import solvers
-from adm_jax.sampling.guidance import Scale, every_kth, scale_table
-from adm_jax.sampling.sampler import NetworkDenoiser, Sampler, check_labels, image_keys, sample_job
-from adm_jax.training.checkpoints import Trained
+from adm_jax.process.diffusion import Diffusion, respaced
+from adm_jax.process.schedules import Schedule
+from adm_jax.sampling import solvers, spacings
+from adm_jax.sampling.guidance import Bound, Guidance, Run, Scale
+from adm_jax.sampling.sampler import (
+  GuidedNetwork,
+  Sampler,
+  check_labels,
+  image_keys,
+  sample_job,
+)
+from adm_jax.sampling.solvers import Step
 from adm_jax.weights import catalog, pretrained
+from adm_jax.weights.folders import Trained
 
 Array = jax.Array
 Name = str | pathlib.Path
@@ -38,27 +43,67 @@ _PIXELS_AT_ONCE_ELSE = 2**19
 _MOST_AT_ONCE = 250
 
 
+@dataclasses.dataclass(frozen=True)
+class Course:
+  """Which steps a run takes.
+
+  Attributes:
+    respacing: which steps of the process there are ('250', 'ddim25', '90,60,60,20,20'; '' for all);
+      None: the paper's for the model, or 250 of them.
+    steps: where the solver goes in the respaced schedule.
+    words: JSON values that say where that is, for a job's description.
+  """
+  respacing: str | None = None
+  steps: Callable[[Schedule], Step] = solvers.descend
+  words: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {
+      'steps': None, 'spacing': None, 'churn': None, 'from_step': None})
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pipeline:
   """schedule x prediction x guidance x solver, with weights on devices; made by `load`.
 
   Attributes:
     sampler: the run; `sampler.shape` is an image's (H, W, C).
-    diffusion: the respaced process.
-    params: the weights, {'model': ..., 'classifier': ..., 'weaker': ...}, on `sampler.mesh`.
-    low_res_shape: (h, w, C) of what an upsampler enlarges; None for other models.
+    run: the model, its process and its steps.
+    guidance: what guides it, in order.
+    bound: the same, loaded and checked.
+    weights: {'model': ..., 'classifier': ..., 'weaker': ...}, on `sampler.mesh`.
     class_names: of the model's classes, where known.
     description: JSON values that say which weights, process and guidance these are.
   """
   sampler: Sampler
-  diffusion: Diffusion
-  params: Any
-  low_res_shape: tuple[int, int, int] | None
-  class_names: labels_lib.Names | None
+  run: Run
+  guidance: tuple[Guidance, ...]
+  bound: tuple[Bound, ...]
+  weights: dict[str, Any]
+  class_names: class_names_lib.Names | None
   description: dict[str, Any]
 
   @property
+  def diffusion(self) -> Diffusion:
+    """The respaced process."""
+    return self.sampler.denoiser.diffusion
+
+  @property
+  def low_res_shape(self) -> tuple[int, int, int] | None:
+    """(h, w, C) of what an upsampler enlarges; None for other models."""
+    return self.run.model.network.low_res_shape
+
+  @property
+  def params(self) -> dict[str, Any]:
+    """What the sampler's program takes: all weights, and the scales of guidance."""
+    scales = {bound.role: bound.scales for bound in self.bound if bound.scales is not None}
+    return {**self.weights, 'scales': scales}
+
+  @property
+  def dtype(self) -> str:
+    """What the networks compute in."""
+    return self.description['dtype']
+
+  @property
   def num_classes(self) -> int | None:
+    """How many labels there are to choose from; None if labels have no effect."""
     return self.sampler.denoiser.num_classes
 
   @property
@@ -68,8 +113,66 @@ class Pipeline:
     pixels = _PIXELS_AT_ONCE.get(jax.default_backend(), _PIXELS_AT_ONCE_ELSE)
     return min(_MOST_AT_ONCE, max(1, pixels // (height * width))) * self.sampler.mesh.size
 
+  def on_any_device(self) -> 'Pipeline':
+    """Returns the pipeline without what binds its program to this machine's kind of GPU."""
+    portable = dict(attention_implementation='xla')
+    bound = _of_different_roles(
+        value.bind(self.run, self.dtype, old.trained and dataclasses.replace(
+            old.trained, network=old.trained.network.having(**portable)))
+        for value, old in zip(self.guidance, self.bound, strict=True))
+    denoiser = self.sampler.denoiser
+    denoiser = dataclasses.replace(denoiser, network=denoiser.network.having(**portable),
+                                   guidance=bound)
+    return dataclasses.replace(self, bound=bound, sampler=dataclasses.replace(
+        self.sampler, denoiser=denoiser))
+
+  def guided(self, *, scale: Scale | None = None,
+             between: tuple[float, float] | None = None) -> 'Pipeline':
+    """Returns the pipeline with another scale or interval of its guidance; compiles nothing anew.
+
+    Args:
+      scale: of the one guidance that has a scale.
+      between: (low, high), the sigma between which there is guidance of any kind.
+
+    Raises:
+      UsageError: nothing guides, or several kinds do: then give them to `with_guidance`.
+    """
+    scaled = [value for value in self.guidance if hasattr(value, 'scale')]
+    if not scaled or (scale is not None and len(scaled) > 1):
+      raise UsageError(f'{len(scaled)} kinds of guidance have a scale: load a pipeline with one, '
+                       'or give all of them to with_guidance')
+    changes = {name: value for name, value in (('scale', scale), ('between', between))
+               if value is not None}
+    return self.with_guidance(tuple(
+        dataclasses.replace(value, **changes) if hasattr(value, 'scale') else value
+        for value in self.guidance))
+
+  def with_guidance(self, guidance: Sequence[Guidance]) -> 'Pipeline':
+    """Returns the pipeline with other scales, intervals and the like of the same guidance.
+
+    Networks are not loaded, and what is compiled is used again unless a scale switches guidance off
+    or on altogether.
+
+    Raises:
+      UsageError: other kinds of guidance, or by other networks: load a pipeline of them.
+    """
+    guidance = tuple(guidance)
+    if [type(value) for value in guidance] != [type(value) for value in self.guidance]:
+      raise UsageError(f'this pipeline has the guidance {_kinds(self.guidance)}, not '
+                       f'{_kinds(guidance)}: load one with that')
+    bound = _of_different_roles(value.bind(self.run, self.dtype, old.trained)
+                                for value, old in zip(guidance, self.bound, strict=True))
+    for old, new in zip(self.bound, bound, strict=True):
+      if old.fixed != new.fixed:
+        raise UsageError(f'guidance {new.fixed} is another program than {old.fixed}: load a '
+                         'pipeline with it')
+    return dataclasses.replace(
+        self, guidance=guidance, bound=bound,
+        description={**self.description, **_described(bound)})
+
   def __call__(self, labels: Sequence[int] | None = None, *, num: int | None = None, seed: int = 0,
-               low_res: np.ndarray | None = None, **kwargs) -> np.ndarray:
+               low_res: np.ndarray | None = None, scale: Scale | None = None,
+               **kwargs) -> np.ndarray:
     """Samples images.
 
     Args:
@@ -77,19 +180,23 @@ class Pipeline:
       num: how many images; by default as many as labels, or small images.
       seed: image i is a function of (seed, i, its label, its small image) alone.
       low_res: uint8[N h w C], the small images that an upsampler enlarges.
+      scale: another one of the guidance, see `guided`.
       **kwargs: of `batches`.
 
     Returns:
       uint8[N H W C].
     """
+    if scale is not None:
+      return self.guided(scale=scale)(labels, num=num, seed=seed, low_res=low_res, **kwargs)
     num, labels, low_res = self._prepared(labels, num, seed, low_res)
     return np.concatenate(list(self.batches(num, seed, labels, low_res=low_res, **kwargs)))
 
   def batches(self, num: int, seed: int, labels: np.ndarray | None = None, *,
               low_res: np.ndarray | None = None, x: Callable | None = None,
-              batch_size: int | None = None, begin: int = 0, parts: int = 10,
+              batch_size: int | None = None, begin: int = 0, end: int | None = None,
+              parts: int = 10,
               progress: Callable[[int], None] | None = None) -> Iterator[np.ndarray]:
-    """Yields uint8[B H W C], images begin .. num - 1; arguments as `sampling.sample_job`.
+    """Yields uint8[B H W C], images begin .. end - 1; arguments as `sampling.sample_job`.
 
     `low_res` uint8[num h w C] may be mapped from a file: only what a batch needs is read.
     """
@@ -97,7 +204,7 @@ class Pipeline:
       raise UsageError('an upsampler enlarges small images, and nothing else does: '
                        + ('give low_res' if low_res is None else 'leave out low_res'))
     job = sample_job(
-        self.sampler, self.params, key=self.key(seed), num=num, begin=begin, labels=labels,
+        self.sampler, self.params, key=self.key(seed), num=num, begin=begin, end=end, labels=labels,
         batch_size=batch_size or self.default_batch_size, x=x,
         low_res=None if low_res is None else lambda index: to_float(low_res[index]), parts=parts,
         progress=progress)
@@ -148,7 +255,7 @@ class Pipeline:
     if self.num_classes is None:
       return None
     key = jax.random.fold_in(jax.random.key(seed), _LABELS)
-    return labels_lib.drawn(range(self.num_classes) if classes is None else classes, num, key)
+    return class_names_lib.drawn(range(self.num_classes) if classes is None else classes, num, key)
 
   def _check_low_res(self, low_res: np.ndarray, num: int) -> np.ndarray:
     check_small_images(low_res, self.low_res_shape)
@@ -172,195 +279,130 @@ def check_small_shape(found: tuple[int, int, int], shape: tuple[int, int, int]) 
                      'give an upsampler or images of another size')
 
 
-def load(model: Name | Trained, *, classifier: Name | Trained | None = None,
-         scale: Scale | None = None, respacing: str | None = None,
-         solver: solvers.Solver | None = None, weights: Name | None = None,
-         classifier_weights: Name | None = None, clip: bool = True,
-         clip_guided: bool | None = None,
-         steps: Callable = solvers.descend, cfg_scale: Scale | None = None,
-         weaker: Name | Trained | None = None, weaker_scale: Scale | None = None,
-         weaker_weights: Name | None = None, interval: tuple[float, float] | None = None,
-         normalize: bool = False, classifier_every: int = 1,
-         threshold_share: float | None = None, dtype: str | None = None, fsdp: int | None = None,
-         devices: Sequence[jax.Device] | None = None,
-         bar: Callable = progress.bar) -> Pipeline:
-  """Gets networks ready to sample.
+def load(model: Name | Trained, *, guidance: Sequence[Guidance] = (),
+         solver: solvers.Solver | str = 'ancestral', steps: int | str | Course | None = None,
+         spacing: str | Callable[[Schedule, int], Step] | None = None, clip: bool = True,
+         weights: Name | None = None, dtype: str | None = None, fsdp: int | None = None,
+         devices: Sequence[jax.Device] | None = None) -> Pipeline:
+  """Gets a network and its guidance ready to sample.
 
   Args:
     model: a published model, a work directory, a file of weights (`pretrained.load`), or what that
       returned. Of `pretrained.outline` comes a pipeline that can be compiled, but makes no images.
-    classifier: what guides it, likewise.
-    scale: of the classifier's gradient, a number, one a step of the respaced schedule, or a
-      function of their sigma, as the two scales below; by default the paper's for this pair, or 1.
-    respacing: which of the process's steps to take ('250', 'ddim25', '90,60,60,20,20'); by default
-      the paper's for the model, or 250 of them.
-    solver: by default `solvers.ancestral()`.
-    weights: see `pretrained.load`.
-    classifier_weights: the same for the classifier.
+    guidance: what guides it, folded in order, the first next to the model: see `guidance`.
+    solver: the method, or its name.
+    steps: how many, by default the paper's for the model, or 250. Text is a respacing of the
+      reference's ('250', 'ddim25', '90,60,60,20,20'), a `Course` says all.
+    spacing: how `steps` steps (by default 20) lie in the whole process, or its name; only for
+      solvers that know steps between others than neighbors. By default even in time.
     clip: see `diffusion.predict`.
-    clip_guided: see `guidance.guided`; by default as the solver says.
-    steps: where the solver goes, a function of the respaced schedule: `solvers.descend`, or with
-      respacing '' one that leads through the whole process, as those of `spacing` are meant to.
-    cfg_scale: classifier-free guidance, see `guidance.classifier_free`, of a model that was trained
-      with label dropout.
-    weaker: a weaker model of the same images, which guides by `guidance.autoguided`.
-    weaker_scale: of that; by default 2.
-    weaker_weights: as `weights`.
-    interval: (low, high), the sigma between which there is guidance.
-    normalize: the classifier's gradient, see `guidance.normalized`.
-    classifier_every: ask it at every k-th step only, see `guidance.every_kth`.
-    threshold_share: threshold the guided x_0 dynamically instead of clipping it, see
-      `diffusion.dynamic_threshold`.
+    weights: of a published model its file, of a folder which weights, see `pretrained.load`.
     dtype: the networks compute in it; by default bfloat16 on accelerators and float32 on CPUs.
     fsdp: how many devices share one copy of the weights; by default as many as must.
     devices: by default all.
-    bar: shows the progress of downloads.
 
   Raises:
     UsageError: models that do not go together, or that cannot be read.
   """
-  if classifier is None and (scale is not None or classifier_weights is not None):
-    raise UsageError('a scale or weights of a classifier are given, but no classifier: name one')
-  if weaker is None and (weaker_scale is not None or weaker_weights is not None):
-    raise UsageError('a scale or weights of a weaker model are given, but no model: name one')
-  if classifier is None and (normalize or classifier_every != 1):
-    raise UsageError('normalized gradients, or some at every k-th step, are a classifier\'s: name '
-                     'one')
-  if interval is not None and classifier is None and weaker is None and cfg_scale is None:
-    raise UsageError('an interval is given, but nothing guides: name a classifier or a weaker '
-                     'model, or give a scale of classifier-free guidance')
+  compilation_cache.use()
+  solver = solvers.by_name(solver) if isinstance(solver, str) else solver
+  course = course_of(steps, spacing, solver)
+  trained = pretrained.trained(model, weights)
+  network = trained.network
+  if network.classifies:
+    raise UsageError(f'{model} is a classifier, which guides another model: give it as '
+                     'guidance=(ByClassifier(...),)')
   published = catalog.MODELS.get(str(model))
-  trained = _trained(model, weights, bar)
-  if isinstance(trained.task.model, Classifier):
-    raise UsageError(f'{model} is a classifier, which guides another model: give it as classifier')
-  guide = None if classifier is None else _trained(classifier, classifier_weights, bar)
-  if guide is not None:
-    _check_pair(trained, guide)
-    paired = published is not None and published.classifier == str(classifier)
-    scale = (published.scale if paired else 1.0) if scale is None else scale
-  if cfg_scale is not None and trained.task.null_label is None:
-    raise UsageError(f'{_name(model)} was trained without label dropout, so that there is no '
-                     'classifier-free guidance: guide it by a classifier or a weaker model')
-  poor = None if weaker is None else _trained(weaker, weaker_weights, bar)
-  if poor is not None:
-    _check_weaker(trained, poor)
-    weaker_scale = 2.0 if weaker_scale is None else weaker_scale
-  respacing = _respacing(trained.task.diffusion, published) if respacing is None else respacing
-  solver = solver or solvers.ancestral()
-  diffusion = respaced(trained.task.diffusion, respacing)
+  respacing = (_default_respacing(network.diffusion, published) if course.respacing is None
+               else course.respacing)
+  diffusion = respaced(network.diffusion, respacing)
+  run = Run(None if isinstance(model, Trained) else str(model), trained, published,
+            diffusion.schedule, course.steps(diffusion.schedule), solver)
   dtype = dtype or ('float32' if jax.default_backend() == 'cpu' else 'bfloat16')
-  networks = {'model': trained, 'classifier': guide, 'weaker': poor}
-  params = {name: network.params for name, network in networks.items() if network is not None}
+  guidance = tuple(guidance)
+  bound = _of_different_roles(value.bind(run, dtype) for value in guidance)
+  params = {'model': trained.params,
+            **{each.role: each.trained.params for each in bound if each.trained is not None}}
   size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
   mesh = sharding.mesh(sharding.fsdp_needed(size, devices) if fsdp is None else fsdp, devices)
-  run_steps = steps(diffusion.schedule)
-  if clip_guided is None:
-    alpha_bar = np.float64(run_steps.alpha_bar[0])
-    clip_guided = bool(np.sqrt(1 / alpha_bar - 1) > solver.clip_guided_above)
-  scales = 1.0 if scale is None else scale
-  if classifier_every != 1:
-    scales = every_kth(scales, diffusion.schedule, run_steps.t, classifier_every)
-  modules = {name: None if network is None else _computing_in(network.task.model, dtype)
-             for name, network in networks.items()}
-  denoiser = NetworkDenoiser(
-      **modules, diffusion=diffusion, scale=scales, clip=clip, clip_guided=clip_guided,
-      null_label=trained.task.null_label, cfg_scale=cfg_scale,
-      weaker_scale=1.0 if weaker_scale is None else weaker_scale, interval=interval,
-      normalize=normalize,
-      threshold=None if threshold_share is None else dynamic_threshold(threshold_share))
-  sampler = Sampler(denoiser, solver, run_steps, trained.task.image_shape,
-                    mesh)
-
-  def described(scale):
-    return scale_table(scale, diffusion.schedule).tolist() if callable(scale) or np.ndim(
-        scale) else scale
+  denoiser = GuidedNetwork(network.having(dtype=dtype), diffusion, bound, clip)
+  sampler = Sampler(denoiser, solver, run.steps, network.image_shape, mesh)
   description = {
-      'model': _describe(model, trained),
-      'classifier': None if guide is None else _describe(classifier, guide),
-      'weaker': None if poor is None else _describe(weaker, poor),
-      'scale': described(scale), 'respacing': respacing, 'clip': clip, 'clip_guided': clip_guided,
-      'cfg_scale': described(cfg_scale), 'weaker_scale': described(weaker_scale),
-      'interval': interval, 'normalize': normalize, 'classifier_every': classifier_every,
-      'threshold_share': threshold_share, 'dtype': dtype}
-  return Pipeline(sampler, diffusion, sharding.place_params(params, mesh),
-                  trained.task.low_res_shape,
-                  _class_names(guide if guide is not None else trained, denoiser.num_classes),
-                  description)
+      'model': pretrained.describe(model, trained), 'respacing': respacing, 'clip': clip,
+      'dtype': dtype, 'solver': solver.name, **dict(solver.options), **course.words,
+      **_described(bound)}
+  named = [trained, *(each.trained for each in bound if each.trained is not None)]
+  return Pipeline(sampler, run, guidance, bound, sharding.place_params(params, mesh),
+                  _class_names(named, denoiser.num_classes), description)
+
+
+def course_of(steps: int | str | Course | None, spacing: str | Callable | None,
+              solver: solvers.Solver) -> Course:
+  """Returns the course that `load`'s words mean.
+
+  Raises:
+    UsageError: a spacing for a solver that takes steps one by one, or for a respacing.
+  """
+  if isinstance(steps, Course):
+    if spacing is not None:
+      raise UsageError('a Course says where the steps lie: leave out spacing')
+    return steps
+  if isinstance(steps, str):
+    if spacing is not None:
+      raise UsageError(f'steps={steps!r} is a respacing, and spacing another way to choose the '
+                       'steps: give one')
+    return Course(steps)
+  if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
+    raise UsageError(f'steps={steps!r}: give a whole number from 1 on')
+  if solver.neighbors_only:
+    if spacing is not None:
+      raise UsageError(f'spacing leads past steps, and {solver.name} sampling takes them one by '
+                       'one: leave it out, or give another solver')
+    return Course(None if steps is None else str(steps))
+  if steps is None and spacing is None:
+    return Course()
+  place = spacings.by_name(spacing or 'time') if not callable(spacing) else spacing
+  num = spacings.DEFAULT_NUM if steps is None else steps
+  name = spacing if isinstance(spacing, str) or spacing is None else spacing.__name__
+  return Course('', lambda schedule: place(schedule, num), {**Course().words, 'steps': steps,
+                                                            'spacing': name})
 
 
 # ---------------------------------------------------------------------------------------------
 
 
-def _trained(model: Name | Trained, weights: Name | None, bar: Callable) -> Trained:
-  return model if isinstance(model, Trained) else pretrained.load(model, weights, bar)
+def _of_different_roles(bound: Iterator[Bound]) -> tuple[Bound, ...]:
+  """Numbers the roles of guidance of one kind, so that each has weights and a scale of its own."""
+  result, counts = [], {}
+  for each in bound:
+    counts[each.role] = counts.get(each.role, 0) + 1
+    number = counts[each.role]
+    result.append(each if number == 1 else each._replace(role=f'{each.role}_{number}'))
+  return tuple(result)
 
 
-def _check_pair(model: Trained, classifier: Trained) -> None:
-  if not isinstance(classifier.task.model, Classifier):
-    raise UsageError('what is given as classifier is a network that makes images: give a '
-                     'classifier of the same image size')
-  shapes = model.task.image_shape, classifier.task.image_shape
-  if shapes[0] != shapes[1]:
-    raise UsageError(f'the classifier is for images of {_size(shapes[1])}, the model makes '
-                     f'{_size(shapes[0])}: give a classifier of that size')
-  counts = model.task.num_classes, classifier.task.num_classes
-  if counts[0] not in (None, counts[1]):
-    raise UsageError(f'the classifier knows {counts[1]} classes, the model {counts[0]}: give one '
-                     'that was trained on the same classes')
-  if model.task.diffusion.schedule != classifier.task.diffusion.schedule:
-    raise UsageError('the classifier was trained on another noise schedule than the model: give '
-                     'one of the same schedule')
+def _described(bound: Sequence[Bound]) -> dict[str, Any]:
+  return {'guidance': {each.role: each.description for each in bound},
+          'order': [each.role for each in bound]}
 
 
-def _check_weaker(model: Trained, weaker: Trained) -> None:
-  if isinstance(weaker.task.model, Classifier):
-    raise UsageError('what is given as weaker model is a classifier: give it as classifier')
-  for what, of in (('images', lambda task: (_size(task.image_shape), task.low_res_shape)),
-                   ('classes', lambda task: task.num_classes),
-                   ('process', lambda task: task.diffusion)):
-    if of(model.task) != of(weaker.task):
-      raise UsageError(f'the weaker model is of other {what} than the model: give one that was '
-                       'trained on the same')
+def _kinds(guidance: Sequence[Guidance]) -> str:
+  return ', '.join(type(value).__name__ for value in guidance) or '(none)'
 
 
-def _respacing(diffusion: Diffusion, published: catalog.Model | None) -> str:
+def _default_respacing(diffusion: Diffusion, published: catalog.Model | None) -> str:
   if published is not None:
     return published.respacing
   return str(min(250, diffusion.schedule.num_steps))
 
 
-def _computing_in(module: Any, dtype: str) -> Any:
-  if isinstance(module, SuperRes):
-    return module.clone(unet=module.unet.clone(dtype=dtype))
-  return module.clone(dtype=dtype)
-
-
-def _class_names(trained: Trained, num_classes: int | None) -> labels_lib.Names | None:
+def _class_names(named: Sequence[Trained], num_classes: int | None) -> class_names_lib.Names | None:
   """The names that training left; a thousand classes without any are taken to be ImageNet's."""
-  if trained.class_names is not None and len(trained.class_names) == num_classes:
-    return tuple((name,) for name in trained.class_names)
-  names = labels_lib.imagenet()
+  for trained in reversed(named):
+    if trained.class_names is not None and len(trained.class_names) == num_classes:
+      return tuple((name,) for name in trained.class_names)
+  names = class_names_lib.imagenet()
   return names if num_classes == len(names) else None
-
-
-def _name(model: Name | Trained) -> str:
-  return 'weights in memory' if isinstance(model, Trained) else str(model)
-
-
-def _describe(name: Name | Trained, trained: Trained) -> dict[str, Any]:
-  return {'name': _name(name), 'weights': trained.weights, 'step': trained.step,
-          'fingerprint': _fingerprint(trained.params)}
-
-
-def _fingerprint(params: Any) -> str:
-  """Tells sets of weights apart; looks at a few numbers of each array, so that it takes no time."""
-  digest = hashlib.sha256()
-  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-    digest.update(f'{jax.tree_util.keystr(path)}{leaf.shape}{leaf.dtype}'.encode())
-    if not isinstance(leaf, jax.ShapeDtypeStruct):
-      flat = np.asarray(leaf).reshape(-1)
-      digest.update(flat[::max(1, len(flat) // 64)].tobytes())
-  return digest.hexdigest()[:16]
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -1,6 +1,6 @@
 """Running a solver: the one `lax.scan`, a key per image, and jobs of many images.
 
-    denoiser = NetworkDenoiser(unet, diffusion, classifier=classifier, scale=1.0)
+    denoiser = GuidedNetwork(network, diffusion)
     sampler = Sampler(denoiser, solvers.ddim(), solvers.descend(diffusion.schedule), (64, 64, 3))
     x = sampler(params, image_keys(jax.random.key(0), np.arange(16)), labels)
 
@@ -16,17 +16,10 @@ import numpy as np
 
 from adm_jax.devices.sharding import not_before, place_batch, splitting_params
 from adm_jax.errors import UsageError
+from adm_jax.networks import Network
 from adm_jax.process.diffusion import Denoiser, Diffusion, denoiser
-from adm_jax.sampling.guidance import (
-  Scale,
-  autoguided,
-  classifier_free,
-  classifier_gradient,
-  guided,
-  normalized,
-  thresholded,
-  within,
-)
+from adm_jax.sampling.guidance.base import Bound, Context
+from adm_jax.sampling.guidance.dynamic_threshold import clipped
 from adm_jax.sampling.solvers import Solver, Step, num_evaluations
 
 Array = jax.Array
@@ -102,90 +95,49 @@ def remembering_x0(solver: Solver) -> Solver:
   return solver._replace(init=lambda x: (solver.init(x), jnp.zeros_like(x)), step=step)
 
 
-@dataclasses.dataclass(frozen=True)
-class NetworkDenoiser:
+@dataclasses.dataclass(frozen=True, eq=False)
+class GuidedNetwork:
   """What a `Sampler` needs of networks: (params, labels, low_res) -> Denoiser.
 
-  `params` is {'model': ..., 'classifier': ..., 'weaker': ...}, of which there are as many as there
-  are networks; `labels` i32[B], or None where nothing has classes; `low_res` f32[B h w C] in
-  [-1, 1], or None, is what an upsampler enlarges.
+  `params` is {'model': ..., ROLE: ..., 'scales': {ROLE: Scales}}, weights and scales of guidance by
+  its roles; `labels` i32[B], or None where nothing has classes; `low_res`
+  f32[B h w C] in [-1, 1], or None, is what an upsampler enlarges.
 
   Attributes:
-    model: a `UNet` or `SuperRes`; it gets the labels if it has classes.
+    network: what makes images; it gets the labels if it has classes.
     diffusion: the (respaced) process to sample; the sampler's steps must be its schedule's.
-    classifier: a `Classifier` to guide with, or None.
-    scale: of its gradient.
-    clip: see `diffusion.predict`; with `cfg_scale` or `weaker`, what comes of both predictions is
-      clipped, not each.
-    clip_guided: see `guidance.guided`.
-    null_label: the row of the model's class table that stands for any class, if it has one.
-    cfg_scale: of classifier-free guidance, see `guidance.classifier_free`; needs `null_label`.
-    weaker: a network like `model`, to guide it by `guidance.autoguided`.
-    weaker_scale: of that.
-    interval: (low, high), the sigma between which there is guidance of any kind.
-    normalize: see `guidance.normalized`.
-    threshold: what x_0 is passed through after all guidance, instead of both clips.
+    guidance: folded in order, the first next to the network.
+    clip: see `diffusion.predict`; where guidance extrapolates, what comes of it is clipped, not
+      each prediction.
   """
-  model: Any
+  network: Network
   diffusion: Diffusion
-  classifier: Any = None
-  scale: Scale = 1.0
+  guidance: tuple[Bound, ...] = ()
   clip: bool = True
-  clip_guided: bool = False
-  null_label: int | None = None
-  cfg_scale: Scale | None = None
-  weaker: Any = None
-  weaker_scale: Scale = 1.0
-  interval: tuple[float, float] | None = None
-  normalize: bool = False
-  threshold: Callable[[Array], Array] | None = None
-
-  def __post_init__(self):
-    if self.cfg_scale is not None and self.null_label is None:
-      raise UsageError('classifier-free guidance needs a null_label: train with label dropout')
-    if self.interval is not None:
-      within(1.0, self.diffusion.schedule, *self.interval)  # refuses one without noise levels
 
   @property
   def num_classes(self) -> int | None:
     """How many labels there are to choose from; None if labels have no effect."""
-    if self.classifier is not None:
-      return self.classifier.num_classes
-    return self.model.num_classes if self.null_label is None else self.null_label
+    networks = [self.network, *(bound.trained.network for bound in self.guidance if bound.trained)]
+    counts = [network.num_classes for network in networks if network.num_classes is not None]
+    return counts[0] if counts else None
 
-  def __call__(self, params: Any, labels: Array | None,
-               low_res: Array | None = None) -> Denoiser:
-    schedule, more = self.diffusion.schedule, {} if low_res is None else {'low_res': low_res}
-    extrapolates = self.cfg_scale is not None or self.weaker is not None
-    clip_last = self.clip and self.threshold is None
+  def __call__(self, params: Any, labels: Array | None, low_res: Array | None = None) -> Denoiser:
+    clip = self.clip and not any(bound.replaces_clipping for bound in self.guidance)
+    extrapolating = [i for i, bound in enumerate(self.guidance) if bound.extrapolates]
 
-    def denoise_as(y, name='model'):
-      module = getattr(self, name)
-      y = None if module.num_classes is None else y
-      def network(x, time):
-        return module.apply({'params': params[name]}, x, time, y, **more)
-      return denoiser(self.diffusion, network, clip=clip_last and not extrapolates)
+    def conditional(labels):
+      def evaluate(x, time):
+        return self.network.apply(params['model'], x, time, labels, low_res=low_res)
+      return denoiser(self.diffusion, evaluate, clip=clip and not extrapolating)
 
-    def inside(scale, outside):
-      return scale if self.interval is None else within(scale, schedule, *self.interval, outside)
-
-    if self.cfg_scale is not None:
-      denoise = classifier_free(denoise_as, labels, self.null_label, schedule,
-                                inside(self.cfg_scale, 1))
-    else:
-      denoise = denoise_as(labels)
-    if self.weaker is not None:
-      denoise = autoguided(denoise, denoise_as(labels, 'weaker'), schedule,
-                           inside(self.weaker_scale, 1))
-    if extrapolates and clip_last:
-      denoise = thresholded(denoise, lambda x0: jnp.clip(x0, -1, 1), schedule)
-    if self.classifier is not None:
-      gradient = classifier_gradient(
-          lambda x, time: self.classifier.apply({'params': params['classifier']}, x, time), labels,
-          1.0)
-      denoise = guided(denoise, normalized(gradient) if self.normalize else gradient, schedule,
-                       scale=inside(self.scale, 0), clip=self.clip_guided)
-    return denoise if self.threshold is None else thresholded(denoise, self.threshold, schedule)
+    schedule = self.diffusion.schedule
+    for i, bound in enumerate(self.guidance):
+      conditional = bound.guide(conditional, Context(
+          params.get(bound.role), params.get('scales', {}).get(bound.role), low_res, schedule))
+      if clip and extrapolating and i == extrapolating[-1]:
+        conditional = clipped(conditional, schedule)
+    return conditional(labels)
 
 
 def divide(num_steps: int, most: int) -> int:
@@ -287,11 +239,11 @@ class Sampler:
 
 
 def sample_job(sampler: Sampler, params: Any, *, key: Array, num: int, batch_size: int,
-               begin: int = 0, labels: np.ndarray | None = None,
+               begin: int = 0, end: int | None = None, labels: np.ndarray | None = None,
                x: Callable[[np.ndarray], Array] | None = None,
                low_res: Callable[[np.ndarray], Array] | None = None, parts: int = 1,
                progress: Callable[[int], None] | None = None) -> Iterator[Array]:
-  """Makes images begin .. num - 1 of a job, batch by batch, with one compiled program.
+  """Makes images begin .. end - 1 of a job, batch by batch, with one compiled program.
 
   Args:
     sampler: the run.
@@ -301,6 +253,7 @@ def sample_job(sampler: Sampler, params: Any, *, key: Array, num: int, batch_siz
     batch_size: how many at once, rounded up to a multiple of the devices; the last batch is padded,
       and the padding dropped.
     begin: the first image to make.
+    end: behind the last one; None: num.
     labels: i32[num], or None.
     x: what to start from instead of noise: indices i64[B], rising, -> f32[B H W C].
     low_res: what an upsampler enlarges: indices i64[B], rising, -> f32[B h w C] in [-1, 1].
@@ -318,8 +271,9 @@ def sample_job(sampler: Sampler, params: Any, *, key: Array, num: int, batch_siz
   labels = check_labels(labels, num, getattr(sampler.denoiser, 'num_classes', None))
   num_devices = 1 if sampler.mesh is None else sampler.mesh.size
   batch_size = -(-min(batch_size, num) // num_devices) * num_devices
-  for first in range(begin, num, batch_size):
-    count = min(batch_size, num - first)
+  end = num if end is None else end
+  for first in range(begin, end, batch_size):
+    count = min(batch_size, end - first)
     index = np.minimum(np.arange(first, first + batch_size), num - 1)
     def report(steps, count=count):
       if progress is not None:

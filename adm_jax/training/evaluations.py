@@ -13,9 +13,9 @@ from adm_jax.errors import UsageError
 from adm_jax.evaluation import features, frechet, reference_statistics
 from adm_jax.evaluation.batches import of_array
 from adm_jax.io import progress
+from adm_jax.networks import Network
 from adm_jax.training import grids
 from adm_jax.training.state import TrainState
-from adm_jax.training.tasks import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,18 +30,21 @@ class Evaluation:
     extractor: as `adm evaluate --extractor`; None for Inception.
     features: Inception's weights, where there is no network to fetch them.
   """
-  reference: str
+  reference: str = ''
   num: int = 1000
   batch_size: int = 64
   respacing: str = '25'
   extractor: str | None = None
   features: str | None = None
 
-  def check(self, task: Task) -> None:
-    """Raises UsageError unless the task's network draws images and the reference is there."""
+  def check(self, network: Network) -> None:
+    """Raises UsageError unless the network draws images and the reference is there."""
+    if not self.reference:
+      raise UsageError('evaluate_every asks for evaluations: name the statistics of real images in '
+                       'evaluation.reference, which adm reference makes')
     if self.num < 2:
       raise UsageError(f'evaluation.num={self.num}: give at least 2')
-    self._grid().check(task)
+    self._grid().check(network)
     if reference_statistics.read(pathlib.Path(self.reference)) is None:
       raise UsageError(f'{self.reference} holds no statistics: make them with adm reference')
 
@@ -49,14 +52,14 @@ class Evaluation:
     return grids.Grid(min(self.batch_size, self.num), self.respacing)
 
 
-def measurer(evaluation: Evaluation, task: Task, source: Source, mesh: jax.sharding.Mesh,
+def measurer(evaluation: Evaluation, network: Network, source: Source, mesh: jax.sharding.Mesh,
              seed: int) -> Callable[[TrainState], dict[str, float] | None]:
   """A function of the state that gives {name: distance}, in the first process; others get None.
 
   The name says how many samples, and is FID's only where the extractor is the published one.
   """
   grid = evaluation._grid()
-  draw = grids.drawer(grid, task, source, mesh, seed)
+  draw = grids.drawer(grid, network, source, mesh, seed)
   known = reference_statistics.read(pathlib.Path(evaluation.reference))
   extractor = None
 

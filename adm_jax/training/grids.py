@@ -13,11 +13,10 @@ from adm_jax.devices import sharding
 from adm_jax.errors import UsageError
 from adm_jax.io import pictures
 from adm_jax.io.pixels import shrink, to_float, to_uint8
-from adm_jax.models import Classifier
+from adm_jax.networks import Network
 from adm_jax.process.diffusion import respaced
 from adm_jax.sampling import solvers
-from adm_jax.sampling.sampler import NetworkDenoiser, Sampler, image_keys
-from adm_jax.training.tasks import Task
+from adm_jax.sampling.sampler import GuidedNetwork, Sampler, image_keys
 
 # A stream of the run's seed, beside those of the loop.
 _GRID = 2
@@ -38,14 +37,14 @@ class Grid:
     if self.num < 1:
       raise UsageError(f'grid.num={self.num}: give at least 1')
 
-  def check(self, task: Task) -> None:
-    """Raises UsageError unless the task's network can draw it."""
-    if isinstance(task.model, Classifier):
+  def check(self, network: Network) -> None:
+    """Raises UsageError unless the network can draw it."""
+    if network.classifies:
       raise UsageError('a classifier draws no images: set sample_every to 0')
-    respaced(task.diffusion, self.respacing)
+    respaced(network.diffusion, self.respacing)
 
 
-def drawer(grid: Grid, task: Task, source: Source, mesh: jax.sharding.Mesh,
+def drawer(grid: Grid, network: Network, source: Source, mesh: jax.sharding.Mesh,
            seed: int) -> Callable[..., tuple[np.ndarray, np.ndarray | None]]:
   """A function (state, first=0) -> (uint8[N H W C], i32[N] or None), compiled at its first call.
 
@@ -54,14 +53,14 @@ def drawer(grid: Grid, task: Task, source: Source, mesh: jax.sharding.Mesh,
 
   Args:
     grid: how many, in how many steps.
-    task: not a classifier's.
+    network: what makes the images.
     source: where an upsampler's small images come from.
     mesh: of the run's devices.
     seed: of the noise.
   """
-  process = respaced(task.diffusion, grid.respacing)
-  sampler = Sampler(NetworkDenoiser(task.model, process), solvers.ancestral(),
-                    solvers.descend(process.schedule), task.image_shape, mesh)
+  process = respaced(network.diffusion, grid.respacing)
+  sampler = Sampler(GuidedNetwork(network, process), solvers.ancestral(),
+                    solvers.descend(process.schedule), network.image_shape, mesh)
   num = -(-grid.num // mesh.size) * mesh.size
   key = jax.random.fold_in(jax.random.key(seed), _GRID)
   reader = Reader(source, max_unreadable=1.0)
@@ -70,11 +69,11 @@ def drawer(grid: Grid, task: Task, source: Source, mesh: jax.sharding.Mesh,
   def draw(state, first=0):
     params = state.ema[max(state.ema, key=float)] if state.ema else state.params
     index = np.arange(first, first + num, dtype=np.int32)
-    labels = None if task.model.num_classes is None else index % len(source.class_names)
+    labels = None if network.num_classes is None else index % len(source.class_names)
     low_res = None
-    if task.low_res_shape is not None:
+    if network.low_res_shape is not None:
       images = np.stack([reader.at_or_after(int(i) % len(source), None)['image'] for i in index])
-      low_res = np.asarray(shrink(to_float(images), *task.low_res_shape[:2]))
+      low_res = np.asarray(shrink(to_float(images), *network.low_res_shape[:2]))
     x = sampler({'model': params}, image_keys(key, index), labels, low_res=low_res)
     return np.asarray(whole(x))[:grid.num], None if labels is None else labels[:grid.num]
   return draw

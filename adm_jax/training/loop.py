@@ -14,11 +14,12 @@ from adm_jax.errors import Preempted, TrainingStopped, UsageError
 from adm_jax.io import files
 from adm_jax.process.timestep_samplers import TimestepSampler
 from adm_jax.training import evaluations, grids
-from adm_jax.training.checkpoints import Checkpoints, write_class_names
+from adm_jax.training.checkpoints import Checkpoints
 from adm_jax.training.metrics import Reports, Stopwatch, Window
 from adm_jax.training.state import TrainState, init_state
 from adm_jax.training.steps import train_step
 from adm_jax.training.tasks import Task
+from adm_jax.weights.folders import write_class_names
 
 # Streams of the run's seed.
 _INIT, _STEPS = 0, 1
@@ -26,10 +27,11 @@ _INIT, _STEPS = 0, 1
 # Keys of a config that a resumed run may change.
 MAY_CHANGE = ('total_steps', 'log_every', 'save_every', 'keep', 'max_skipped_in_a_row',
               'loader.num_threads', 'loader.num_workers', 'loader.max_unreadable',
-              'parallel', 'fsdp', 'num_devices', 'microbatches', 'task.model.remat',
-              'task.model.unet.remat', 'task.model.attention_implementation',
-              'task.model.unet.attention_implementation', 'data.data_dir', 'sample_every', 'grid',
-              'evaluate_every', 'evaluation')
+              'parallel', 'fsdp', 'num_devices', 'microbatches', 'data.data_dir', 'sample_every',
+              'grid', 'evaluate_every', 'evaluation',
+              *(f'task.network.module.{name}' for name in (
+                  'remat', 'unet.remat', 'attention_implementation',
+                  'unet.attention_implementation')))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Run:
   sample_every: int = 0
   grid: grids.Grid = grids.Grid()
   evaluate_every: int = 0
-  evaluation: evaluations.Evaluation | None = None
+  evaluation: evaluations.Evaluation = evaluations.Evaluation()
 
   def __post_init__(self):
     for name in ('batch_size', 'total_steps', 'log_every', 'save_every', 'keep', 'microbatches',
@@ -105,15 +107,14 @@ class Run:
     if self.sample_every < 0:
       raise UsageError(f'sample_every={self.sample_every}: give 0, for none, or more')
     if self.sample_every:
-      self.grid.check(self.task)
-    if self.evaluate_every < 0 or (self.evaluate_every and self.evaluation is None):
-      raise UsageError(f'evaluate_every={self.evaluate_every}, evaluation={self.evaluation}: give '
-                       '0, or how often and an evaluations.Evaluation')
+      self.grid.check(self.task.network)
+    if self.evaluate_every < 0:
+      raise UsageError(f'evaluate_every={self.evaluate_every}: give 0, for none, or more')
     if self.evaluate_every:
-      self.evaluation.check(self.task)
+      self.evaluation.check(self.task.network)
     if self.seed < 0:
       raise UsageError(f'seed={self.seed}: give 0 or more')
-    num_steps = self.task.diffusion.schedule.num_steps
+    num_steps = self.task.network.diffusion.schedule.num_steps
     if self.timestep_sampler.num_steps != num_steps:
       raise UsageError(f'timestep_sampler.num_steps={self.timestep_sampler.num_steps}, but the '
                        f'process has {num_steps} steps: set the one to the other')
@@ -143,7 +144,8 @@ class Run:
     return sharding.trainer(
         self.parallel, mesh, self._init, lambda parts: train_step(
             self.task, self.optimizer, self.timestep_sampler, ema_rates=self.ema_rates,
-            ema_warmup=self.ema_warmup, microbatches=self.microbatches, parts=parts))
+            ema_warmup=self.ema_warmup, microbatches=self.microbatches, parts=parts),
+        self.task.frozen)
 
   def _devices(self) -> list[jax.Device]:
     devices = jax.devices()
@@ -213,16 +215,17 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
     if progress is not None:
       progress(done, {})
 
-    draw = run.sample_every and grids.drawer(run.grid, run.task, run.data, trainer.mesh, run.seed)
-    measure = run.evaluate_every and evaluations.measurer(run.evaluation, run.task, run.data,
-                                                          trainer.mesh, run.seed)
+    draw = run.sample_every and grids.drawer(run.grid, run.task.network, run.data,
+                                            trainer.mesh, run.seed)
+    measure = run.evaluate_every and evaluations.measurer(
+        run.evaluation, run.task.network, run.data, trainer.mesh, run.seed)
     watch = stopwatch(run, trainer.mesh)
     key = run.step_key()
     line, stopping = {}, False
     while done < run.total_steps and not stopping:
       with watch.waiting():
         batch = next(batches)
-      state, metrics = trainer.step(state, trainer.place(batch), key)
+      state, metrics = trainer.step(state, trainer.place(batch), key, trainer.frozen)
       watch.step(metrics['skipped'].total)
       window.add(metrics)
       done += 1

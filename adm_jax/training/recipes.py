@@ -6,6 +6,7 @@ from adm_jax.config import ConfigDict, call
 from adm_jax.data.loading import Loader
 from adm_jax.data.open import images
 from adm_jax.process.timestep_samplers import uniform
+from adm_jax.training import tasks
 from adm_jax.training.loop import Run
 from adm_jax.training.state import adamw
 from adm_jax.weights import catalog, flags
@@ -29,10 +30,12 @@ def network(kind: str, words: Any) -> ConfigDict:
   The reference computes in float16, with loss scaling, which bfloat16 makes needless. 'blocks'
   stores 8 to 12 times less than 'none' and computes no convolution twice.
   """
-  task = flags.describe(kind, words)
-  model = task.model.unet if kind == 'superres' else task.model
-  model.update(dtype='bfloat16', remat='blocks')
-  return task
+  network = flags.describe(kind, words)
+  module = network.module.unet if kind == 'superres' else network.module
+  module.update(dtype='bfloat16', remat='blocks')
+  if kind == 'classifier':
+    return call(tasks.classifier, network=network)
+  return call(tasks.diffusion, network=network, objective=flags.objective(kind, words))
 
 
 def diffusion(task: ConfigDict, data: ConfigDict, *, batch_size: int, total_steps: int,
@@ -70,7 +73,7 @@ def images_of(path: str, image_size: int, **kwargs: Any) -> ConfigDict:
 
 def _run(task, data, batch_size, total_steps, timestep_sampler, flip, num_threads,
          **kwargs) -> ConfigDict:
-  num_steps = task.diffusion.schedule.schedule.num_steps
+  num_steps = task.network.diffusion.schedule.schedule.num_steps
   return call(Run, **{
       'data': data, 'task': task, 'timestep_sampler': call(timestep_sampler, num_steps=num_steps),
       'batch_size': batch_size, 'total_steps': total_steps, 'save_every': 10_000, 'keep': 3,

@@ -30,7 +30,7 @@ class TrainState:
 def init_state(key: Array, task: Task, optimizer: optax.GradientTransformation,
                ema_rates: tuple[float, ...], timestep_sampler: TimestepSampler) -> TrainState:
   """The state before the first step; averages start at the initial parameters."""
-  params = task.init(key)
+  params = task.network.init(key)
   zero = jnp.zeros((), jnp.int32)
   # Copies, since a step donates the whole state and no buffer may be donated twice.
   ema = {str(rate): jax.tree.map(jnp.array, params) for rate in ema_rates}

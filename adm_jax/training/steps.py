@@ -32,7 +32,7 @@ class Mean:
 
 
 Metrics = dict[str, Mean]
-TrainStep = Callable[[TrainState, dict, Array], tuple[TrainState, Metrics]]
+TrainStep = Callable[[TrainState, dict, Array, Any], tuple[TrainState, Metrics]]
 
 
 def by_quartile(terms: dict[str, Array], t: Array, num_timesteps: int) -> Metrics:
@@ -54,7 +54,7 @@ def train_step(task: Task, optimizer: optax.GradientTransformation,
                timestep_sampler: TimestepSampler, *, ema_rates: tuple[float, ...] = (),
                ema_warmup: bool = False, microbatches: int = 1,
                parts: Parts = Parts()) -> TrainStep:
-  """Makes (state, batch, key) -> (state, metrics).
+  """Makes (state, batch, key, frozen) -> (state, metrics).
 
   Everything random, dropout included, is drawn from `key`, the step's number and an example's place
   in the batch, so that a resumed run repeats the uninterrupted one, and neither microbatches nor
@@ -76,32 +76,33 @@ def train_step(task: Task, optimizer: optax.GradientTransformation,
       metrics are then of the whole batch, and the same for every part.
 
   Returns:
-    The step. `batch` is {'image': uint8[B H W C], 'label': i32[B]}. Metrics hold each term of the
-    loss times the timestep sampler's weight, as in the reference, and its quartiles; `grad_norm`,
-    `param_norm`, `learning_rate` and `skipped` (the share of skipped steps).
+    The step. `batch` is {'image': uint8[B H W C], 'label': i32[B]}, `frozen` the task's. Metrics
+    hold each term of the loss times the timestep sampler's weight, as in the reference, and its
+    quartiles; `grad_norm`, `param_norm`, `learning_rate` and `skipped`, the share of skipped steps.
   """
-  num_timesteps = task.diffusion.schedule.num_steps
+  num_timesteps = task.network.diffusion.schedule.num_steps
 
-  def loss(params, examples):
-    terms = task.terms(params, examples, examples['dropout_key'])
+  def loss(params, frozen, examples):
+    terms = task.terms(params, frozen, examples, examples['dropout_key'])
     return (terms['loss'] * examples['weight']).mean(), terms
 
-  def gradients(params, examples):
+  def gradients(params, frozen, examples):
     """The mean gradient, and all terms f32[B], over the microbatches."""
     if microbatches == 1:
-      return jax.grad(loss, has_aux=True)(params, examples)
+      return jax.grad(loss, has_aux=True)(params, frozen, examples)
     # Each takes every M-th example: where the batch is split over devices, so is every microbatch.
     slices = jax.tree.map(
         lambda a: a.reshape(-1, microbatches, *a.shape[1:]).swapaxes(0, 1), examples)
 
     def accumulate(total, examples):
-      grads, terms = jax.grad(loss, has_aux=True)(params, examples)
+      grads, terms = jax.grad(loss, has_aux=True)(params, frozen, examples)
       return jax.tree.map(lambda a, b: a + b / microbatches, total, grads), terms
 
     grads, terms = jax.lax.scan(accumulate, jax.tree.map(jnp.zeros_like, params), slices)
     return grads, jax.tree.map(lambda a: a.swapaxes(0, 1).reshape(-1), terms)
 
-  def step(state: TrainState, batch: dict, key: Array) -> tuple[TrainState, Metrics]:
+  def step(state: TrainState, batch: dict, key: Array,
+           frozen: Any = ()) -> tuple[TrainState, Metrics]:
     batch_size = batch['image'].shape[0]
     if batch_size % microbatches:
       raise UsageError(f'a batch of {batch_size} cannot be cut into {microbatches} microbatches')
@@ -110,7 +111,7 @@ def train_step(task: Task, optimizer: optax.GradientTransformation,
     keys = jax.vmap(lambda key: jax.random.split(key, 3))(keys)  # [B 3]
     t, weight = timestep_sampler.sample(state.timesteps, keys[:, 0])
     examples = {**batch, 't': t, 'weight': weight, 'key': keys[:, 1], 'dropout_key': keys[:, 2]}
-    grads, terms = gradients(state.params, examples)
+    grads, terms = gradients(state.params, frozen, examples)
     grads = parts.mean(grads)
     t, weight, terms = parts.gather((t, weight, terms))
 

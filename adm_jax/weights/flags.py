@@ -3,12 +3,12 @@
 import shlex
 from typing import Any, Mapping
 
+from adm_jax import networks
 from adm_jax.config import ConfigDict, build, call
 from adm_jax.errors import UsageError
 from adm_jax.models import Classifier, SuperRes, UNet
 from adm_jax.process import diffusion, losses, schedules
 from adm_jax.process.diffusion import Diffusion
-from adm_jax.training import tasks
 
 _DIFFUSION = {
     'learn_sigma': False, 'diffusion_steps': 1000, 'noise_schedule': 'linear',
@@ -60,7 +60,7 @@ def parse(kind: str, flags: str | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe(kind: str, flags: str | Mapping[str, Any] = '') -> ConfigDict:
-  """The config of the training task (`training.tasks`) that the flags mean.
+  """Returns the config of the `networks.Network` that the flags mean.
 
   Args:
     kind: 'unet', 'superres' or 'classifier'.
@@ -70,21 +70,26 @@ def describe(kind: str, flags: str | Mapping[str, Any] = '') -> ConfigDict:
   values = parse(kind, flags)
   process = _diffusion(values)
   if kind == 'classifier':
-    return call(tasks.classifier, model=_classifier(values), diffusion=process)
-  objective = (losses.rescaled_kl if values['use_kl'] else
-               losses.rescaled_mse if values['rescale_learned_sigmas'] else losses.mse)
+    return call(networks.classifier, module=_classifier(values), diffusion=process)
   if kind == 'unet':
     unet = _unet(values, values['image_size'], CHANNEL_MULT, values['image_channels'])
-    return call(tasks.diffusion, model=unet, diffusion=process, objective=objective)
+    return call(networks.unet, module=unet, diffusion=process)
   unet = _unet(values, values['large_size'], SUPERRES_CHANNEL_MULT, 2 * values['image_channels'])
-  return call(tasks.superres, model=call(SuperRes, unet=unet), diffusion=process,
-              low_res_size=values['small_size'], objective=objective)
+  return call(networks.superres, module=call(SuperRes, unet=unet), diffusion=process,
+              low_res_size=values['small_size'])
+
+
+def objective(kind: str, flags: str | Mapping[str, Any] = '') -> losses.Objective:
+  """Returns what the flags train a network that makes images for; arguments as `describe`."""
+  values = parse(kind, flags)
+  return (losses.rescaled_kl if values['use_kl'] else
+          losses.rescaled_mse if values['rescale_learned_sigmas'] else losses.mse)
 
 
 def create(kind: str, flags: str | Mapping[str, Any] = '') -> tuple[Any, Diffusion]:
   """(linen module, the respaced process with its parameterisation); arguments as `describe`."""
-  task = build(describe(kind, flags))
-  return task.model, task.diffusion
+  network = build(describe(kind, flags))
+  return network.module, network.diffusion
 
 
 def _classifier(values: Mapping[str, Any]) -> ConfigDict:

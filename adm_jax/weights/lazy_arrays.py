@@ -1,6 +1,6 @@
 """Arrays that are made when they are asked for, so that gigabytes of weights need little memory.
 
-A `Deferred` in place of an array says its shape and dtype; `np.asarray(deferred)` makes it, and
+A `LazyArray` in place of an array says its shape and dtype; `np.asarray(deferred)` makes it, and
 nothing keeps what was made.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
-class Deferred:
+class LazyArray:
   """An array of `shape` and `dtype` that `make()` would return."""
   shape: tuple[int, ...]
   dtype: np.dtype
@@ -26,6 +26,6 @@ class Deferred:
     return np.asarray(self.make(), dtype)
 
 
-def raw_bytes(array: np.ndarray | Deferred) -> memoryview:
+def raw_bytes(array: np.ndarray | LazyArray) -> memoryview:
   """The bytes of an array, last axis fastest."""
   return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))

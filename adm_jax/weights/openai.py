@@ -18,7 +18,7 @@ from adm_jax.errors import UsageError
 from adm_jax.models import Classifier, SuperRes, UNet
 from adm_jax.models.encoder import attention_levels, height_width
 from adm_jax.weights.flags import create
-from adm_jax.weights.lazy_arrays import Deferred
+from adm_jax.weights.lazy_arrays import LazyArray
 
 __all__ = ['create', 'params_from_state_dict', 'state_dict_from_params']
 
@@ -30,7 +30,14 @@ _ATTENTION = {'norm': 'norm', 'qkv': 'qkv', 'out': 'proj_out'}
 
 
 def block_names(module: UNet | SuperRes | Classifier) -> dict[Path, str]:
-  """{our path of a layer: its published name}, of all layers that the module may have."""
+  """Returns {our path of a layer: its published name}, of all layers that the module may have.
+
+  Raises:
+    UsageError: it is no network of the reference.
+  """
+  if not isinstance(module, (UNet, SuperRes, Classifier)):
+    raise UsageError(f'{type(module).__name__} is no network of openai/guided-diffusion, whose names '
+                     'and layouts these files have: only UNet, SuperRes and Classifier are')
   if isinstance(module, SuperRes):
     return {('unet', *path): name for path, name in block_names(module.unet).items()}
   names = {('embedding', 'dense_0'): 'time_embed.0', ('embedding', 'dense_1'): 'time_embed.2'}
@@ -122,7 +129,7 @@ def abstract_params(module: UNet | SuperRes | Classifier) -> Any:
   return jax.eval_shape(lambda: module.init(jax.random.key(0), *args, **kwargs))['params']
 
 
-def params_from_state_dict(state_dict: Mapping[str, np.ndarray | Deferred],
+def params_from_state_dict(state_dict: Mapping[str, np.ndarray | LazyArray],
                            module: UNet | SuperRes | Classifier) -> Any:
   """Converts a published state dict to the parameters of `module`.
 
@@ -136,10 +143,10 @@ def params_from_state_dict(state_dict: Mapping[str, np.ndarray | Deferred],
   Raises:
     UsageError: missing, extra or misshapen tensors, by name, with both shapes.
   """
-  return jax.tree.map(np.asarray, deferred_params(state_dict, module))
+  return jax.tree.map(np.asarray, lazy_params(state_dict, module))
 
 
-def deferred_params(state_dict: Mapping[str, np.ndarray | Deferred],
+def lazy_params(state_dict: Mapping[str, np.ndarray | LazyArray],
                     module: UNet | SuperRes | Classifier) -> Any:
   """`params_from_state_dict`, whose leaves are converted one by one as they are asked for."""
   shapes = flax.traverse_util.flatten_dict(abstract_params(module))
@@ -148,7 +155,7 @@ def deferred_params(state_dict: Mapping[str, np.ndarray | Deferred],
 
   def leaf(path, name):
     tensor, shape = state_dict[name], shapes[path].shape
-    return Deferred(shape, tensor.dtype, lambda: _to_ours(np.asarray(tensor), path, shape))
+    return LazyArray(shape, tensor.dtype, lambda: _to_ours(np.asarray(tensor), path, shape))
   return flax.traverse_util.unflatten_dict({path: leaf(path, name) for path, name in names.items()})
 
 
@@ -171,17 +178,17 @@ def check_shapes(found: Mapping[str, tuple[int, ...]],
 
 def state_dict_from_params(params: Any, module: UNet | SuperRes | Classifier) -> dict:
   """The inverse of `params_from_state_dict`: {published name: array}."""
-  deferred = deferred_state_dict(params, module)
+  deferred = lazy_state_dict(params, module)
   return {name: np.asarray(tensor) for name, tensor in deferred.items()}
 
 
-def deferred_state_dict(params: Any,
-                        module: UNet | SuperRes | Classifier) -> dict[str, Deferred]:
+def lazy_state_dict(params: Any,
+                        module: UNet | SuperRes | Classifier) -> dict[str, LazyArray]:
   """`state_dict_from_params`, converted tensor by tensor as they are asked for."""
   flat = flax.traverse_util.flatten_dict(params)
 
   def tensor(path, name):
-    return Deferred(published_shape(name, path, flat[path].shape), flat[path].dtype,
+    return LazyArray(published_shape(name, path, flat[path].shape), flat[path].dtype,
                     lambda: _to_theirs(np.asarray(flat[path]), name, path))
   return {name: tensor(path, name) for path, name in parameter_names(params, module).items()}
 

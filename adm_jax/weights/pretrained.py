@@ -1,6 +1,7 @@
 """Weights by name or path: a published model, a file of PyTorch's, or a folder of this project."""
 
 import dataclasses
+import hashlib
 import pathlib
 from typing import Any, Callable, NamedTuple
 
@@ -11,9 +12,8 @@ from adm_jax import config as config_lib
 from adm_jax.config import ConfigDict
 from adm_jax.errors import UsageError
 from adm_jax.io import files, progress
-from adm_jax.training import checkpoints
-from adm_jax.training.checkpoints import Trained
-from adm_jax.weights import catalog, flags, openai, state_dicts
+from adm_jax.weights import catalog, flags, folders, openai, state_dicts
+from adm_jax.weights.folders import Trained
 from adm_jax.weights.infer import infer
 
 
@@ -24,14 +24,14 @@ class Pretrained(NamedTuple):
     kind: 'unet', 'superres' or 'classifier'.
     flags: the reference's.
     assumed: what the file does not say and `flags` assume, a clause each.
-    task_config: the config of the training task that the flags mean.
-    params: our parameter tree, of `Deferred` arrays: each is read when it is asked for.
+    network_config: the config of the `networks.Network` that the flags mean.
+    params: our parameter tree, of `LazyArray` arrays: each is read when it is asked for.
     num_parameters: how many values it holds.
   """
   kind: str
   flags: dict[str, Any]
   assumed: list[str]
-  task_config: ConfigDict
+  network_config: ConfigDict
   params: Any
   num_parameters: int
 
@@ -44,17 +44,40 @@ def load(name: str | pathlib.Path, weights: str | pathlib.Path | None = None,
     name: a published model (`weights.catalog`), a work directory, a folder of converted weights, or
       a .pt or .safetensors file, whose flags are then inferred.
     weights: for a published model, its file, if it is already here; for a work directory, which
-      weights (`checkpoints.load`).
+      weights (`folders.load`).
     bar: shows the progress of a download, see `progress.bar`.
 
   Raises:
     UsageError: none of these; or weights that do not fit, cannot be fetched or are not whole.
   """
   if str(name) not in catalog.MODELS and files.folder(name).is_dir():
-    return checkpoints.load(name, weights=None if weights is None else str(weights))
-  read_ = read(name, weights=weights, bar=bar)
-  return Trained(config_lib.build(read_.task_config), jax.tree.map(np.asarray, read_.params),
-                 'params', 0)
+    return folders.load(name, weights=None if weights is None else str(weights))
+  found = read(name, weights=weights, bar=bar)
+  return Trained(config_lib.build(found.network_config), jax.tree.map(np.asarray, found.params))
+
+
+def trained(model: str | pathlib.Path | Trained,
+            weights: str | pathlib.Path | None = None) -> Trained:
+  """Returns what `load` does, of a name, or the network itself where that is given."""
+  return model if isinstance(model, Trained) else load(model, weights)
+
+
+def describe(model: str | pathlib.Path | Trained, found: Trained) -> dict[str, Any]:
+  """Returns JSON values that tell a network's weights from others."""
+  name = 'weights in memory' if isinstance(model, Trained) else str(model)
+  return {'name': name, 'weights': found.weights, 'step': found.step,
+          'fingerprint': fingerprint(found.params)}
+
+
+def fingerprint(params: Any) -> str:
+  """Tells sets of weights apart; looks at a few numbers of each array, so that it takes no time."""
+  digest = hashlib.sha256()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    digest.update(f'{jax.tree_util.keystr(path)}{leaf.shape}{leaf.dtype}'.encode())
+    if not isinstance(leaf, jax.ShapeDtypeStruct):
+      flat = np.asarray(leaf).reshape(-1)
+      digest.update(flat[::max(1, len(flat) // 64)].tobytes())
+  return digest.hexdigest()[:16]
 
 
 def outline(name: str | pathlib.Path) -> Trained:
@@ -64,8 +87,8 @@ def outline(name: str | pathlib.Path) -> Trained:
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), trained.params)
     return dataclasses.replace(trained, params=shapes)
   model = catalog.find(str(name))
-  task = config_lib.build(flags.describe(model.kind, flags.words(model.flags)))
-  return Trained(task, jax.eval_shape(task.init, jax.random.key(0)), 'params', 0)
+  network = config_lib.build(flags.describe(model.kind, flags.words(model.flags)))
+  return Trained(network, network.abstract_params())
 
 
 def read(name: str | pathlib.Path, words: str = '', bar: Callable = progress.bar,
@@ -91,9 +114,9 @@ def read(name: str | pathlib.Path, words: str = '', bar: Callable = progress.bar
     state_dict = state_dicts.read(pathlib.Path(name))
     kind, known, assumed = _inferred(state_dict, given)
     assumed = [clause for clause in assumed if not any(flag in clause for flag in given)]
-  task_config = flags.describe(kind, known | given)
-  params = openai.deferred_params(state_dict, config_lib.build(task_config).model)
-  return Pretrained(kind, known | given, assumed, task_config, params,
+  network_config = flags.describe(kind, known | given)
+  params = openai.lazy_params(state_dict, config_lib.build(network_config).module)
+  return Pretrained(kind, known | given, assumed, network_config, params,
                     sum(tensor.size for tensor in state_dict.values()))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from adm_jax.errors import UsageError
 from adm_jax.io.files import written_whole
-from adm_jax.weights.lazy_arrays import Deferred, raw_bytes
+from adm_jax.weights.lazy_arrays import LazyArray, raw_bytes
 
 _DTYPES = {'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16,
            'I64': np.int64, 'I32': np.int32, 'I16': np.int16, 'I8': np.int8, 'U8': np.uint8,
@@ -22,8 +22,8 @@ _DTYPES = {'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': ml_d
 _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 
 
-def write(path: str | pathlib.Path, tensors: Mapping[str, np.ndarray | Deferred]) -> None:
-  """Writes {name: array}; of `Deferred` arrays, one at a time is in memory."""
+def write(path: str | pathlib.Path, tensors: Mapping[str, np.ndarray | LazyArray]) -> None:
+  """Writes {name: array}; of `LazyArray` arrays, one at a time is in memory."""
   header, end = {}, 0
   for name, array in tensors.items():
     dtype = np.dtype(array.dtype)
@@ -40,7 +40,7 @@ def write(path: str | pathlib.Path, tensors: Mapping[str, np.ndarray | Deferred]
       file.write(raw_bytes(array))
 
 
-def read(path: str | pathlib.Path) -> dict[str, Deferred]:
+def read(path: str | pathlib.Path) -> dict[str, LazyArray]:
   """The tensors of a file, {name: array}, each read when it is asked for.
 
   Raises:
@@ -68,6 +68,6 @@ def read(path: str | pathlib.Path) -> dict[str, Deferred]:
   def tensor(entry):
     shape, dtype = tuple(entry['shape']), np.dtype(_DTYPES[entry['dtype']])
     begin, end = entry['data_offsets']
-    return Deferred(shape, dtype, lambda: np.fromfile(
+    return LazyArray(shape, dtype, lambda: np.fromfile(
         path, dtype, (end - begin) // dtype.itemsize, offset=8 + length + begin).reshape(shape))
   return {name: tensor(entry) for name, entry in header.items()}

@@ -7,10 +7,10 @@ import numpy as np
 
 from adm_jax.errors import UsageError
 from adm_jax.weights import safetensors_files, torch_files
-from adm_jax.weights.lazy_arrays import Deferred
+from adm_jax.weights.lazy_arrays import LazyArray
 
 
-def read(path: pathlib.Path) -> dict[str, Deferred]:
+def read(path: pathlib.Path) -> dict[str, LazyArray]:
   """The tensors of a file, each read when it is asked for.
 
   Raises:
@@ -21,7 +21,7 @@ def read(path: pathlib.Path) -> dict[str, Deferred]:
   return safetensors_files.read(path)
 
 
-def write(path: pathlib.Path, state_dict: Mapping[str, np.ndarray | Deferred]) -> None:
+def write(path: pathlib.Path, state_dict: Mapping[str, np.ndarray | LazyArray]) -> None:
   """Writes a file that PyTorch, or the safetensors library, reads."""
   if _is_torch(path):
     return torch_files.write_state_dict(path, state_dict)

@@ -19,7 +19,7 @@ import numpy as np
 
 from adm_jax.errors import UsageError
 from adm_jax.io.files import written_whole
-from adm_jax.weights.lazy_arrays import Deferred, raw_bytes
+from adm_jax.weights.lazy_arrays import LazyArray, raw_bytes
 
 _STORAGES = {
     'FloatStorage': np.float32, 'HalfStorage': np.float16, 'DoubleStorage': np.float64,
@@ -30,7 +30,7 @@ _STORAGES = {
 _OLD_MAGIC = pickle.dumps(0x1950a86a20f9469cfc6c, protocol=2)
 
 
-def read_state_dict(path: str | pathlib.Path) -> dict[str, Deferred]:
+def read_state_dict(path: str | pathlib.Path) -> dict[str, LazyArray]:
   """The tensors of a `.pt` file, {name: array}, each read from the file when it is asked for.
 
   A state dict inside a larger checkpoint is found
@@ -67,7 +67,7 @@ def read_state_dict(path: str | pathlib.Path) -> dict[str, Deferred]:
 
 
 def write_state_dict(path: str | pathlib.Path,
-                     state_dict: Mapping[str, np.ndarray | Deferred]) -> None:
+                     state_dict: Mapping[str, np.ndarray | LazyArray]) -> None:
   """Writes a file that `torch.load(path, weights_only=True)` reads as an ordinary state dict."""
   with written_whole(path) as part, zipfile.ZipFile(part, 'w', zipfile.ZIP_STORED) as archive:
     archive.writestr('archive/data.pkl', _index_of(state_dict))
@@ -130,7 +130,7 @@ def _rebuild_tensor(storage, offset, size, stride, requires_grad=False, hooks=No
   if offset < 0 or any(step < 0 for step in stride) or offset + span > storage.count:
     raise UsageError(f'a tensor of shape {tuple(size)} reaches beyond its storage')
   item = storage.dtype.itemsize
-  return Deferred(tuple(size), storage.dtype, lambda: np.lib.stride_tricks.as_strided(
+  return LazyArray(tuple(size), storage.dtype, lambda: np.lib.stride_tricks.as_strided(
       storage.read(offset, span), tuple(size), tuple(step * item for step in stride)))
 
 
@@ -166,13 +166,13 @@ class _Index(pickle.Unpickler):
     return self._load_storage(dtype, key, count)
 
 
-def _tensors(content: Any, path: pathlib.Path) -> dict[str, Deferred]:
+def _tensors(content: Any, path: pathlib.Path) -> dict[str, LazyArray]:
   for wrapper in ('state_dict', 'model', 'ema'):
     if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
       content = content[wrapper]
   if not isinstance(content, dict) or not content:
     raise UsageError(f'{path} holds no state dict, but a {type(content).__name__}')
-  wrong = [name for name, value in content.items() if not isinstance(value, Deferred)]
+  wrong = [name for name, value in content.items() if not isinstance(value, LazyArray)]
   if wrong:
     raise UsageError(f'{path} holds no state dict: {wrong[0]!r} is no tensor')
   return dict(content)
@@ -182,7 +182,7 @@ def _tensors(content: Any, path: pathlib.Path) -> dict[str, Deferred]:
 # Writing.
 
 
-def _index_of(state_dict: Mapping[str, np.ndarray | Deferred]) -> bytes:
+def _index_of(state_dict: Mapping[str, np.ndarray | LazyArray]) -> bytes:
   """The pickle, protocol 2, of an ordered dict of tensors; written by hand, since Python's pickler
   would import PyTorch to name its functions."""
   names = {np.dtype(dtype): name for name, dtype in _STORAGES.items()}

@@ -6,8 +6,7 @@ import pytest
 from golden_files import rule_weights
 
 from adm_jax.cli.main import main
-from adm_jax.training import checkpoints
-from adm_jax.weights import openai, state_dicts
+from adm_jax.weights import folders, openai, state_dicts
 
 # As in 64x64_diffusion.pt, what no shape says is not what would be assumed.
 FLAGS = '--use_new_attention_order True --noise_schedule cosine --num_head_channels 16'
@@ -32,9 +31,9 @@ def test_a_file_becomes_a_folder_and_the_same_file_again(tmp_path, capsys, weigh
   assert main(['convert', str(source), '--out', str(tmp_path / 'a'), '--flags',
                f'{FLAGS} --image_size 32']) == 0
   assert 'assumed' in capsys.readouterr().out
-  trained = checkpoints.load(tmp_path / 'a')
-  assert trained.task.model == module and trained.weights == 'params'
-  assert trained.task.diffusion == openai.create('unet', WORDS)[1]
+  trained = folders.load(tmp_path / 'a')
+  assert trained.network.module == module and trained.weights == 'params'
+  assert trained.network.diffusion == openai.create('unet', WORDS)[1]
   jax.tree.map(np.testing.assert_array_equal, trained.params,
                openai.params_from_state_dict(weights, module))
   assert main(['convert', str(tmp_path / 'a'), '--to', str(target)]) == 0
@@ -51,7 +50,7 @@ def test_what_was_trained_here_on_grey_images_goes_there_and_back(tmp_path):
   state_dicts.write(tmp_path / 'a.pt', weights)
   assert main(['convert', str(tmp_path / 'a.pt'), '--out', str(tmp_path / 'a'), '--flags',
                f'{FLAGS} --image_size 16']) == 0
-  assert checkpoints.load(tmp_path / 'a').task.image_shape == (16, 16, 1)
+  assert folders.load(tmp_path / 'a').network.image_shape == (16, 16, 1)
 
 
 @pytest.mark.parametrize('words, message', [

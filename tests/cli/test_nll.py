@@ -13,7 +13,7 @@ from adm_jax.io.pixels import to_float
 from adm_jax.process import likelihood
 from adm_jax.process.diffusion import denoiser, respaced
 from adm_jax.sampling import sampler as sampling
-from adm_jax.training import checkpoints
+from adm_jax.weights import folders
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3), np.uint8)
 LABELS = np.arange(7) % tiny_models.NUM_CLASSES
@@ -33,10 +33,10 @@ def test_the_terms_are_those_of_the_bound_whatever_the_batches(folder, capsys):
   printed = float(re.search(r'bits per dimension: ([\d.]+)', capsys.readouterr().out)[1])
   assert main([*words, '--batch-size', '7', '--out', 'b']) == 0
 
-  trained = checkpoints.load('unet')
-  process = respaced(trained.task.diffusion, '4')
+  trained = folders.load('unet')
+  process = respaced(trained.network.diffusion, '4')
   def network(x, time):
-    return trained.task.model.apply({'params': trained.params}, x, time, LABELS.astype(np.int32))
+    return trained.network.apply(trained.params, x, time, LABELS.astype(np.int32))
   keys = sampling.image_keys(jax.random.key(0), np.arange(7))
   bound = jax.jit(lambda x0: likelihood.bits_per_dimension(
       process, denoiser(process, network), x0,

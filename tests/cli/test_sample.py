@@ -24,7 +24,7 @@ def root(tmp_path_factory):
   root = tmp_path_factory.mktemp('models')
   tiny_models.unet(root / 'unet', tiny_models.NUM_CLASSES)
   tiny_models.unet(root / 'uncond')
-  tiny_models.unet(root / 'dropped', tiny_models.NUM_CLASSES, label_dropout=0.1)
+  tiny_models.unet(root / 'dropped', tiny_models.NUM_CLASSES, with_null_label=True)
   tiny_models.unet(root / 'weaker', tiny_models.NUM_CLASSES, seed=4)
   tiny_models.classifier(root / 'classifier')
   tiny_models.classifier(root / 'large_classifier', image_size=16)
@@ -253,7 +253,7 @@ _SCRIPT = '''
 import sys
 from adm_jax import jobs, sharding
 from adm_jax.cli.main import main
-jobs._IMAGES_A_SHARD = 16
+shards._IMAGES_PER_SHARD = 16
 sharding.LEAST_TO_SPLIT = 64
 sys.exit(main(sys.argv[1:]))
 '''

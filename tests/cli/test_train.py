@@ -17,6 +17,7 @@ from adm_jax.cli.main import main
 from adm_jax.devices import hosts
 from adm_jax.errors import TrainingStopped, UsageError
 from adm_jax.training import checkpoints, loop
+from adm_jax.weights import checkpoint_files, folders
 
 
 def _flat(params):
@@ -25,7 +26,7 @@ def _flat(params):
 
 def _classes(count, **kwargs):
   config = tiny.get_config(**kwargs)
-  config.task.model.num_classes = count
+  config.task.network.module.num_classes = count
   return config
 
 
@@ -41,7 +42,7 @@ def trained(tmp_path_factory):
 def test_fine_tuning_keeps_all_but_the_class_table(trained):
   run = config_lib.build(_classes(10))
   params, text = command.fine_tuned(str(trained), run)
-  given, got = _flat(checkpoints.load(trained).params), _flat(params)
+  given, got = _flat(folders.load(trained).params), _flat(params)
   table = 'embedding/label/embedding'
   assert table in text and '0.9 at step 2' in text
   assert got[table].shape == (10, 128) and 0.9 < got[table].std() < 1.1
@@ -54,13 +55,13 @@ def test_fine_tuning_keeps_all_but_the_class_table(trained):
 
 def test_fine_tuning_with_the_same_classes_keeps_the_table(trained):
   params, text = command.fine_tuned(str(trained), config_lib.build(_classes(12)))
-  jax.tree.map(np.testing.assert_array_equal, params, checkpoints.load(trained).params)
+  jax.tree.map(np.testing.assert_array_equal, params, folders.load(trained).params)
   assert 'new' not in text
 
 
 def test_fine_tuning_another_architecture_names_the_difference(trained):
   config = _classes(10)
-  config.task.model.channels = 64
+  config.task.network.module.channels = 64
   with pytest.raises(UsageError, match=r'another architecture, \d+ tensors') as error:
     command.fine_tuned(str(trained), config_lib.build(config))
   assert '\n' not in str(error.value)
@@ -118,7 +119,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(most, tmp_path):
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
   def progress(step, line):
     if step == 3:
-      while checkpoints.saved_steps(tmp_path / 'run') != [2]:
+      while checkpoint_files.saved_steps(tmp_path / 'run') != [2]:
         pass
       resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
   try:
@@ -128,6 +129,6 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(most, tmp_path):
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
   assert '\n' not in str(error.value)
-  assert checkpoints.load(tmp_path / 'run', config=config).step == 2
+  assert folders.load(tmp_path / 'run', config=config).step == 2
   state = loop.train(config_lib.build(config), stored_configs.to_json(config), tmp_path / 'run')
   assert state.step == 12

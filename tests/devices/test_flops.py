@@ -73,9 +73,9 @@ def test_a_compiled_network_does_what_is_counted():
 
 def test_a_step_is_three_forward_passes_of_its_batch():
   task = tiny.unet_run().task
-  params = jax.eval_shape(task.init, jax.random.key(0))
+  params = task.network.abstract_params()
   x, t = (jax.ShapeDtypeStruct(shape, 'float32') for shape in ((1, 8, 8, 1), (1,)))
-  forward = flops.count(lambda p, *a: task.model.apply({'params': p}, *a), params, x, t)
+  forward = flops.count(lambda p, *a: task.network.apply(p, *a), params, x, t)
   assert flops.of_step(task, 16) == 3 * 16 * forward
 
 

@@ -18,7 +18,7 @@ from adm_jax.evaluation.features import Extractor, extract
 from adm_jax.evaluation.inception import Features
 from adm_jax.io.pixels import to_float
 from adm_jax.models import Classifier
-from adm_jax.training import checkpoints
+from adm_jax.weights import folders
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (10, 8, 8, 1), dtype=np.uint8)
@@ -82,25 +82,25 @@ def test_an_unknown_extractor_is_one_line(name):
 def workdir(tmp_path_factory):
   """Of a classifier that was never trained."""
   folder = tmp_path_factory.mktemp('classifier') / 'weights'
-  task = tiny.classifier_config().task
-  checkpoints.save_weights(folder, task, rule_params(config_lib.build(task).model))
+  network = tiny.classifier_config().task.network
+  folders.save(folder, network, rule_params(config_lib.build(network).module))
   return folder
 
 
 def test_a_classifier_gives_what_its_last_layer_sees(workdir):
   extractor = features.by_name(str(workdir))
   got = extract(extractor, STREAM, batch_size=4)
-  trained = checkpoints.load(workdir)
+  trained = folders.load(workdir)
   out = trained.params['pool']['out']
-  logits = trained.task.model.apply({'params': trained.params}, to_float(IMAGES), jnp.zeros(10))
+  logits = trained.network.module.apply({'params': trained.params}, to_float(IMAGES), jnp.zeros(10))
   np.testing.assert_allclose(got.pool @ out['kernel'] + out['bias'][None], logits, atol=1e-4)
   assert not extractor.published and len(extractor.hash) == 16
 
 
 @pytest.mark.parametrize('pool', ['adaptive', 'spatial', 'spatial_v2'])
 def test_every_pool_has_a_last_layer(workdir, pool):
-  trained = checkpoints.load(workdir)
-  model = dataclasses.replace(trained.task.model, pool=pool, parent=None)
+  trained = folders.load(workdir)
+  model = dataclasses.replace(trained.network.module, pool=pool, parent=None)
   assert isinstance(model, Classifier)
   params = rule_params(model)
   x, t = to_float(IMAGES[:2]), jnp.zeros(2)

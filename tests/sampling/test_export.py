@@ -11,6 +11,7 @@ import tiny_models
 
 from adm_jax.errors import UsageError
 from adm_jax.sampling import export, exported, pipeline
+from adm_jax.sampling.guidance import ByClassifier
 
 pytest.importorskip('flatbuffers', reason='jax.export writes its files with flatbuffers')
 LABELS = np.arange(3)
@@ -20,7 +21,8 @@ LABELS = np.arange(3)
 def adm(tmp_path_factory):
   root = tmp_path_factory.mktemp('models')
   return pipeline.load(tiny_models.unet(root / 'unet', tiny_models.NUM_CLASSES),
-                       classifier=tiny_models.classifier(root / 'classifier'), respacing='3')
+                       guidance=(ByClassifier(tiny_models.classifier(root / 'classifier')),),
+                       steps='3')
 
 
 @pytest.fixture(scope='module')
@@ -34,7 +36,7 @@ def test_another_process_makes_the_same_images_without_the_models_code(adm, fold
   script = '''
 import sys
 import numpy as np
-from adm_jax import exported
+from adm_jax.sampling import exported
 sample = exported.load(sys.argv[1])
 np.save(sys.argv[2], sample(7, [0, 1, 2], [0, 1, 2]))
 np.save(sys.argv[3], sample(7, [2], [2]))

@@ -1,5 +1,6 @@
 """Guidance: Bayes' rule for scores, and where the gradient enters."""
 
+import flax.linen as nn
 import golden_process
 import jax
 import jax.numpy as jnp
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from adm_jax.errors import UsageError
+from adm_jax.networks import Network
 from adm_jax.process import schedules
 from adm_jax.process.diffusion import (
   X0,
@@ -24,6 +26,11 @@ from adm_jax.process.diffusion import (
 )
 from adm_jax.sampling import solvers
 from adm_jax.sampling.guidance import (
+  ByClassifier,
+  ByWeakerModel,
+  ClassifierFree,
+  DynamicThreshold,
+  Run,
   autoguided,
   classifier_free,
   classifier_gradient,
@@ -35,7 +42,8 @@ from adm_jax.sampling.guidance import (
   thresholded,
   within,
 )
-from adm_jax.sampling.sampler import NetworkDenoiser
+from adm_jax.sampling.sampler import GuidedNetwork
+from adm_jax.weights.folders import Trained
 
 SCHEDULES = [pytest.param(schedules.linear(num_steps=50), id='linear'),
              pytest.param(schedules.cosine(num_steps=50), id='cosine'),
@@ -383,51 +391,72 @@ def test_a_clip_after_the_denoiser_is_the_clip_inside_it(t):
 # Of networks.
 
 
-class Formula:
-  """What `NetworkDenoiser` needs of a network: eps or logits, and a table of classes."""
+PROCESS = Diffusion(COSINE, Eps(), LearnedRange())
 
-  def __init__(self, num_classes, logits=False):
-    self.num_classes, self.logits = num_classes, logits
 
-  def apply(self, variables, x, time, y=None):
+class Formula(nn.Module):
+  """Eps, shifted by `params` times the class; or logits, which are pixels."""
+  logits: int | None = None
+
+  @nn.compact
+  def __call__(self, x, time, y=None):
     if self.logits:
-      return x.reshape(len(x), -1)[:, :self.num_classes]
-    diffusion = Diffusion(COSINE, Eps(), LearnedRange())
-    shift = 0 if y is None else (variables['params'] * y)[:, None, None, None]
-    return golden_process.toy(diffusion)(x, time) + shift
+      return x.reshape(len(x), -1)[:, :self.logits]
+    shift = 0 if y is None else y[:, None, None, None]
+    strength = self.param('strength', nn.initializers.constant(0.3), ())
+    return golden_process.toy(PROCESS)(x, time) + strength * shift
+
+
+def formula(strength, num_classes=None, null_label=None):
+  """A network of images 2 x 2 x 3 with its weights."""
+  network = Network(Formula(), PROCESS, (2, 2, 3), num_classes=num_classes, null_label=null_label)
+  return Trained(network, {'strength': strength})
+
+
+def classifying(num_classes):
+  return Trained(Network(Formula(num_classes), PROCESS, (2, 2, 3), num_classes=num_classes,
+                         classifies=True), {})
+
+
+def guided_network(trained, *guidance, solver=solvers.ancestral()):
+  """labels -> the denoiser that a pipeline would make."""
+  run = Run(None, trained, None, COSINE, solvers.descend(COSINE), solver)
+  bound = tuple(value.bind(run, None) for value in guidance)
+  params = {'model': trained.params, 'scales': {each.role: each.scales for each in bound}}
+  params |= {each.role: each.trained.params for each in bound if each.trained}
+  made = GuidedNetwork(trained.network, PROCESS, bound)
+  return lambda labels: made(params, labels), made
 
 
 def test_networks_are_guided_in_every_way_at_once():
   """Classifier-free, by a weaker model, clipped, by a classifier, all in an interval: the same as
   built by hand; and a null row is no label to choose."""
-  params = {'model': 0.3, 'weaker': 0.1, 'classifier': None}
-  diffusion = Diffusion(COSINE, Eps(), LearnedRange())
-  make = NetworkDenoiser(
-      Formula(4), diffusion, classifier=Formula(3, logits=True), scale=2.0, null_label=NULL,
-      cfg_scale=3.0, weaker=Formula(4), weaker_scale=1.5, interval=tuple(COSINE.sigma[[20, 30]]),
-      normalize=True)
-  assert make.num_classes == 3
-  assert NetworkDenoiser(Formula(4), diffusion, null_label=3).num_classes == 3
+  between = tuple(COSINE.sigma[[20, 30]])
+  model, weaker = formula(0.3, 3, NULL), formula(0.1, 3, NULL)
+  make, made = guided_network(
+      model, ClassifierFree(3.0, between), ByWeakerModel(weaker, 1.5, between),
+      ByClassifier(classifying(3), 2.0, between, normalize=True))
+  assert made.num_classes == 3
 
-  def model_as(labels, name='model'):
-    return denoiser(diffusion, lambda x, time: Formula(4).apply({'params': params[name]}, x, time,
-                                                                labels), clip=False)
+  def model_as(labels, trained=model):
+    return denoiser(PROCESS, lambda x, time: trained.network.apply(trained.params, x, time, labels),
+                    clip=False)
 
   denoise = autoguided(classifier_free(model_as, LABELS, NULL, COSINE, 3.0),
-                       model_as(LABELS, 'weaker'), COSINE, 1.5)
+                       model_as(LABELS, weaker), COSINE, 1.5)
   denoise = thresholded(denoise, lambda x0: jnp.clip(x0, -1, 1), COSINE)
   gradient = normalized(classifier_gradient(
-      lambda x, time: Formula(3, logits=True).apply({}, x, time), LABELS, 1.0))
+      lambda x, time: Formula(3).apply({}, x, time), LABELS, 1.0))
   x, t = points(25)
-  assert_close(make(params, LABELS)(x, t), guided(denoise, gradient, COSINE, scale=2.0)(x, t))
+  assert_close(make(LABELS)(x, t), guided(denoise, gradient, COSINE, scale=2.0)(x, t))
   x, t = points(40)
-  plain = NetworkDenoiser(Formula(4), diffusion)(params, LABELS)
-  assert_close(make(params, LABELS)(x, t), plain(x, t), rtol=1e-4)
+  plain, _ = guided_network(model)
+  assert_close(make(LABELS)(x, t), plain(LABELS)(x, t), rtol=1e-4)
 
 
 def test_a_threshold_comes_after_all_guidance():
-  make = NetworkDenoiser(Formula(None), Diffusion(COSINE, Eps(), LearnedRange()), scale=500.0,
-                         classifier=Formula(3, logits=True), threshold=dynamic_threshold(0.9))
+  make, _ = guided_network(formula(0.3), ByClassifier(classifying(3), 500.0),
+                           DynamicThreshold(0.9))
   for t in (0, 25, 49):
-    x0 = make({'model': None, 'classifier': None}, LABELS)(*points(t)).x0
+    x0 = make(LABELS)(*points(t)).x0
     assert jnp.abs(x0).max() <= 1 and jnp.abs(x0).max() > 0.5

@@ -12,7 +12,8 @@ from adm_jax.errors import UsageError
 from adm_jax.io.pixels import to_float
 from adm_jax.process import schedules
 from adm_jax.sampling import initial_states, pipeline, solvers, spacings
-from adm_jax.training import checkpoints
+from adm_jax.sampling.guidance import ByClassifier, ByWeakerModel, ClassifierFree
+from adm_jax.weights import folders
 
 NUM = 7
 LABELS = np.arange(NUM) % tiny_models.NUM_CLASSES
@@ -24,7 +25,7 @@ def close(a, b):
 
 
 @pytest.fixture(scope='module')
-def folders(tmp_path_factory):
+def models(tmp_path_factory):
   root = tmp_path_factory.mktemp('models')
   return {'unet': tiny_models.unet(root / 'unet', tiny_models.NUM_CLASSES),
           'classifier': tiny_models.classifier(root / 'classifier'),
@@ -32,8 +33,8 @@ def folders(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def adm(folders):
-  return pipeline.load(folders['unet'], classifier=folders['classifier'], scale=2.0, respacing='5')
+def adm(models):
+  return pipeline.load(models['unet'], guidance=(ByClassifier(models['classifier'], 2.0),), steps='5')
 
 
 @pytest.fixture(scope='module')
@@ -53,17 +54,17 @@ def test_a_job_goes_on_where_it_stopped(adm, images):
   assert close(rest, images[4:])
 
 
-def test_a_scale_may_be_one_a_step(folders, images, adm):
+def test_a_scale_may_be_one_a_step(models, images, adm):
   """And is described as the numbers that it is, from which a job knows that it is the same one."""
   def load(scale):
-    return pipeline.load(folders['unet'], classifier=folders['classifier'], scale=scale,
-                         respacing='5')
+    return pipeline.load(models['unet'], guidance=(ByClassifier(models['classifier'], scale),),
+                         steps=5)
   steady = load(np.full(5, 2.0))
   assert close(steady(LABELS, seed=3), images)
   falling = load(lambda sigma: np.linspace(0, 9, len(sigma)))
   assert not close(falling(LABELS, seed=3), images)
-  assert json.loads(json.dumps(falling.description))['scale'] == [0, 2.25, 4.5, 6.75, 9]
-  assert adm.description['scale'] == 2.0
+  assert json.loads(json.dumps(falling.description))['guidance']['classifier']['scale'] == [0, 2.25, 4.5, 6.75, 9]
+  assert adm.description['guidance']['classifier']['scale'] == 2.0
 
 
 def test_without_labels_they_are_drawn(adm):
@@ -79,12 +80,12 @@ def test_the_predictions_of_x0_end_in_the_images(adm, images):
   assert len(course) == 5 and not close(course[0], course[-1])
   unguided = dataclasses.replace(
       adm, sampler=dataclasses.replace(adm.sampler, denoiser=dataclasses.replace(
-          adm.sampler.denoiser, classifier=None)))
+          adm.sampler.denoiser, guidance=())))
   assert close(list(unguided.progressive(LABELS, seed=3, parts=5))[-1], unguided(LABELS, seed=3))
 
 
-def test_an_upsampler_keeps_order_and_labels(folders, images):
-  up = pipeline.load(folders['upsampler'], respacing='3')
+def test_an_upsampler_keeps_order_and_labels(models, images):
+  up = pipeline.load(models['upsampler'], steps='3')
   large = up(LABELS, seed=3, low_res=images)
   assert large.shape == (NUM, 16, 16, 3)
   assert close(up(LABELS[:4], seed=3, low_res=images[:4], batch_size=2), large[:4])
@@ -109,56 +110,102 @@ def test_wrong_labels_are_refused(adm, kwargs, message):
 
 
 def test_images_that_are_not_finite_are_no_images(adm):
-  broken = dataclasses.replace(adm, params=jax.tree.map(lambda leaf: leaf * np.nan, adm.params))
+  broken = dataclasses.replace(adm, weights=jax.tree.map(lambda leaf: leaf * np.nan, adm.weights))
   with pytest.raises(UsageError, match='images 0 to 6 are not finite'):
     broken(LABELS)
 
 
-def test_an_upsampler_draws_other_noise_than_the_model_before_it(folders, adm):
-  up = pipeline.load(folders['upsampler'], respacing='3')
+def test_an_upsampler_draws_other_noise_than_the_model_before_it(models, adm):
+  up = pipeline.load(models['upsampler'], steps='3')
   assert not np.allclose(initial_states.noise_of_seed(adm, 0).ravel()[:10],
                          initial_states.noise_of_seed(up, 0).ravel()[:10])
 
 
-def test_what_does_not_go_together_is_refused(folders, tmp_path):
-  unet = folders['unet']
+def test_what_does_not_go_together_is_refused(models, tmp_path):
+  unet = models['unet']
+  large = tiny_models.classifier(tmp_path / 'large', image_size=16)
+  many = tiny_models.classifier(tmp_path / 'many', num_classes=9)
   for kwargs, message in [
-      ({'classifier': tiny_models.classifier(tmp_path / 'large', image_size=16)}, '16 x 16'),
-      ({'classifier': tiny_models.classifier(tmp_path / 'many', num_classes=9)}, 'knows 9 classes'),
-      ({'classifier': unet}, 'network that makes images'), ({'scale': 1.0}, 'no classifier'),
-      ({'respacing': '2000'}, 'of the 1000 steps'), ({'fsdp': 3}, 'does not divide'),
+      ({'guidance': (ByClassifier(large),)}, '16 x 16'),
+      ({'guidance': (ByClassifier(many),)}, 'knows 9 classes'),
+      ({'guidance': (ByClassifier(unet),)}, 'network that makes images'),
+      ({'guidance': (ByWeakerModel(models['classifier']),)}, 'is a classifier'),
+      ({'guidance': (ClassifierFree(2.0),)}, 'without label dropout'),
+      ({'guidance': (ByClassifier(models['classifier'], float('nan')),)}, 'finite'),
+      ({'guidance': (ByClassifier(models['classifier'], '2'),)}, 'give a number'),
+      ({'steps': '2000'}, 'of the 1000 steps'), ({'fsdp': 3}, 'does not divide'),
+      ({'steps': 0}, 'steps=0'), ({'steps': 3, 'spacing': 'karras'}, 'one by one'),
+      ({'solver': 'dpm'}, 'dpm'), ({'solver': 'heun', 'spacing': 'even'}, 'even'),
       ({'weights': '0.9'}, 'one set of weights')]:
     with pytest.raises(UsageError, match=message):
       pipeline.load(unet, **kwargs)
   with pytest.raises(UsageError, match='is a classifier'):
-    pipeline.load(folders['classifier'])
-  trained = checkpoints.load(folders['classifier'])
-  process = dataclasses.replace(trained.task.diffusion,
-                                schedule=pipeline.respaced(trained.task.diffusion, '500').schedule)
-  other = dataclasses.replace(trained, task=trained.task._replace(diffusion=process))
+    pipeline.load(models['classifier'])
+  other = _with_schedule(folders.load(models['classifier']), lambda schedule: schedules.respace(
+      schedule, '500'))
   with pytest.raises(UsageError, match='another noise schedule'):
-    pipeline.load(unet, classifier=other)
+    pipeline.load(unet, guidance=(ByClassifier(other),))
 
 
-def test_guided_predictions_are_clipped_again_but_by_the_references_solvers(folders):
-  def clips(**kwargs):
-    adm = pipeline.load(folders['unet'], classifier=folders['classifier'], respacing='3', **kwargs)
-    assert adm.description['clip_guided'] == adm.sampler.denoiser.clip_guided
-    return adm.sampler.denoiser.clip_guided
-  assert not clips() and not clips(solver=solvers.ddim())
+def _with_schedule(trained, change):
+  """A network with another schedule."""
+  diffusion = trained.network.diffusion
+  diffusion = dataclasses.replace(diffusion, schedule=change(diffusion.schedule))
+  return dataclasses.replace(trained, network=dataclasses.replace(
+      trained.network, diffusion=diffusion))
+
+
+def test_guided_predictions_are_clipped_again_but_by_the_references_solvers(models):
+  def clips(model=models['unet'], classifier=models['classifier'], clip=None, steps='3', **kwargs):
+    adm = pipeline.load(model, guidance=(ByClassifier(classifier, clip=clip),), steps=steps,
+                        **kwargs)
+    return adm.description['guidance']['classifier']['clip']
+  assert not clips() and not clips(solver='ddim')
   # At the end of the cosine schedule the smallest gradient moves x_0 by thousands.
-  cosine = checkpoints.load(folders['unet'])
-  cosine = dataclasses.replace(cosine, task=cosine.task._replace(diffusion=dataclasses.replace(
-      cosine.task.diffusion, schedule=schedules.cosine(num_steps=1000))))
-  guide = checkpoints.load(folders['classifier'])
-  guide = dataclasses.replace(guide, task=guide.task._replace(diffusion=cosine.task.diffusion))
-  for solver, respacing, wanted in (
-      (solvers.ddim(), '25', True), (solvers.ddim(), 'ddim25', False),
-      (solvers.ancestral(), '25', False)):
-    found = pipeline.load(cosine, classifier=guide, solver=solver, respacing=respacing)
-    assert found.description['clip_guided'] == wanted
-  assert clips(solver=solvers.dpm_multistep()) and clips(solver=solvers.heun())
-  assert clips(clip_guided=True) and not clips(solver=solvers.unipc(), clip_guided=False)
+  cosine, guide = (_with_schedule(folders.load(models[name]), lambda _: schedules.cosine(
+      num_steps=1000)) for name in ('unet', 'classifier'))
+  for solver, steps, wanted in (('ddim', '25', True), ('ddim', 'ddim25', False),
+                                ('ancestral', '25', False)):
+    assert clips(cosine, guide, solver=solver, steps=steps) == wanted
+  assert clips(solver=solvers.dpm_multistep()) and clips(solver='heun')
+  assert clips(clip=True) and not clips(solver='unipc2', clip=False)
+
+
+@pytest.fixture
+def compilations():
+  """A list that grows with every program that is compiled."""
+  found = []
+
+  def listen(event, seconds, **_):
+    if event == '/jax/core/compile/backend_compile_duration':
+      found.append(event)
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  yield found
+  jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_another_scale_label_seed_or_interval_compiles_nothing(models, compilations):
+  """They are arrays to the compiled program, which makes the images of a pipeline loaded anew."""
+  def value(scale, between):
+    return (ByClassifier(models['classifier'], scale, between),)
+  adm = pipeline.load(models['unet'], guidance=value(2.0, (0.5, 20.0)), steps='5')
+  adm(LABELS, seed=3)
+  del compilations[:]
+  moved = adm.guided(scale=7.0, between=(0.1, 9.0))(LABELS[::-1], seed=4)
+  assert close(adm(LABELS[::-1], seed=4, scale=7.0), adm.guided(scale=7.0)(LABELS[::-1], seed=4))
+  adm.with_guidance(value(lambda sigma: sigma / 10, (1.0, 2.0)))(LABELS, seed=5)
+  assert not compilations
+  anew = pipeline.load(models['unet'], guidance=value(7.0, (0.1, 9.0)), steps='5')
+  assert close(moved, anew(LABELS[::-1], seed=4))
+
+
+def test_other_guidance_is_another_pipeline(adm, models):
+  with pytest.raises(UsageError, match='ClassifierFree'):
+    adm.with_guidance((ClassifierFree(2.0),))
+  with pytest.raises(UsageError, match='another program'):
+    adm.with_guidance((ByClassifier(models['classifier'], normalize=True),))
+  with pytest.raises(UsageError, match='0 kinds of guidance'):
+    pipeline.load(models['unet'], steps='5')(LABELS, scale=2.0)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -166,12 +213,11 @@ def test_guided_predictions_are_clipped_again_but_by_the_references_solvers(fold
 
 
 @pytest.fixture(scope='module')
-def zero(folders):
+def zero(models):
   """A network that predicts eps = 0, as it does before training: its DDIM has a closed form."""
-  trained = checkpoints.load(folders['unet'])
+  trained = folders.load(models['unet'])
   params = jax.tree.map(np.zeros_like, trained.params)
-  return pipeline.load(dataclasses.replace(trained, params=params), respacing='5',
-                       solver=solvers.ddim())
+  return pipeline.load(dataclasses.replace(trained, params=params), steps='5', solver='ddim')
 
 
 def test_codes_decode_to_the_images(zero, images):
@@ -187,7 +233,7 @@ def test_codes_decode_to_the_images(zero, images):
   np.testing.assert_allclose(again, (wanted + 1) * 127.5, atol=1.01)
 
 
-def test_noised_images_have_the_moments_of_q(zero, folders):
+def test_noised_images_have_the_moments_of_q(zero, models):
   adm = dataclasses.replace(zero, sampler=dataclasses.replace(
       zero.sampler, steps=initial_states.from_step(500)(zero.diffusion.schedule)))
   assert int(adm.sampler.steps.t[0]) == 2  # of steps 0, 250, 500, 749, 999

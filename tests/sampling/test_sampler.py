@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 from golden_networks import rule_params
 
+from adm_jax import networks
 from adm_jax.errors import UsageError
 from adm_jax.models import Classifier, UNet
 from adm_jax.process import schedules
 from adm_jax.process.diffusion import Diffusion, Eps, FixedSmall, denoiser
 from adm_jax.sampling import sampler as sampling
 from adm_jax.sampling import solvers
+from adm_jax.sampling.guidance import ByClassifier, Run
 from adm_jax.sampling.sampler import (
-  NetworkDenoiser,
+  GuidedNetwork,
   Sampler,
   check_labels,
   divide,
@@ -26,6 +28,7 @@ from adm_jax.sampling.sampler import (
   sample,
   sample_job,
 )
+from adm_jax.weights.folders import Trained
 
 SHAPE = (8, 8, 3)
 NUM_CLASSES = 5
@@ -38,8 +41,14 @@ def guided_model():
   size = dict(channels=32, channel_mult=(1, 2), depth=1, attention_resolutions=(4,))
   unet = UNet(8, 6, num_classes=NUM_CLASSES, num_heads=2, **size)
   classifier = Classifier(8, NUM_CLASSES, head_channels=32, **size)
-  params = {'model': rule_params(unet, seed=1), 'classifier': rule_params(classifier, seed=2)}
-  return params, NetworkDenoiser(unet, Diffusion(schedule()), classifier=classifier, scale=0.5)
+  process = Diffusion(schedule())
+  trained = Trained(networks.unet(unet, process), rule_params(unet, seed=1))
+  guide = Trained(networks.classifier(classifier, process), rule_params(classifier, seed=2))
+  run = Run(None, trained, None, schedule(), solvers.descend(schedule()), solvers.ddim())
+  bound = ByClassifier(guide, 0.5, clip=False).bind(run, None)
+  params = {'model': trained.params, 'classifier': guide.params,
+            'scales': {'classifier': bound.scales}}
+  return params, GuidedNetwork(trained.network, process, (bound,))
 
 
 key = jax.random.key

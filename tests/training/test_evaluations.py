@@ -42,7 +42,7 @@ def test_the_distance_of_the_averages_samples_is_written(reference, tmp_path):
   state = loop.train(run, stored_configs.to_json(config), tmp_path / 'run')
   lines = [json.loads(line) for line in open(tmp_path / 'run' / 'evaluations.jsonl')]
   assert [line['step'] for line in lines] == [2, 4]
-  draw = grids.drawer(grids.Grid(10, '3'), run.task, run.data, run.trainer().mesh, run.seed)
+  draw = grids.drawer(grids.Grid(10, '3'), run.task.network, run.data, run.trainer().mesh, run.seed)
   vectors = draw(state)[0].reshape(10, -1)[:, ::13] / 255
   wanted = frechet.frechet_distance(
       frechet.moments(np.float32(vectors)), reference_statistics.read(pathlib.Path(reference)).pool)

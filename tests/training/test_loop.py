@@ -26,6 +26,7 @@ from adm_jax.data.digits import digits
 from adm_jax.errors import TrainingStopped, UsageError
 from adm_jax.training import checkpoints, loop, metrics
 from adm_jax.training.grids import Grid
+from adm_jax.weights import checkpoint_files, folders
 
 
 class Killed(Exception):
@@ -87,9 +88,9 @@ def test_kill_9_sigterm_and_ctrl_c_at_any_moment_change_nothing(tmp_path):
 
   chance = random.Random(time.time_ns())
   for how in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
-    before = max(checkpoints.saved_steps(tmp_path / 'ended'), default=0)
+    before = max(checkpoint_files.saved_steps(tmp_path / 'ended'), default=0)
     process = start('ended', WAYS_SECONDS_AN_IMAGE='0.002')  # about 30 steps a second
-    while process.poll() is None and max(checkpoints.saved_steps(tmp_path / 'ended'),
+    while process.poll() is None and max(checkpoint_files.saved_steps(tmp_path / 'ended'),
                                          default=0) == before:
       time.sleep(0.01)
     time.sleep(chance.uniform(0, 0.3))
@@ -99,7 +100,7 @@ def test_kill_9_sigterm_and_ctrl_c_at_any_moment_change_nothing(tmp_path):
         signal.SIGKILL: -9, signal.SIGTERM: 75, signal.SIGINT: 130}[how], output
     if how == signal.SIGTERM:
       step = int(re.search(r'stopped by SIGTERM after step (\d+), which is saved', output)[1])
-      assert max(checkpoints.saved_steps(tmp_path / 'ended')) == step
+      assert max(checkpoint_files.saved_steps(tmp_path / 'ended')) == step
   for name in ('ended', 'whole'):
     process = start(name)
     output, _ = process.communicate()
@@ -129,7 +130,7 @@ def test_a_longer_run_goes_on_from_a_finished_one(copy, tmp_path):
 
 def test_the_last_checkpoints_are_kept_with_the_config_inside(finished):
   workdir, _ = finished
-  assert checkpoints.saved_steps(workdir) == [8, 12]
+  assert checkpoint_files.saved_steps(workdir) == [8, 12]
   stored = workdir / 'checkpoints' / '12' / 'config' / 'metadata'
   assert json.loads(stored.read_text()) == json.loads(stored_configs.to_json(tiny.get_config()))
 
@@ -154,18 +155,18 @@ def test_a_line_that_a_crash_cut_short_is_written_again(copy, finished):
     ('params', lambda state: state.params)])
 def test_weights_are_loaded_by_name_the_slowest_average_by_default(finished, weights, pick):
   workdir, state = finished
-  trained = checkpoints.load(workdir, weights=weights)
+  trained = folders.load(workdir, weights=weights)
   assert trained.class_names == tuple(map(str, range(10)))
   assert trained.step == 12 and trained.weights == (weights or '0.9')
   _equal(trained.params, pick(state))
   x = jnp.zeros((1, 8, 8, 1))
-  assert trained.task.model.apply({'params': trained.params}, x, jnp.zeros(1)).shape[-1] == 2
+  assert trained.network.apply(trained.params, x, jnp.zeros(1)).shape[-1] == 2
 
 
 def test_training_stops_after_a_run_of_steps_that_are_not_finite(tmp_path):
   config = tiny.get_config(max_skipped_in_a_row=3)
   run = config_lib.build(config)
-  def terms(params, examples, dropout_keys):
+  def terms(params, frozen, examples, dropout_keys):
     return {'loss': jnp.full(examples['t'].shape, jnp.nan)}
   run = dataclasses.replace(run, task=run.task._replace(terms=terms))
   match = 'last 4 steps, up to step 4,.*no checkpoint'  # at the second line of metrics
@@ -197,7 +198,7 @@ def test_a_run_that_never_saved_anything_may_start_anew_with_another_config(tmp_
 def test_where_and_how_fast_a_run_goes_on_may_change(copy, tmp_path, monkeypatch):
   """Microbatches, rematerialisation, pictures and evaluations change nothing but rounding."""
   config = tiny.get_config(total_steps=13, microbatches=2, log_every=1, grid=call(Grid, num=4))
-  config.task.model.remat = 'full'
+  config.task.network.module.remat = 'full'
   assert int(_train(copy, config).step) == 13
   before, after = (json.dumps({'evaluation': evaluation}) for evaluation in (
       {'fn': {'$name': 'a:b'}, 'num': 5}, {'fn': {'$name': 'a:b'}, 'num': 6}))
@@ -229,7 +230,7 @@ def test_a_run_on_ones_own_data_goes_on_and_its_weights_load(tmp_path, monkeypat
   with pytest.raises(Killed):
     _train(tmp_path / 'run', config, stop_at=5)
   assert _train(tmp_path / 'run', config).step == 12
-  assert checkpoints.load(tmp_path / 'run', config=config).step == 12
+  assert folders.load(tmp_path / 'run', config=config).step == 12
 
 
 def test_a_folder_of_other_things_is_refused_and_nothing_is_touched(tmp_path):
@@ -244,13 +245,13 @@ def test_a_checkpoint_that_is_cut_short_is_refused(copy):
     path.write_bytes(path.read_bytes()[:10])
   before = _files(step)
   _refused(f'{step} cannot be read', lambda: _train(copy, tiny.get_config(total_steps=14)))
-  _refused(f'{step} cannot be read', lambda: checkpoints.load(copy))
+  _refused(f'{step} cannot be read', lambda: folders.load(copy))
   assert _files(step) == before
 
 
 def test_a_checkpoint_without_its_description_is_refused(copy):
   (copy / 'checkpoints' / '12' / 'state' / '_METADATA').unlink()
-  _refused('cannot be read', lambda: checkpoints.load(copy))
+  _refused('cannot be read', lambda: folders.load(copy))
 
 
 def test_a_checkpoint_of_another_architecture_names_the_tensors(copy):
@@ -258,18 +259,18 @@ def test_a_checkpoint_of_another_architecture_names_the_tensors(copy):
   text = (copy / 'config.json').read_text()
   (copy / 'config.json').write_text(text.replace('"channels": 32', '"channels": 64'))
   _refused(r'conv_out/kernel: \(3, 3, 32, 2\) in the checkpoint, \(3, 3, 64, 2\) in the network',
-           lambda: checkpoints.load(copy))
+           lambda: folders.load(copy))
 
 
 @pytest.mark.parametrize('kwargs, match', [
     (dict(step=5), r'no checkpoint of step 5: it has steps \[8, 12\]'),
     (dict(weights='0.99'), "no weights '0.99': give params or 0.9 or 0.5")])
 def test_what_a_work_directory_does_not_hold_is_refused(finished, kwargs, match):
-  _refused(match, lambda: checkpoints.load(finished[0], **kwargs))
+  _refused(match, lambda: folders.load(finished[0], **kwargs))
 
 
 def test_a_missing_checkpoint_is_refused(tmp_path):
-  _refused('has no checkpoint', lambda: checkpoints.load(tmp_path / 'nowhere'))
+  _refused('has no checkpoint', lambda: folders.load(tmp_path / 'nowhere'))
 
 
 @pytest.mark.parametrize('kwargs, match', [
@@ -281,20 +282,20 @@ def test_an_impossible_run_is_refused_when_it_is_described(kwargs, match):
 
 
 @pytest.mark.parametrize('word, match', [
-    ('--config.task.model.image_size=16', r'images of \(8, 8, 1\)'),
-    ('--config.task.model.in_channels=3', 'out_channels=2'),
-    ('--config.task.model.out_channels=1', 'out_channels=1'),
-    ('--config.task.model.num_classes=7', 'has 10 classes, the network 7'),
-    ('--config.task.model.channels=48', '32 groups'),
-    ('--config.task.model.channel_mult=1,1,1,1,1', 'cannot be halved 4 times'),
-    ('--config.task.model.attention_resolutions=7', r'\[7\] never occur'),
-    ('--config.task.model.remat=some', "remat 'some'"),
-    ('--config.task.model.depth=0', 'depth=0'),
-    ('--config.task.model.head_channels=0', 'at least 1'),
-    ('--config.task.model.dropout=1.5', 'dropout=1.5'),
-    ('--config.task.model.dtype=float31', 'dtype=float31'),
-    ('--config.task.model.channel_mult=()', 'a multiplier for each level'),
-    ('--config.task.diffusion.schedule.num_steps=0', 'at least 1 step'),
-    ('--config.task.diffusion.schedule.num_steps=50', 'num_steps=40, but the process has 50')])
+    ('--config.task.network.module.image_size=16', r'images of \(8, 8, 1\)'),
+    ('--config.task.network.module.in_channels=3', 'out_channels=2'),
+    ('--config.task.network.module.out_channels=1', 'out_channels=1'),
+    ('--config.task.network.module.num_classes=7', 'has 10 classes, the network 7'),
+    ('--config.task.network.module.channels=48', '32 groups'),
+    ('--config.task.network.module.channel_mult=1,1,1,1,1', 'cannot be halved 4 times'),
+    ('--config.task.network.module.attention_resolutions=7', r'\[7\] never occur'),
+    ('--config.task.network.module.remat=some', "remat 'some'"),
+    ('--config.task.network.module.depth=0', 'depth=0'),
+    ('--config.task.network.module.head_channels=0', 'at least 1'),
+    ('--config.task.network.module.dropout=1.5', 'dropout=1.5'),
+    ('--config.task.network.module.dtype=float31', 'dtype=float31'),
+    ('--config.task.network.module.channel_mult=()', 'a multiplier for each level'),
+    ('--config.task.network.diffusion.schedule.num_steps=0', 'at least 1 step'),
+    ('--config.task.network.diffusion.schedule.num_steps=50', 'num_steps=40, but the process has 50')])
 def test_a_network_that_cannot_be_is_refused_when_it_is_described(word, match):
   _refused(match, lambda: config_lib.build(config_lib.override(tiny.get_config(), [word])))

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 import ways
 
-from adm_jax.training import checkpoints, metrics
+from adm_jax.training import metrics
+from adm_jax.weights import checkpoint_files, folders
 
 TESTS = pathlib.Path(ways.__file__).parent
 CLUSTER = TESTS.parent / 'launch' / 'local_cluster.sh'
@@ -45,7 +46,7 @@ class Cluster:
 
   def wait_for(self, step: int) -> None:
     """Until a checkpoint of this step or a later one is whole."""
-    while max(checkpoints.saved_steps(self.workdir), default=0) < step:
+    while max(checkpoint_files.saved_steps(self.workdir), default=0) < step:
       assert self._script.poll() is None, self.log.read_text()
       time.sleep(0.05)
 
@@ -119,7 +120,7 @@ def test_a_sampler_with_fsdp_gathers_weights_when_they_are_used(found):
 
 def test_two_processes_are_the_same_run(finished, found):
   losses = [line['loss'] for line in metrics.read_metrics(finished)]
-  params = checkpoints.load(finished, weights='params', config=ways.get_config()).params
+  params = folders.load(finished, weights='params', config=ways.get_config()).params
   _same_run(losses, ways.flat(params), found)
 
 
@@ -141,7 +142,7 @@ def test_a_run_that_loses_a_process_and_is_preempted_ends_as_an_undisturbed_one(
   assert time.monotonic() - killed < HEARTBEAT + 15
   assert 'adm: another process of this run is gone' in cluster.log.read_text()
 
-  before = max(checkpoints.saved_steps(workdir))
+  before = max(checkpoint_files.saved_steps(workdir))
   assert before < ways.STEPS, 'it was over before it could be killed'
   cluster = Cluster(workdir, seconds_an_image=0.05)
   while f'step {before + 1},' not in cluster.log.read_text():
@@ -150,7 +151,7 @@ def test_a_run_that_loses_a_process_and_is_preempted_ends_as_an_undisturbed_one(
   assert cluster.code() == 75, cluster.log.read_text()
   assert 'adm: stopped by SIGTERM after step' in cluster.log.read_text()
 
-  assert before < max(checkpoints.saved_steps(workdir)) < ways.STEPS
+  assert before < max(checkpoint_files.saved_steps(workdir)) < ways.STEPS
   cluster = Cluster(workdir)
   assert cluster.code() == 0, cluster.log.read_text()
   assert (workdir / 'metrics.jsonl').read_bytes() == (finished / 'metrics.jsonl').read_bytes()

@@ -8,8 +8,10 @@ import numpy as np
 import optax
 import pytest
 import tiny
+from stand_ins import StandIn
 
 from adm_jax import config as config_lib
+from adm_jax import networks
 from adm_jax.data import loading
 from adm_jax.errors import UsageError
 from adm_jax.models import SuperRes, UNet
@@ -87,7 +89,7 @@ def test_ema_warmup_uses_the_smaller_rate(run, state, batch):
 @pytest.mark.parametrize('what', ['loss', 'gradient'])
 def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(run, state, batch, what):
   """sqrt(0) has a finite value and an infinite gradient."""
-  def terms(params, examples, dropout_keys):
+  def terms(params, frozen, examples, dropout_keys):
     first = jax.tree.leaves(params)[0].ravel()[0]
     bad = jnp.log(-1.0) if what == 'loss' else jnp.sqrt(0 * first)
     return {'loss': jnp.ones(examples['t'].shape) * bad}
@@ -108,7 +110,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(run, state, ba
 def test_a_config_can_compute_in_bfloat16(batch):
   """The loss stays close, and parameters, averages and metrics stay float32."""
   run = config_lib.build(config_lib.override(tiny.get_config(),
-                                             ['--config.task.model.dtype=bfloat16']))
+                                             ['--config.task.network.module.dtype=bfloat16']))
   state = run.init()
   later, metrics = jax.jit(_make(run))(state, batch, KEY)
   _, exact = jax.jit(_make(tiny.unet_run()))(state, batch, KEY)
@@ -155,14 +157,13 @@ def test_the_classifier_learns_one_clean_batch_and_reports_top1_and_top5(batch):
 
 def test_classifier_accuracies_rank_the_right_class():
   """A network whose logits are fixed: the right class is 1st, 3rd and 7th."""
-  class Fixed:
-    image_size, in_channels, num_classes = 8, 1, 10
-    def apply(self, variables, x, t, **kwargs):
-      return jnp.broadcast_to(-jnp.arange(10.0), (len(x), 10))
-  task = tasks.classifier(Fixed(), tiny.unet_run().task.diffusion)
+  def fixed(params, x, t, **kwargs):
+    return jnp.broadcast_to(-jnp.arange(10.0), (len(x), 10))
+  network = config_lib.build(tiny.classifier_config().task.network)
+  task = tasks.classifier(StandIn(network, fixed))
   examples = {'image': jnp.zeros((3, 8, 8, 1), jnp.uint8), 'label': jnp.array([0, 2, 6]),
               't': jnp.zeros(3, jnp.int32), 'key': jax.random.split(KEY, 3)}
-  terms = task.terms({}, examples, None)
+  terms = task.terms({}, (), examples, None)
   np.testing.assert_array_equal(terms['accuracy_top1'], [1, 0, 0])
   np.testing.assert_array_equal(terms['accuracy_top5'], [1, 1, 0])
 
@@ -170,20 +171,18 @@ def test_classifier_accuracies_rank_the_right_class():
 def test_the_upsampler_trains_on_area_averages(run, batch):
   """The network sees exactly the average of each 2 x 2 area, and the loss reaches its weights."""
   seen = {}
-  model = SuperRes(UNet(image_size=8, out_channels=2, in_channels=2, channels=32, channel_mult=(1,),
-                        depth=1, attention_resolutions=()))
+  module = SuperRes(UNet(image_size=8, out_channels=2, in_channels=2, channels=32,
+                         channel_mult=(1,), depth=1, attention_resolutions=()))
+  network = networks.superres(module, run.task.network.diffusion, low_res_size=4)
 
-  class Spy:
-    unet = model.unet
-    init = staticmethod(model.init)
-    def apply(self, variables, x, t, y, *, low_res, **kwargs):
-      seen['low_res'] = low_res
-      return model.apply(variables, x, t, y, low_res=low_res, **kwargs)
+  def spy(params, x, t, y, *, low_res, **kwargs):
+    seen['low_res'] = low_res
+    return network.apply(params, x, t, y, low_res=low_res, **kwargs)
 
-  task = tasks.superres(Spy(), run.task.diffusion, low_res_size=4)
-  params = task.init(KEY)
+  task = tasks.diffusion(StandIn(network, spy))
+  params = network.init(KEY)
   examples = {**batch, 't': jnp.zeros(8, jnp.int32), 'key': jax.random.split(KEY, 8)}
-  grads = jax.grad(lambda p: task.terms(p, examples, None)['loss'].mean())(params)
+  grads = jax.grad(lambda p: task.terms(p, (), examples, None)['loss'].mean())(params)
   image = batch['image'].astype(np.float32) / 127.5 - 1
   wanted = image.reshape(8, 4, 2, 4, 2, 1).mean(axis=(2, 4))
   np.testing.assert_allclose(seen['low_res'], wanted, atol=1e-6)
@@ -194,36 +193,35 @@ def test_labels_are_hidden_in_training_at_their_rate_and_never_else(run):
   """From a class table with one row more, the last; each example by its own key."""
   seen = {}
 
-  class Spy(UNet):
-    def apply(self, variables, x, t, y, **kwargs):
-      seen['labels'] = y
-      return jnp.zeros((*x.shape[:-1], 2))
+  def spy(params, x, t, y, **kwargs):
+    seen['labels'] = y
+    return jnp.zeros((*x.shape[:-1], 2))
 
-  model = Spy(image_size=8, out_channels=2, in_channels=1, channels=32, channel_mult=(1,), depth=1,
-              attention_resolutions=(), num_classes=10)
-  task = tasks.diffusion(model, run.task.diffusion, label_dropout=0.1)
-  assert (task.null_label, task.num_classes, task.model.num_classes) == (10, 10, 11)
-  table = jax.eval_shape(task.init, KEY)['embedding']
+  module = run.task.network.module.clone(num_classes=10)
+  network = networks.unet(module, run.task.network.diffusion, with_null_label=True)
+  assert (network.null_label, network.num_classes, network.module.num_classes) == (10, 10, 11)
+  task = tasks.diffusion(StandIn(network, spy), label_dropout=0.1)
+  table = network.abstract_params()['embedding']
   assert 11 in {leaf.shape[0] for leaf in jax.tree.leaves(table)}
   examples = {'image': jnp.zeros((4000, 8, 8, 1), jnp.uint8), 't': jnp.zeros(4000, jnp.int32),
               'label': jnp.arange(4000) % 10, 'key': jax.random.split(KEY, 4000)}
-  task.terms({}, examples, KEY)
+  task.terms({}, (), examples, KEY)
   hidden = np.asarray(seen['labels'] == 10)
   assert abs(hidden.mean() - 0.1) < 0.02
   np.testing.assert_array_equal(seen['labels'][~hidden], examples['label'][~hidden])
-  task.terms({}, jax.tree.map(lambda a: a[1000:2000], examples), jax.random.key(0))
+  task.terms({}, (), jax.tree.map(lambda a: a[1000:2000], examples), jax.random.key(0))
   np.testing.assert_array_equal(seen['labels'] == 10, hidden[1000:2000])
-  task.terms({}, examples, None)
+  task.terms({}, (), examples, None)
   np.testing.assert_array_equal(seen['labels'], examples['label'])
-  assert tasks.diffusion(model, run.task.diffusion).model.num_classes == 10
+  assert networks.unet(module, network.diffusion).module.num_classes == 10
 
 
 @pytest.mark.parametrize('label_dropout, num_classes, message', [
-    (0.1, None, 'no classes'), (1.0, 10, r'share in \[0, 1\)')])
+    (0.1, None, 'no label that stands for any class'), (1.0, 10, r'share in \[0, 1\)')])
 def test_labels_that_cannot_be_hidden_are_refused(run, label_dropout, num_classes, message):
-  model = run.task.model.clone(num_classes=num_classes)
+  model = run.task.network.module.clone(num_classes=num_classes)
   with pytest.raises(UsageError, match=message):
-    tasks.diffusion(model, run.task.diffusion, label_dropout=label_dropout)
+    tasks.diffusion(networks.unet(model, run.task.network.diffusion), label_dropout=label_dropout)
 
 
 def test_learning_rates():

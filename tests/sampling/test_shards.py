@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from adm_jax.errors import UsageError
-from adm_jax.sampling import jobs
+from adm_jax.sampling import shards
 
 NUM, SHAPE = 23, (2, 3, 1)
 IMAGES = np.random.default_rng(0).integers(0, 256, (NUM, *SHAPE), np.uint8)
@@ -15,7 +15,7 @@ LABELS = np.arange(NUM, dtype=np.int32)
 
 
 def _open(folder, description=None, num=NUM):
-  return jobs.open_job(folder, description or {'seed': 0}, num, SHAPE, LABELS[:num])
+  return shards.open_folder(folder, description or {'version': 2, 'seed': 0}, num, SHAPE, LABELS[:num])
 
 
 def _batches(begin, size, most=None):
@@ -28,12 +28,12 @@ def _batches(begin, size, most=None):
 
 @pytest.fixture
 def small_shards(monkeypatch):
-  monkeypatch.setattr(jobs, '_IMAGES_A_SHARD', 4)
+  monkeypatch.setattr(shards, '_IMAGES_PER_SHARD', 4)
 
 
 def _whole(folder):
   with _open(folder) as job:
-    jobs.fill(job, _batches(0, NUM))
+    job.fill(0, _batches(0, NUM))
     return job.finish().read_bytes()
 
 
@@ -47,7 +47,7 @@ def test_interrupted_after_every_batch_it_ends_with_the_bytes_of_one_go(tmp_path
       if begin == NUM:
         break
       try:
-        jobs.fill(job, _batches(begin, size, most=1))
+        job.fill(begin, _batches(begin, size, most=1))
       except KeyboardInterrupt:
         pass
   with _open(tmp_path / 'a') as job:
@@ -61,15 +61,28 @@ def test_interrupted_after_every_batch_it_ends_with_the_bytes_of_one_go(tmp_path
 
 
 @pytest.mark.usefixtures('small_shards')
-def test_a_torn_shard_and_what_follows_it_do_not_count(tmp_path):
-  with _open(tmp_path) as job:
-    jobs.fill(job, _batches(0, 5))
-    shards = sorted((tmp_path / 'shards').iterdir())
-    assert job.done() == NUM and len(shards) == 5
-    shards[2].write_bytes(shards[2].read_bytes()[:-1])
-    assert job.done() == 10
-    jobs.fill(job, _batches(10, 5))
-    assert job.done() == NUM
+def test_a_torn_shard_does_not_count_and_what_follows_it_does(tmp_path):
+  with _open(tmp_path / 'a') as job:
+    job.fill(0, _batches(0, 5))
+    parts = sorted((tmp_path / 'a' / 'shards').iterdir())
+    assert job.done() == NUM and len(parts) == 5
+    parts[2].write_bytes(parts[2].read_bytes()[:-1])
+    assert job.missing() == [(10, 15)]
+    parts[0].unlink()
+    assert job.missing() == [(0, 5), (10, 15)] and job.done() == 13
+    for begin, end in job.missing():
+      job.fill(begin, [IMAGES[begin:end]])
+    assert job.done() == NUM and job.finish().read_bytes() == _whole(tmp_path / 'whole')
+
+
+@pytest.mark.usefixtures('small_shards')
+def test_shards_of_other_batch_sizes_overlap_and_count_once(tmp_path):
+  with _open(tmp_path / 'a') as job:
+    job.fill(4, [IMAGES[4:10]])
+    job.fill(0, [IMAGES[:6]])
+    assert job.missing() == [(10, NUM)]
+    job.fill(8, [IMAGES[8:]])
+    assert job.finish().read_bytes() == _whole(tmp_path / 'b')
 
 
 def test_a_finished_job_stays(tmp_path):
@@ -86,7 +99,7 @@ def test_another_job_or_a_strangers_folder_is_left_alone(tmp_path):
   (tmp_path / 'b' / 'thesis.tex').write_text('mine')
   before = contents()
   with pytest.raises(UsageError, match='another job.*seed: 0 before, 1 now'), \
-      _open(tmp_path / 'a', {'seed': 1}):
+      _open(tmp_path / 'a', {'version': 2, 'seed': 1}):
     pass
   with pytest.raises(UsageError, match='neither empty nor a job'), _open(tmp_path / 'b'):
     pass
@@ -101,12 +114,12 @@ def test_what_a_killed_process_had_begun_to_write_blocks_nothing(tmp_path):
 
 
 def test_a_model_may_be_called_by_another_path(tmp_path):
-  with _open(tmp_path, {'model': {'name': 'a', 'fingerprint': 1}}):
+  with _open(tmp_path, {'version': 2, 'model': {'name': 'a', 'fingerprint': 1}}):
     pass
-  with _open(tmp_path, {'model': {'name': './a', 'fingerprint': 1}}):
+  with _open(tmp_path, {'version': 2, 'model': {'name': './a', 'fingerprint': 1}}):
     pass
   with pytest.raises(UsageError, match='another job'), \
-      _open(tmp_path, {'model': {'name': 'a', 'fingerprint': 2}}):
+      _open(tmp_path, {'version': 2, 'model': {'name': 'a', 'fingerprint': 2}}):
     pass
 
 
@@ -121,13 +134,13 @@ def test_of_two_processes_that_start_at_once_one_is_let_in(tmp_path):
   """Each with another job, many times: never both."""
   script = '''
 import sys, time, pathlib
-from adm_jax import jobs
+from adm_jax.sampling import shards
 from adm_jax.errors import UsageError
 for i in range(30):
   folder = pathlib.Path(sys.argv[1]) / str(i)
   while time.time() % 0.05 > 0.002: pass
   try:
-    with jobs.open_job(folder, {'seed': int(sys.argv[2])}, 1, (1, 1, 1), None):
+    with shards.open_folder(folder, {'version': 2, 'seed': int(sys.argv[2])}, 1, (1, 1, 1), None):
       (folder / f'in{sys.argv[2]}').touch()
       time.sleep(0.01)
   except UsageError:

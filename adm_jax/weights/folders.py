@@ -1,0 +1,148 @@
+"""Networks with their weights in folders: work directories of training, and converted weights."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import flax
+import jax
+import numpy as np
+
+from adm_jax import config as config_lib
+from adm_jax import stored_configs
+from adm_jax.config import ConfigDict
+from adm_jax.errors import UsageError
+from adm_jax.io import files
+from adm_jax.io.files import folder_written_whole, written_whole
+from adm_jax.networks import Network
+from adm_jax.weights import checkpoint_files, safetensors_files
+
+_WEIGHTS, _CLASSES, _CONFIG = 'weights.safetensors', 'classes.json', 'config.json'
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trained:
+  """A network with its weights.
+
+  Attributes:
+    network: the module and its process, built from the config in the folder.
+    params: its parameters.
+    weights: which these are: 'params', or the rate of an average.
+    step: after how many training steps; 0 where that is unknown.
+    class_names: of the data it was trained on, in the order of the labels; None where unknown.
+  """
+  network: Network
+  params: Any
+  weights: str = 'params'
+  step: int = 0
+  class_names: tuple[str, ...] | None = None
+
+
+def load(folder: str | pathlib.Path, *, weights: str | None = None, step: int | None = None,
+         config: ConfigDict | None = None) -> Trained:
+  """Reads one set of weights from a folder, and nothing else of a run's state.
+
+  Args:
+    folder: a work directory that `train` was given, or a folder of converted weights.
+    weights: 'params', or the rate of an average, like '0.9999'; by default the slowest average, or
+      'params' where there is none.
+    step: which checkpoint; by default the latest.
+    config: the config that it was made from; needed only if that names functions of your own, since
+      a stored config may not.
+
+  Raises:
+    UsageError: no checkpoint, one that is cut short, or one that does not fit its config.
+  """
+  folder = files.folder(folder)
+  if (folder / _WEIGHTS).exists():
+    return _load_converted(folder, weights, step, config)
+  steps = checkpoint_files.saved_steps(folder)
+  if not steps or (step is not None and step not in steps):
+    have = f'it has steps {steps}' if steps else 'train one there, or give another folder'
+    raise UsageError(f'{folder} has no checkpoint{"" if step is None else f" of step {step}"}: '
+                     f'{have}')
+  step = steps[-1] if step is None else step
+  config = config or stored_configs.from_json((folder / _CONFIG).read_text())
+  network = config_lib.build(network_config(config))
+  if weights is None:
+    weights = str(max(config.ema_rates)) if config.ema_rates else 'params'
+  elif weights != 'params' and weights not in map(str, config.ema_rates):
+    raise UsageError(f'{folder} has no weights {weights!r}: give params'
+                     + ''.join(f' or {rate}' for rate in config.ema_rates))
+  shapes = network.abstract_params()
+  like = {'params': shapes} if weights == 'params' else {'ema': {weights: shapes}}
+  ocp = checkpoint_files.orbax()
+
+  def restore(folder):
+    target = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
+    return ocp.PyTreeCheckpointer().restore(
+        folder / checkpoint_files.STATE, args=ocp.args.PyTreeRestore(
+            item=like, restore_args=target, partial_restore=True))
+
+  restored = checkpoint_files.restoring(folder / 'checkpoints' / str(step), like, restore,
+                                        partial=True)
+  params = restored['params'] if weights == 'params' else restored['ema'][weights]
+  return Trained(network, params, weights, step, _class_names(folder))
+
+
+def network_config(config: ConfigDict) -> ConfigDict:
+  """Returns the part of a stored config that describes the network.
+
+  Raises:
+    UsageError: it has none.
+  """
+  for node in (config, config.get('task')):
+    if isinstance(node, ConfigDict) and 'network' in node:
+      return node.network
+  raise UsageError('the config describes no network: it has neither network nor task.network')
+
+
+def save(folder: str | pathlib.Path, network: ConfigDict, params: Any) -> None:
+  """Makes a folder that `load` reads, of weights that were trained elsewhere.
+
+  Not by Orbax, which holds all of them twice while it saves: `LazyArray` parameters pass one by one
+  into a safetensors file.
+
+  Args:
+    folder: it must not exist; it appears when it is whole.
+    network: the config of a `Network`.
+    params: its parameters, arrays or `LazyArray`.
+
+  Raises:
+    UsageError: `folder` exists.
+  """
+  folder = pathlib.Path(folder).absolute()
+  if folder.exists():
+    raise UsageError(f'{folder} exists: give the name of a new folder')
+  config = ConfigDict(convert_dict=False)
+  config.network = network
+  with folder_written_whole(folder) as part:
+    safetensors_files.write(part / _WEIGHTS, flax.traverse_util.flatten_dict(params, sep='/'))
+    (part / _CONFIG).write_text(stored_configs.to_json(config))
+
+
+def write_class_names(folder: pathlib.Path, names: tuple[str, ...]) -> None:
+  """Stores the names of a run's classes, so that samples can be asked for by name."""
+  with written_whole(folder / _CLASSES) as part:
+    part.write_text(json.dumps(names, indent=1, ensure_ascii=False))
+
+
+def _class_names(folder: pathlib.Path) -> tuple[str, ...] | None:
+  path = folder / _CLASSES
+  return tuple(json.loads(path.read_text())) or None if path.exists() else None
+
+
+def _load_converted(folder: pathlib.Path, weights: str | None, step: int | None,
+                    config: ConfigDict | None) -> Trained:
+  """Does `load` of a folder that `save` made."""
+  if weights not in (None, 'params') or step not in (None, 0):
+    raise UsageError(f'{folder} holds one set of weights, converted from elsewhere: leave '
+                     f'out weights and step')
+  config = config or stored_configs.from_json((folder / _CONFIG).read_text())
+  network = config_lib.build(network_config(config))
+  flat = safetensors_files.read(folder / _WEIGHTS)
+  params = flax.traverse_util.unflatten_dict(flat, sep='/')
+  shapes_of = checkpoint_files.shapes_of
+  checkpoint_files.check_shapes(folder, shapes_of(params), shapes_of(network.abstract_params()))
+  return Trained(network, jax.tree.map(np.asarray, params), class_names=_class_names(folder))
