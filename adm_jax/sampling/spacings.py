@@ -9,7 +9,7 @@ import numpy as np
 
 from adm_jax.errors import UsageError
 from adm_jax.process.schedules import Schedule
-from adm_jax.sampling.solvers import CLEAN, Step, to_clean, walk
+from adm_jax.sampling.steps import CLEAN, Step, to_clean, walk
 
 # Where spacing by noise level starts, at most: EDM's choice. Above it the image is lost in noise,
 # but a cosine schedule of 1,000 steps goes on to 20,000.

@@ -1,0 +1,54 @@
+"""What a solver is, and the arithmetic that several share."""
+
+from typing import Any, Callable, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from adm_jax.process.diffusion import Denoiser, Prediction
+from adm_jax.sampling.steps import Step
+
+Array = jax.Array
+
+
+class Solver(NamedTuple):
+  """A numerical method.
+
+  Attributes:
+    init: x [B H W C] -> memory, any pytree of numbers and of arrays with the leading axis B.
+    step: (denoise, x, memory, step, noise) -> (x, memory, prediction): from x at `step.alpha_bar`
+      to `step.alpha_bar_next`. `noise` is fresh standard normal [B H W C]; a solver that ignores it
+      costs nothing, since XLA removes what is not used.
+    evaluations: of the denoiser in a step; but every solver asks just once in a step to clean data.
+    clip_guided_above: in runs that begin above this sigma, x_0 is clipped again after a classifier
+      has moved it, where nothing else is said. The reference's two methods never do. But where
+      alpha_bar is all but 0, as at the end of the cosine schedule, all except ancestral sampling
+      would end in saturated images: DDIM is clipped there, where no published number was made.
+  """
+  init: Callable[[Array], Any]
+  step: Callable[[Denoiser, Array, Any, Step, Array], tuple[Array, Any, Prediction]]
+  evaluations: int = 1
+  clip_guided_above: float = 0.0
+
+
+def num_evaluations(solver: Solver, steps: Step) -> int:
+  """How often `solver` asks the denoiser along `steps`."""
+  once = int((np.asarray(steps.sigma_next) == 0).sum())
+  return once + solver.evaluations * (len(steps.t) - once)
+
+
+def no_memory(x: Array) -> tuple:
+  del x
+  return ()
+
+
+def flow(x: Array, x0: Array, sigma: Array, sigma_next: Array) -> Array:
+  """Carries x [B H W C] along the probability flow, were x_0 the prediction all the way: DDIM."""
+  ratio = sigma_next / sigma
+  return (ratio * scale(sigma) * x + (1 - ratio) * x0) / scale(sigma_next)
+
+
+def scale(sigma: Array) -> Array:
+  """1 / sqrt(alpha_bar): x times it is in EDM's coordinates."""
+  return jnp.sqrt(1 + sigma ** 2)
