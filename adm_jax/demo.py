@@ -26,6 +26,7 @@ from adm_jax.process import likelihood
 from adm_jax.process.diffusion import denoiser, respaced
 from adm_jax.sampling import sampler as sampling
 from adm_jax.sampling import solvers
+from adm_jax.sampling.steps import ascend, descend
 from adm_jax.training import checkpoints
 from adm_jax.training.loop import MAY_CHANGE, train
 
@@ -157,7 +158,7 @@ def _measure(out: pathlib.Path, settings: Settings, bar: Bar) -> dict[str, Any]:
     process = respaced(unet.task.diffusion, settings.respacing)
     sampler = sampling.Sampler(
         sampling.NetworkDenoiser(unet.task.model, process, classifier=guide, scale=settings.scale),
-        solvers.ancestral(), solvers.descend(process.schedule), unet.task.image_shape)
+        solvers.ancestral(), descend(process.schedule), unet.task.image_shape)
     with bar(settings.num * sampler.num_steps, f'sampling {name}') as advance:
       batches = sampling.sample_job(
           sampler, {'model': unet.params, 'classifier': classifier.params},
@@ -233,7 +234,7 @@ def _encode_and_decode(unet: checkpoints.Trained, held_out: ArraySource, setting
   make = sampling.NetworkDenoiser(unet.task.model, process)
   keys = sampling.image_keys(jax.random.key(0), np.arange(len(x0)))  # DDIM draws no noise
   x = x0
-  ways = (solvers.ascend(process.schedule), solvers.descend(process.schedule))
+  ways = (ascend(process.schedule), descend(process.schedule))
   with bar(sum(len(steps.t) for steps in ways) * len(x0), 'encoding and decoding') as advance:
     for steps in ways:
       sampler = sampling.Sampler(make, solvers.ddim(), steps, unet.task.image_shape)

@@ -23,6 +23,7 @@ from adm_jax.process.diffusion import Diffusion, dynamic_threshold, respaced
 from adm_jax.sampling import solvers
 from adm_jax.sampling.guidance import Scale, every_kth, scale_table
 from adm_jax.sampling.sampler import NetworkDenoiser, Sampler, check_labels, image_keys, sample_job
+from adm_jax.sampling.steps import descend
 from adm_jax.training.checkpoints import Trained
 from adm_jax.weights import catalog, pretrained
 
@@ -177,7 +178,7 @@ def load(model: Name | Trained, *, classifier: Name | Trained | None = None,
          solver: solvers.Solver | None = None, weights: Name | None = None,
          classifier_weights: Name | None = None, clip: bool = True,
          clip_guided: bool | None = None,
-         steps: Callable = solvers.descend, cfg_scale: Scale | None = None,
+         steps: Callable = descend, cfg_scale: Scale | None = None,
          weaker: Name | Trained | None = None, weaker_scale: Scale | None = None,
          weaker_weights: Name | None = None, interval: tuple[float, float] | None = None,
          normalize: bool = False, classifier_every: int = 1,
@@ -199,7 +200,7 @@ def load(model: Name | Trained, *, classifier: Name | Trained | None = None,
     classifier_weights: the same for the classifier.
     clip: see `diffusion.predict`.
     clip_guided: see `guidance.guided`; by default as the solver says.
-    steps: where the solver goes, a function of the respaced schedule: `solvers.descend`, or with
+    steps: where the solver goes, a function of the respaced schedule: `steps.descend`, or with
       respacing '' one that leads through the whole process, as those of `spacing` are meant to.
     cfg_scale: classifier-free guidance, see `guidance.classifier_free`, of a model that was trained
       with label dropout.

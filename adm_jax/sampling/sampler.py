@@ -1,7 +1,7 @@
 """Running a solver: the one `lax.scan`, a key per image, and jobs of many images.
 
     denoiser = NetworkDenoiser(unet, diffusion, classifier=classifier, scale=1.0)
-    sampler = Sampler(denoiser, solvers.ddim(), solvers.descend(diffusion.schedule), (64, 64, 3))
+    sampler = Sampler(denoiser, solvers.ddim(), steps.descend(diffusion.schedule), (64, 64, 3))
     x = sampler(params, image_keys(jax.random.key(0), np.arange(16)), labels)
 
 Image i of a job is a function of (seed, i, label) alone: not of the batch it is made in.
@@ -27,7 +27,8 @@ from adm_jax.sampling.guidance import (
   thresholded,
   within,
 )
-from adm_jax.sampling.solvers import Solver, Step, num_evaluations
+from adm_jax.sampling.solvers import Solver, num_evaluations
+from adm_jax.sampling.steps import Step
 
 Array = jax.Array
 Noise = Callable[[Array], Array]  # index of a step, i32 -> standard normal [B H W C]
@@ -68,7 +69,7 @@ def sample(solver: Solver, denoise: Denoiser, steps: Step, x: Array, noise: Nois
   Args:
     solver: the method.
     denoise: the model, guided or not.
-    steps: where to go, with a leading axis of S (`solvers.descend`, `solvers.ascend`).
+    steps: where to go, with a leading axis of S (`steps.descend`, `steps.ascend`).
     x: [B H W C] at the first step's noise level.
     noise: fresh noise for a step's index.
     keep: what to return of each `Prediction`, stacked along S: `lambda p: p.x0` gives

@@ -17,6 +17,7 @@ from adm_jax.models import Classifier
 from adm_jax.process.diffusion import respaced
 from adm_jax.sampling import solvers
 from adm_jax.sampling.sampler import NetworkDenoiser, Sampler, image_keys
+from adm_jax.sampling.steps import descend
 from adm_jax.training.tasks import Task
 
 # A stream of the run's seed, beside those of the loop.
@@ -61,7 +62,7 @@ def drawer(grid: Grid, task: Task, source: Source, mesh: jax.sharding.Mesh,
   """
   process = respaced(task.diffusion, grid.respacing)
   sampler = Sampler(NetworkDenoiser(task.model, process), solvers.ancestral(),
-                    solvers.descend(process.schedule), task.image_shape, mesh)
+                    descend(process.schedule), task.image_shape, mesh)
   num = -(-grid.num // mesh.size) * mesh.size
   key = jax.random.fold_in(jax.random.key(seed), _GRID)
   reader = Reader(source, max_unreadable=1.0)

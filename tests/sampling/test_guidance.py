@@ -22,7 +22,6 @@ from adm_jax.process.diffusion import (
   eps_from_x0,
   lookup,
 )
-from adm_jax.sampling import solvers
 from adm_jax.sampling.guidance import (
   autoguided,
   classifier_free,
@@ -36,6 +35,7 @@ from adm_jax.sampling.guidance import (
   within,
 )
 from adm_jax.sampling.sampler import NetworkDenoiser
+from adm_jax.sampling.steps import descend
 
 SCHEDULES = [pytest.param(schedules.linear(num_steps=50), id='linear'),
              pytest.param(schedules.cosine(num_steps=50), id='cosine'),
@@ -330,7 +330,7 @@ def test_a_scale_is_a_number_a_table_or_a_function_of_sigma():
 
 def test_every_kth_step_of_a_run_has_k_times_the_scale():
   """From its first on, t = S - 1; and k = 1 changes nothing."""
-  steps = solvers.descend(COSINE)
+  steps = descend(COSINE)
   np.testing.assert_array_equal(every_kth(2.0, COSINE, steps.t, 1), np.full(50, 2.0))
   table = every_kth(2.0, COSINE, steps.t, 5)
   assert table.sum() == 100 and set(table) == {0.0, 10.0}

@@ -16,4 +16,8 @@ def ancestral() -> Solver:
     p = denoise(x, step.t)
     noisy = (step.t != 0).astype(x.dtype)
     return p.mean + noisy * jnp.exp(0.5 * p.log_variance) * noise, memory, p
-  return Solver(no_memory, step, clip_guided_above=np.inf)
+  return Solver(no_memory, step, 'ancestral', acts_alone=True, neighbors_only=True,
+                clip_guided_above=np.inf)
+
+
+OFFERED = (ancestral,)

@@ -6,7 +6,9 @@ from adm_jax.sampling.solvers.base import Solver, no_memory
 
 
 def ddim(eta: float = 0.0) -> Solver:
-  """Song et al. (2021), eq. 12 and 16; a guidance gradient enters through eps.
+  """Goes on along the predicted eps: DDIM (Song et al. 2021, eq. 12 and 16).
+
+  A guidance gradient enters through eps.
 
   Args:
     eta: 0 is deterministic, and also runs backwards (`ascend`); 1 has the noise of DDPM with the
@@ -23,4 +25,8 @@ def ddim(eta: float = 0.0) -> Solver:
     noisy = (step.t != 0).astype(x.dtype)
     x = jnp.sqrt(there) * p.x0 + direction * p.eps + noisy * sigma * noise
     return x, memory, p
-  return Solver(no_memory, step, clip_guided_above=1e3)
+  return Solver(no_memory, step, 'ddim', deterministic=eta == 0, acts_alone=True,
+                clip_guided_above=1e3)
+
+
+OFFERED = (ddim,)

@@ -1,5 +1,7 @@
 """DPM-Solver++ (Lu et al. 2022b)."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -8,9 +10,9 @@ from adm_jax.sampling.solvers.past import Past, check_order
 
 
 def dpm_singlestep() -> Solver:
-  """DPM-Solver++(2S), of order 2 (Lu et al. 2022b, algorithm 1): two evaluations a step.
+  """Asks again halfway through each step: DPM-Solver++(2S) (Lu et al. 2022b, algorithm 1).
 
-  The second is halfway in lambda, or as near to it as there is a step of the schedule.
+  That is halfway in lambda, or as near to it as there is a step of the schedule.
   """
   def step(denoise, x, memory, step, noise):
     del noise
@@ -24,18 +26,18 @@ def dpm_singlestep() -> Solver:
     # To clean data the step is infinite in lambda, and has no middle.
     x = jax.lax.cond(step.sigma_next > 0, by_two, lambda x: p.x0, x)
     return x, memory, p
-  return Solver(no_memory, step, evaluations=2)
+  return Solver(no_memory, step, 'dpm++2s', order=2, evaluations=2, deterministic=True)
 
 
 def dpm_multistep(order: int = 2, sde: bool = False) -> Solver:
-  """DPM-Solver++ from the last `order` predictions (Lu et al. 2022b, algorithm 2 for order 2, 2M).
+  """Extrapolates the last predictions: DPM-Solver++ (Lu et al. 2022b; 2M is algorithm 2).
 
   The first steps, which have no past, and the last, which run into clean data, are of lower order.
 
   Args:
-    order: 1 is DDIM; 2 is for guided and 3 for unguided sampling. Order 3 integrates the parabola
-      through its predictions; released code (the authors', Diffusers) halves its last term, which
-      leaves order 2.
+    order: how many predictions: 1 is DDIM, 2 is for guided and 3 for unguided sampling. Order 3
+      integrates the parabola through its predictions; released code (the authors', Diffusers)
+      halves its last term, which leaves order 2.
     sde: SDE-DPM-Solver++ (there, section 5): fresh noise in every step, in the amount of `ddim`
       with eta 1, which this is for order 1.
   """
@@ -53,4 +55,9 @@ def dpm_multistep(order: int = 2, sde: bool = False) -> Solver:
     x = (ratio * scale(here) * x + (1 - ratio) * past.mean(here, there, used, rate=2)
          + there * jnp.sqrt(1 - ratio) * noise) / scale(there)
     return x, past.latest(order - 1), p
-  return Solver(lambda x: Past.none(x, order - 1), step)
+  return Solver(lambda x: Past.none(x, order - 1), step, f'dpm++{order}m{"-sde" if sde else ""}',
+                order=min(order, 2) if sde else order, deterministic=not sde)
+
+
+OFFERED = (dpm_multistep, functools.partial(dpm_multistep, order=3), dpm_singlestep,
+           functools.partial(dpm_multistep, sde=True))

@@ -4,13 +4,19 @@ import jax
 import jax.numpy as jnp
 
 from adm_jax.sampling.solvers.base import Solver, flow, no_memory, scale
+from adm_jax.sampling.solvers.ddim import ddim
+
+
+def euler() -> Solver:
+  """Goes straight on in sigma: Euler's method, DDIM's step, which may be churned.
+
+  As the other methods of few evaluations, and unlike `ddim`, it has guided predictions clipped.
+  """
+  return ddim()._replace(name='euler', may_churn=True, clip_guided_above=0.0)
 
 
 def heun() -> Solver:
-  """Heun's method in sigma, of order 2 (Karras et al. 2022, algorithm 1): two evaluations a step.
-
-  Euler's step, which is DDIM, then again with the mean of eps at both its ends.
-  """
+  """Repeats Euler's step with the mean of both ends' eps (Karras et al. 2022, algorithm 1)."""
   def step(denoise, x, memory, step, noise):
     del noise
     p = denoise(x, step.t)
@@ -20,13 +26,13 @@ def heun() -> Solver:
       slope = (denoise(end, step.t_next).eps - p.eps) / 2
       return end + (step.sigma_next - step.sigma) * slope / scale(step.sigma_next)
     return jax.lax.cond(step.sigma_next > 0, corrected, lambda end: end, end), memory, p
-  return Solver(no_memory, step, evaluations=2)
+  return Solver(no_memory, step, 'heun', order=2, evaluations=2, deterministic=True, may_churn=True)
 
 
 def churned(solver: Solver, noise_scale: float = 1.0) -> Solver:
   """Adds noise before each step, up to where it asks the denoiser (EDM, algorithm 2).
 
-  `churned(heun())` is that algorithm and `churned(ddim())` its Euler's method. `spacing.churned`
+  `churned(heun())` is that algorithm and `churned(euler())` its Euler's method. `spacings.churned`
   says how much; along other steps there is nothing to add.
 
   Args:
@@ -38,4 +44,7 @@ def churned(solver: Solver, noise_scale: float = 1.0) -> Solver:
     added = jnp.sqrt((step.sigma - step.sigma_start) * (step.sigma + step.sigma_start))
     x = (scale(step.sigma_start) * x + noise_scale * added * noise) / scale(step.sigma)
     return solver.step(denoise, x, memory, step, noise)
-  return solver._replace(step=step)
+  return solver._replace(step=step, deterministic=False)
+
+
+OFFERED = euler, heun

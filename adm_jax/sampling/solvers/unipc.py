@@ -1,5 +1,7 @@
 """UniPC (Zhao et al. 2023)."""
 
+import functools
+
 import jax.numpy as jnp
 
 from adm_jax.sampling.solvers.base import Solver, flow
@@ -7,13 +9,13 @@ from adm_jax.sampling.solvers.past import Past, check_order
 
 
 def unipc(order: int = 2) -> Solver:
-  """UniPC (Zhao et al. 2023) in x_0, B(h) = e^h - 1: one evaluation a step.
+  """Corrects each step by the prediction at its end: UniPC in x_0 (Zhao et al. 2023).
 
-  The prediction at the end of a step first corrects the step that led there, to one order more, and
-  then serves the next, from the corrected point.
+  B(h) there is e^h - 1. The prediction first corrects the step that led to it, to one order more,
+  and then serves the next step, from the corrected point.
 
   Args:
-    order: of the predictor.
+    order: of the predictor; the whole is of one more.
   """
   check_order(order)
 
@@ -29,4 +31,8 @@ def unipc(order: int = 2) -> Solver:
     past = past_and_now.latest(order)
     used = jnp.minimum(past.count, step.left + 1)
     return flow(x, past.mean(here, there, used), here, there), (x, past), p
-  return Solver(lambda x: (jnp.zeros_like(x), Past.none(x, order)), step)
+  return Solver(lambda x: (jnp.zeros_like(x), Past.none(x, order)), step, f'unipc{order}',
+                order=order + 1, deterministic=True)
+
+
+OFFERED = unipc, functools.partial(unipc, order=3)
