@@ -27,6 +27,7 @@ from adm_jax.process.diffusion import denoiser, respaced
 from adm_jax.sampling import pipeline, solvers
 from adm_jax.sampling import sampler as sampling
 from adm_jax.sampling.guidance import ByClassifier
+from adm_jax.sampling.steps import ascend, descend
 from adm_jax.training import checkpoints
 from adm_jax.training.loop import MAY_CHANGE, train
 from adm_jax.weights import checkpoint_files, folders
@@ -230,7 +231,7 @@ def _encode_and_decode(unet: folders.Trained, held_out: ArraySource, settings: S
   make = sampling.GuidedNetwork(unet.network, process)
   keys = sampling.image_keys(jax.random.key(0), np.arange(len(x0)))  # DDIM draws no noise
   x = x0
-  ways = (solvers.ascend(process.schedule), solvers.descend(process.schedule))
+  ways = (ascend(process.schedule), descend(process.schedule))
   with bar(sum(len(steps.t) for steps in ways) * len(x0), 'encoding and decoding') as advance:
     for steps in ways:
       sampler = sampling.Sampler(make, solvers.ddim(), steps, unet.network.image_shape)

@@ -22,6 +22,7 @@ from adm_jax.devices import compilation_cache
 from adm_jax.evaluation.frechet import frechet_distance, moments
 from adm_jax.evaluation.independent_classifier import Judge
 from adm_jax.sampling import pipeline, solvers, spacings
+from adm_jax.sampling.steps import Step, descend
 
 
 class Method(NamedTuple):
@@ -30,7 +31,7 @@ class Method(NamedTuple):
   space: Callable | None = None
 
 
-def churned_karras(schedule, num_steps: int) -> solvers.Step:
+def churned_karras(schedule, num_steps: int) -> Step:
   """With EDM's churn for ImageNet 64 x 64."""
   return spacings.churned(schedule, spacings.karras(schedule, num_steps), 40, low=0.05, high=50)
 
@@ -62,7 +63,7 @@ def load(folder: pathlib.Path, name: str, evaluations: int, scale: float) -> pip
   return pipeline.load(
       folder / 'unet', classifier=folder / 'classifier', scale=scale, clip_guided=True,
       solver=method.solver, respacing=str(num_steps) if respaced else '',
-      steps=solvers.descend if respaced else lambda schedule: method.space(schedule, num_steps))
+      steps=descend if respaced else lambda schedule: method.space(schedule, num_steps))
 
 
 def measure(folder: pathlib.Path, plan: list[tuple[str, int]], num: int, scale: float,

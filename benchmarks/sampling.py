@@ -22,12 +22,13 @@ import numpy as np
 from adm_jax.devices import compilation_cache, sharding
 from adm_jax.sampling import pipeline, solvers, spacings
 from adm_jax.sampling import sampler as sampling
+from adm_jax.sampling.steps import descend
 
 
 class Method(NamedTuple):
   solver: solvers.Solver
   respacing: str = ''
-  steps: Callable = solvers.descend
+  steps: Callable = descend
 
 
 METHODS = {

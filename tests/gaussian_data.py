@@ -15,7 +15,8 @@ from scipy import optimize, special
 from adm_jax.process.diffusion import X0, Diffusion, Learned, Prediction, Variance, denoiser, lookup
 from adm_jax.process.schedules import Schedule
 from adm_jax.sampling.sampler import sample
-from adm_jax.sampling.solvers import Solver, Step, descend
+from adm_jax.sampling.solvers import Solver
+from adm_jax.sampling.steps import Step, descend
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,6 +34,7 @@ from adm_jax.sampling.sampler import (
   initial_noise,
   remembering_x0,
 )
+from adm_jax.sampling.steps import descend
 from adm_jax.training import checkpoints
 from adm_jax.weights import folders
 
@@ -104,7 +105,7 @@ def gathered(run, trainer) -> tuple[int, int]:
   """How often a sampler gathers weights: once for all of its steps, and in each of them."""
   process = run.task.network.diffusion
   sampler = Sampler(GuidedNetwork(run.task.network, process), solvers.ancestral(),
-                    solvers.descend(process.schedule), run.task.network.image_shape, trainer.mesh)
+                    descend(process.schedule), run.task.network.image_shape, trainer.mesh)
   keys = image_keys(jax.random.key(0), jnp.arange(trainer.mesh.size))
   x = initial_noise(keys, sampler.shape)
   carry, keys = sharding.place_batch(

@@ -10,14 +10,9 @@ import numpy as np
 
 from adm_jax.cli.parser import numbers
 from adm_jax.errors import UsageError
+from adm_jax.io.functions import described
 
-SOLVERS = ('ancestral', 'ddim', 'euler', 'heun', 'dpm++2m', 'dpm++3m', 'dpm++2s', 'dpm++2m-sde',
-            'unipc2', 'unipc3')
-_CHURNED = ('euler', 'heun')
-# Each step of these acts alone, as `guidance.every_kth` needs.
-_ONE_STEP = ('ancestral', 'ddim', 'euler')
-SPACINGS = ('time', 'log-snr', 'karras', 'trailing')
-_STEPS = 20
+_NAMES = 'docs/solvers.md lists them, and so does the answer to a name that is none'
 
 
 def add_model_arguments(parser):
@@ -64,15 +59,17 @@ def add_guidance_arguments(parser):
 def add_step_arguments(parser):
   parser.add_argument('--respacing', metavar='SPEC',
                       help='the steps to take: 250, ddim25, 90,60,60,20,20; default: the paper\'s')
-  parser.add_argument('--solver', choices=SOLVERS, default='ancestral')
+  parser.add_argument('--solver', metavar='NAME|FILE.py:FUNCTION', default='ancestral',
+                      help=f'ancestral, the default, ddim, heun, dpm++2m, ...: {_NAMES}')
   parser.add_argument('--eta', type=float, help="of DDIM's noise, 0 to 1; default: 0")
   parser.add_argument('--steps', type=int, metavar='N',
                       help='how many of the whole process, instead of --respacing; default: '
-                      f'{_STEPS} with --spacing')
-  parser.add_argument('--spacing', choices=SPACINGS,
-                      help='how they lie in it; default: even in time')
+                      '20 with --spacing')
+  parser.add_argument('--spacing', metavar='NAME|FILE.py:FUNCTION',
+                      help='how they lie in it: time, the default, karras, ..., listed there')
   parser.add_argument('--churn', metavar='S[,MIN,MAX[,NOISE]]',
-                      help="EDM's, of --solver heun or euler: S_churn, S_min, S_max, S_noise")
+                      help="EDM's, of --solver heun, euler or others that may: S_churn, S_min, "
+                      'S_max, S_noise')
   parser.add_argument('--dtype', choices=('float32', 'bfloat16'),
                       help='default: bfloat16 on accelerators, float32 on CPUs')
   parser.add_argument('--fsdp', type=int, metavar='D',
@@ -83,7 +80,8 @@ def add_upsampler_arguments(parser):
   parser.add_argument('--upsample', metavar='NAME|DIR|FILE', help='enlarges the images it made')
   parser.add_argument('--upsample-weights', metavar='PATH', help='its file')
   parser.add_argument('--upsample-respacing', metavar='SPEC', help='default: as --respacing')
-  parser.add_argument('--upsample-solver', choices=SOLVERS, help='default: as --solver')
+  parser.add_argument('--upsample-solver', metavar='NAME|FILE.py:FUNCTION',
+                      help='default: as --solver')
 
 
 def _scale(arguments, name):
@@ -105,28 +103,50 @@ def check(arguments):
     _scale(arguments, name)
   if arguments.eta is not None and not 0 <= arguments.eta <= 1:
     raise UsageError(f'--eta {arguments.eta}: give 0 (no noise) to 1')
-  if arguments.eta is not None and 'ddim' not in _solvers(arguments):
-    raise UsageError('--eta belongs to --solver ddim')
+  _check_solvers(arguments)
   _check_steps(arguments)
   _check_guidance(arguments)
 
 
 def _solvers(arguments):
   """The names of all solvers that are asked for."""
-  return arguments.solver, getattr(arguments, 'upsample_solver', None)
+  named = arguments.solver, getattr(arguments, 'upsample_solver', None)
+  return [name for name in named if name is not None]
+
+
+def _with(trait):
+  """The names of the solvers that have a trait."""
+  from adm_jax.sampling import solvers
+
+  return [name for name, make in solvers.offered().items() if getattr(make(), trait)]
+
+
+def _check_solvers(arguments):
+  from adm_jax.sampling import solvers
+
+  for name in _solvers(arguments):
+    solver(name, arguments)
+  if arguments.eta is not None and not any(
+      'eta' in solvers.options(name) for name in _solvers(arguments)):
+    raise UsageError(f'--eta belongs to --solver {" or ".join(solvers.having("eta"))}')
 
 
 def _check_steps(arguments):
+  from adm_jax.sampling import spacings
+
   spaced = [name for name, given in (('--steps', arguments.steps), ('--spacing', arguments.spacing))
             if given is not None]
   if spaced and arguments.respacing is not None:
     raise UsageError(f'{spaced[0]} and --respacing are two ways to choose the steps: give one')
-  if spaced and 'ancestral' in _solvers(arguments):
-    number = 'N' if arguments.steps is None else arguments.steps
-    raise UsageError(f'{spaced[0]} leads past steps, and ancestral sampling takes them one by one: '
-                     f'give --respacing {number}, or another --solver')
-  if arguments.churn is not None and arguments.solver not in _CHURNED:
-    raise UsageError(f'--churn belongs to --solver {" or ".join(_CHURNED)}')
+  if arguments.spacing is not None:
+    spacings.by_name(arguments.spacing)
+  for name in _solvers(arguments):
+    if spaced and solver(name, arguments).neighbors_only:
+      number = 'N' if arguments.steps is None else arguments.steps
+      raise UsageError(f'{spaced[0]} leads past steps, and {name} sampling takes them one by one: '
+                       f'give --respacing {number}, or another --solver')
+  if arguments.churn is not None and not solver(arguments.solver, arguments).may_churn:
+    raise UsageError(f'--churn belongs to --solver {" or ".join(_with("may_churn"))}')
 
 
 def _check_guidance(arguments):
@@ -139,9 +159,9 @@ def _check_guidance(arguments):
   for name, given in of_classifier:
     if given and arguments.classifier is None:
       raise UsageError(f'{name} is of a classifier\'s guidance: name one with --classifier')
-  if arguments.classifier_every != 1 and arguments.solver not in _ONE_STEP:
+  if arguments.classifier_every != 1 and not solver(arguments.solver, arguments).acts_alone:
     raise UsageError(f'--classifier-every needs steps that act alone: give --solver '
-                     f'{", ".join(_ONE_STEP)}')
+                     f'{", ".join(_with("acts_alone"))}')
   for name, given in (('--weaker-scale', arguments.weaker_scale),
                       ('--weaker-weights', arguments.weaker_weights)):
     if given is not None and arguments.weaker is None:
@@ -164,14 +184,11 @@ def _churn(arguments):
 
 
 def solver(name, arguments):
+  """The solver called `name`, with the options that are its own."""
   from adm_jax.sampling import solvers
 
-  found = {
-      'ancestral': solvers.ancestral, 'ddim': lambda: solvers.ddim(arguments.eta or 0.0),
-      'euler': lambda: solvers.ddim()._replace(clip_guided_above=0.0), 'heun': solvers.heun,
-      'dpm++2m': solvers.dpm_multistep, 'dpm++3m': lambda: solvers.dpm_multistep(3),
-      'dpm++2s': solvers.dpm_singlestep, 'dpm++2m-sde': lambda: solvers.dpm_multistep(sde=True),
-      'unipc2': solvers.unipc, 'unipc3': lambda: solvers.unipc(3)}[name]()
+  own = solvers.options(name) if arguments.eta is not None else ()
+  found = solvers.by_name(name, **({'eta': arguments.eta} if 'eta' in own else {}))
   churn = _churn(arguments)
   return found if churn is None else solvers.churned(found, noise_scale=churn[3])
 
@@ -182,14 +199,15 @@ def _is_spaced(arguments):
 
 def _steps(arguments):
   """Where the solver goes: a function of the schedule."""
-  from adm_jax.sampling import solvers, spacings
+  from adm_jax.sampling import spacings
+  from adm_jax.sampling.pipeline import DEFAULT_STEPS
+  from adm_jax.sampling.steps import descend
 
   def steps(schedule):
-    found = solvers.descend(schedule)
+    found = descend(schedule)
     if _is_spaced(arguments):
-      space = {'time': spacings.by_time, 'log-snr': spacings.by_log_snr, 'karras': spacings.karras,
-               'trailing': spacings.trailing}[arguments.spacing or 'time']
-      found = space(schedule, _STEPS if arguments.steps is None else arguments.steps)
+      space = spacings.by_name(arguments.spacing or 'time')
+      found = space(schedule, DEFAULT_STEPS if arguments.steps is None else arguments.steps)
     churn = _churn(arguments)
     if churn is not None:
       found = spacings.churned(schedule, found, churn[0], low=churn[1], high=churn[2])
@@ -254,7 +272,8 @@ def _course(arguments, from_step=None):
   return Course(
       _respacing(arguments), steps if from_step is None else initial_states.from_step(from_step,
                                                                                       steps),
-      {'steps': arguments.steps, 'spacing': arguments.spacing, 'churn': arguments.churn,
+      {'steps': arguments.steps, 'spacing': arguments.spacing and described(arguments.spacing),
+       'churn': arguments.churn,
        'from_step': from_step})
 
 

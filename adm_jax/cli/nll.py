@@ -37,7 +37,6 @@ def run(arguments, overrides):
   import numpy as np
 
   from adm_jax import config as config_lib
-
   from adm_jax.data.loading import in_order
   from adm_jax.devices import compilation_cache
   from adm_jax.evaluation import nll

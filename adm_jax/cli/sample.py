@@ -142,9 +142,10 @@ def _check_starts(arguments):
                      '--reconstruct or --interpolate')
   if starts and arguments.images is None and starts != ['--interpolate']:
     raise UsageError(f'{starts[0]} needs images to start from: name them with --images DIR')
-  deterministic = arguments.solver == 'ddim' and not arguments.eta
+  deterministic = models_and_steps.solver(arguments.solver, arguments).deterministic
   if starts and starts != ['--from-step'] and not deterministic:
-    raise UsageError(f'{starts[0]} needs a sampler without noise: give --solver ddim (and --eta 0)')
+    raise UsageError(f'{starts[0]} needs a sampler without noise: give --solver ddim (and --eta 0, '
+                     'no --churn), or another that is deterministic in docs/solvers.md')
   spaced = arguments.steps is not None or arguments.spacing is not None
   if spaced and (arguments.reconstruct or arguments.images and arguments.interpolate):
     raise UsageError('images are encoded along the steps of --respacing: give it instead of '

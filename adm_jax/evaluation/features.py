@@ -1,9 +1,7 @@
 """Features of streams of images, by Inception or by another extractor."""
 
 import dataclasses
-import hashlib
 import pathlib
-import runpy
 from typing import Any, Callable, Iterator
 
 import flax.linen as nn
@@ -16,6 +14,7 @@ from adm_jax.errors import UsageError
 from adm_jax.evaluation import inception_weights
 from adm_jax.evaluation.batches import Images
 from adm_jax.evaluation.inception import Features, Inception
+from adm_jax.io import functions
 from adm_jax.io.pixels import to_float
 from adm_jax.models import Classifier
 from adm_jax.weights import folders
@@ -131,35 +130,25 @@ def by_name(name: str) -> Extractor:
   Raises:
     UsageError: there is no such function or classifier.
   """
-  file, colon, function = name.rpartition(':')
-  if colon and file.endswith('.py'):
-    return _of_file(pathlib.Path(file), function)
+  if functions.is_own(name):
+    return _of_file(name)
   if pathlib.Path(name).is_dir():
     return _of_classifier(pathlib.Path(name))
   raise UsageError(f'there is no extractor {name!r}: give the folder of a trained classifier, or '
                    'FILE.py:FUNCTION, a function of uint8 images (B, H, W, C) to vectors (B, D)')
 
 
-def _of_file(path: pathlib.Path, name: str) -> Extractor:
+def _of_file(name: str) -> Extractor:
   """A user's function: uint8[B H W C] -> [B D]."""
-  if not path.is_file():
-    raise UsageError(f'there is no file {path}: give FILE.py:FUNCTION')
-  try:
-    function = runpy.run_path(str(path)).get(name)
-  except Exception as error:
-    raise UsageError(f'{path} cannot be run: {type(error).__name__}: '
-                     f'{" ".join(str(error).split())}') from error
-  if not callable(function):
-    raise UsageError(f'{path} has no function {name!r}')
+  function = functions.load(name)
 
   def features(images):
     try:
       return Features(np.asarray(function(images), np.float32))
     except Exception as error:
-      raise UsageError(f'{path}:{name} fails on images {images.shape}: {type(error).__name__}: '
+      raise UsageError(f'{name} fails on images {images.shape}: {type(error).__name__}: '
                        f'{" ".join(str(error).split())}') from error
-  return Extractor(f'{path.name}:{name}', hashlib.sha256(path.read_bytes()).hexdigest()[:16],
-                   features)
+  return Extractor(pathlib.Path(name).name, functions.fingerprint(name), features)
 
 
 def _of_classifier(workdir: pathlib.Path) -> Extractor:

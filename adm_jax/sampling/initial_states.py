@@ -18,7 +18,7 @@ from adm_jax.process.diffusion import q_sample
 from adm_jax.sampling import solvers
 from adm_jax.sampling.pipeline import Pipeline
 from adm_jax.sampling.sampler import image_keys, initial_noise, normal_each
-from adm_jax.sampling.solvers import Step
+from adm_jax.sampling.steps import Step, ascend, descend
 
 Array = jax.Array
 Start = Callable[[np.ndarray], Array]
@@ -149,12 +149,12 @@ def _check_deterministic(adm: Pipeline, why: str) -> None:
 _NOISING = 2**31 - 3
 
 
-def from_step(t: int, whole: Callable = solvers.descend) -> Callable:
-  """What replaces `solvers.descend` to start at the last of its steps that is at most `t`.
+def from_step(t: int, whole: Callable = descend) -> Callable:
+  """What replaces `steps.descend` to start at the last of its steps that is at most `t`.
 
   Args:
     t: in [0, T), a timestep of training.
-    whole: what gives all steps of a schedule instead of `solvers.descend`.
+    whole: what gives all steps of a schedule instead of `steps.descend`.
   """
   def steps(schedule) -> Step:
     if not 0 <= t < schedule.num_train_steps:
@@ -187,7 +187,7 @@ def encoded(adm: Pipeline, images: np.ndarray, labels: np.ndarray | None) -> Sta
   Sampling from them by DDIM with eta 0 gives the images again (ADM paper, appendix F).
   """
   encode = dataclasses.replace(adm.sampler, solver=solvers.ddim(),
-                               steps=solvers.ascend(adm.diffusion.schedule))
+                               steps=ascend(adm.diffusion.schedule))
   def start(index):
     keys = image_keys(jax.random.key(0), index)  # DDIM draws no noise
     return encode(adm.params, keys, None if labels is None else labels[index],

@@ -27,7 +27,7 @@ from adm_jax.sampling.sampler import (
   image_keys,
   sample_job,
 )
-from adm_jax.sampling.solvers import Step
+from adm_jax.sampling.steps import Step, descend
 from adm_jax.weights import catalog, pretrained
 from adm_jax.weights.folders import Trained
 
@@ -41,6 +41,8 @@ _LABELS, _UPSAMPLING = 2**31 - 1, 2**31 - 2
 _PIXELS_AT_ONCE = {'cpu': 2**17}
 _PIXELS_AT_ONCE_ELSE = 2**19
 _MOST_AT_ONCE = 250
+# Of a spacing, where no number is given.
+DEFAULT_STEPS = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Course:
     words: JSON values that say where that is, for a job's description.
   """
   respacing: str | None = None
-  steps: Callable[[Schedule], Step] = solvers.descend
+  steps: Callable[[Schedule], Step] = descend
   words: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {
       'steps': None, 'spacing': None, 'churn': None, 'from_step': None})
 
@@ -329,7 +331,7 @@ def load(model: Name | Trained, *, guidance: Sequence[Guidance] = (),
   sampler = Sampler(denoiser, solver, run.steps, network.image_shape, mesh)
   description = {
       'model': pretrained.describe(model, trained), 'respacing': respacing, 'clip': clip,
-      'dtype': dtype, 'solver': solver.name, **dict(solver.options), **course.words,
+      'dtype': dtype, 'solver': solver.name, **dict(solver.settings), **course.words,
       **_described(bound)}
   named = [trained, *(each.trained for each in bound if each.trained is not None)]
   return Pipeline(sampler, run, guidance, bound, sharding.place_params(params, mesh),
@@ -362,7 +364,7 @@ def course_of(steps: int | str | Course | None, spacing: str | Callable | None,
   if steps is None and spacing is None:
     return Course()
   place = spacings.by_name(spacing or 'time') if not callable(spacing) else spacing
-  num = spacings.DEFAULT_NUM if steps is None else steps
+  num = DEFAULT_STEPS if steps is None else steps
   name = spacing if isinstance(spacing, str) or spacing is None else spacing.__name__
   return Course('', lambda schedule: place(schedule, num), {**Course().words, 'steps': steps,
                                                             'spacing': name})

@@ -1,7 +1,7 @@
 """Running a solver: the one `lax.scan`, a key per image, and jobs of many images.
 
     denoiser = GuidedNetwork(network, diffusion)
-    sampler = Sampler(denoiser, solvers.ddim(), solvers.descend(diffusion.schedule), (64, 64, 3))
+    sampler = Sampler(denoiser, solvers.ddim(), descend(diffusion.schedule), (64, 64, 3))
     x = sampler(params, image_keys(jax.random.key(0), np.arange(16)), labels)
 
 Image i of a job is a function of (seed, i, label) alone: not of the batch it is made in.
@@ -20,7 +20,8 @@ from adm_jax.networks import Network
 from adm_jax.process.diffusion import Denoiser, Diffusion, denoiser
 from adm_jax.sampling.guidance.base import Bound, Context
 from adm_jax.sampling.guidance.dynamic_threshold import clipped
-from adm_jax.sampling.solvers import Solver, Step, num_evaluations
+from adm_jax.sampling.solvers import Solver, num_evaluations
+from adm_jax.sampling.steps import Step
 
 Array = jax.Array
 Noise = Callable[[Array], Array]  # index of a step, i32 -> standard normal [B H W C]
@@ -61,7 +62,7 @@ def sample(solver: Solver, denoise: Denoiser, steps: Step, x: Array, noise: Nois
   Args:
     solver: the method.
     denoise: the model, guided or not.
-    steps: where to go, with a leading axis of S (`solvers.descend`, `solvers.ascend`).
+    steps: where to go, with a leading axis of S (`steps.descend`, `steps.ascend`).
     x: [B H W C] at the first step's noise level.
     noise: fresh noise for a step's index.
     keep: what to return of each `Prediction`, stacked along S: `lambda p: p.x0` gives

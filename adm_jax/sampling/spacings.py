@@ -1,15 +1,19 @@
-"""Which steps of a schedule a run visits, in any number: what stands in for `solvers.descend`.
+"""Which steps of a schedule a run visits, in any number: what stands in for `steps.descend`.
 
 Each function gives `num` distinct steps of the process the network was trained on, falling to clean
-data, rounded to the nearest that are there. They need no respacing: every solver but `ancestral`,
-which knows only steps between neighbors, goes along them.
+data, rounded to the nearest that are there. They need no respacing: all solvers go along them but
+those that know only steps between neighbors. A new spacing is a function here, and a name in
+OFFERED; or it stays in a file of one's own, and `by_name` takes FILE.py:FUNCTION.
 """
+
+from typing import Any, Callable
 
 import numpy as np
 
 from adm_jax.errors import UsageError
 from adm_jax.process.schedules import Schedule
-from adm_jax.sampling.solvers import CLEAN, Step, to_clean, walk
+from adm_jax.sampling import offers
+from adm_jax.sampling.steps import CLEAN, Step, to_clean, walk
 
 # Where spacing by noise level starts, at most: EDM's choice. Above it the image is lost in noise,
 # but a cosine schedule of 1,000 steps goes on to 20,000.
@@ -17,27 +21,43 @@ SIGMA_MAX = 80.0
 
 
 def by_time(schedule: Schedule, num: int) -> Step:
-  """Even in t, from S - 1 to 0 (DPM-Solver's choice for pixels)."""
+  """Spaces evenly in t, from S - 1 to 0 (DPM-Solver's choice for pixels)."""
   return _nearest(schedule, (schedule.num_steps - 1) * (1 - _fractions(num)))
 
 
 def trailing(schedule: Schedule, num: int) -> Step:
-  """Strides of S / num down from S - 1, which end one stride above clean data (Lin et al. 2024)."""
+  """Strides by S / num from S - 1 down to one stride above clean data (Lin et al. 2024)."""
   return _nearest(schedule, schedule.num_steps * (1 - _fractions(num) * (num - 1) / num) - 1)
 
 
 def by_log_snr(schedule: Schedule, num: int, *, sigma_max: float = SIGMA_MAX) -> Step:
-  """Even in the logarithm of the signal-to-noise ratio, from `sigma_max` to t = 0."""
+  """Spaces evenly in the log of the signal-to-noise ratio, from `sigma_max` to t = 0."""
   first, last = _range(schedule, sigma_max)
   return _nearest(schedule, _indices(schedule, first * (last / first) ** _fractions(num)))
 
 
 def karras(schedule: Schedule, num: int, *, rho: float = 7.0,
            sigma_max: float = SIGMA_MAX) -> Step:
-  """Even in sigma^(1 / rho), from `sigma_max` to t = 0 (Karras et al. 2022, eq. 5)."""
+  """Spaces evenly in sigma^(1 / rho), from `sigma_max` to t = 0 (Karras et al. 2022, eq. 5)."""
   first, last = _range(schedule, sigma_max)
   first, last = first ** (1 / rho), last ** (1 / rho)
   return _nearest(schedule, _indices(schedule, (first + (last - first) * _fractions(num)) ** rho))
+
+
+OFFERED = {'time': by_time, 'trailing': trailing, 'log-snr': by_log_snr, 'karras': karras}
+
+
+def by_name(name: str, **given: Any) -> Callable[[Schedule, int], Step]:
+  """The spacing called `name`, or somebody's own, FILE.py:FUNCTION.
+
+  Args:
+    name: one of OFFERED, or FILE.py:FUNCTION.
+    **given: its options, such as `rho`.
+
+  Raises:
+    UsageError: there is none, or it has no such option.
+  """
+  return offers.chosen('spacing', name, OFFERED, given)
 
 
 def churned(schedule: Schedule, steps: Step, churn: float, *, low: float = 0.0,

@@ -17,6 +17,7 @@ from adm_jax.networks import Network
 from adm_jax.process.diffusion import respaced
 from adm_jax.sampling import solvers
 from adm_jax.sampling.sampler import GuidedNetwork, Sampler, image_keys
+from adm_jax.sampling.steps import descend
 
 # A stream of the run's seed, beside those of the loop.
 _GRID = 2
@@ -60,7 +61,7 @@ def drawer(grid: Grid, network: Network, source: Source, mesh: jax.sharding.Mesh
   """
   process = respaced(network.diffusion, grid.respacing)
   sampler = Sampler(GuidedNetwork(network, process), solvers.ancestral(),
-                    solvers.descend(process.schedule), network.image_shape, mesh)
+                    descend(process.schedule), network.image_shape, mesh)
   num = -(-grid.num // mesh.size) * mesh.size
   key = jax.random.fold_in(jax.random.key(seed), _GRID)
   reader = Reader(source, max_unreadable=1.0)

@@ -1,6 +1,5 @@
 """`adm sample`: one command for every model; interrupted anywhere, it ends with the same bytes."""
 
-import argparse
 import os
 import random
 import signal
@@ -13,9 +12,7 @@ import pytest
 import tiny_models
 from PIL import Image
 
-from adm_jax.cli import models_and_steps
 from adm_jax.cli.main import main
-from adm_jax.sampling import solvers
 
 
 @pytest.fixture(scope='module')
@@ -151,12 +148,30 @@ def test_classifier_free_and_classifier_guidance_together(sample):
   assert (np.abs(none.astype(int) - conditional) <= 1).all() and (both != conditional).any()
 
 
-@pytest.mark.parametrize('name', models_and_steps.SOLVERS)
-def test_every_solver_has_its_name(name):
-  parser = argparse.ArgumentParser()
-  models_and_steps.add_step_arguments(parser)
-  arguments = parser.parse_args(['--solver', name])
-  assert isinstance(models_and_steps.solver(name, arguments), solvers.Solver)
+def test_a_solver_and_a_spacing_of_ones_own(root, sample, tmp_path, capsys):
+  """The same images as from the package's; a job knows whether the file has changed since."""
+  (tmp_path / 'mine.py').write_text(
+      'from adm_jax.sampling.solvers import unipc\n'
+      'from adm_jax.sampling.spacings import by_time as space\n'
+      'def solver():\n  return unipc(1)._replace(name="mine")\n')
+  job = ('--model', 'uncond', '--num', '2', '--steps', '3')
+  words = (*job, '--spacing', f'{tmp_path}/mine.py:space', '--solver', f'{tmp_path}/mine.py:solver')
+  mine, _ = sample(*words)
+  (tmp_path / 'mine.py').write_text('from adm_jax.sampling.solvers import heun as solver\n'
+                                    'from adm_jax.sampling.spacings import by_time as space\n')
+  assert main(['sample', '--batch-size', '4', '--out', str(tmp_path / 'out'), *words]) == 2
+  assert 'another job (solver: mine.py:solver ' in capsys.readouterr().err
+  other, _ = sample(*words, out='other')
+  heun, _ = sample(*job, '--solver', 'heun', out='heun')
+  np.testing.assert_array_equal(other, heun)
+  assert (mine != heun).any()
+
+
+def test_any_solver_without_noise_goes_between_seeds(sample):
+  heun = ('--model', 'uncond', '--solver', 'heun')
+  between, _ = sample(*heun, '--interpolate', '4,9', '--num', '3')
+  alone, _ = sample(*heun, '--seed', '4', '--num', '1', out='alone')
+  assert (np.abs(between[0].astype(int) - alone[0]) <= 1).all()
 
 
 @pytest.mark.parametrize('words, message', [
@@ -194,6 +209,10 @@ def test_every_solver_has_its_name(name):
     ('--model unet --images photos', 'say how'),
     ('--model unet --reconstruct --solver ddim', 'needs images'),
     ('--model unet --images photos --reconstruct', 'give --solver ddim'),
+    ('--model uncond --interpolate 1,2 --solver ddim --eta 0.5', 'without noise'),
+    ('--model uncond --interpolate 1,2 --solver heun --churn 1', 'without noise'),
+    ('--model unet --solver huen', 'did you mean heun'),
+    ('--model unet --solver ddim --spacing even', 'no spacing'),
     ('--model unet --images photos --from-step 5000', '0 to 999'),
     ('--model unet --images photos --from-step 500 --num 4', 'holds 3 images'),
     ('--model unet --images absent --from-step 500', 'absent'),

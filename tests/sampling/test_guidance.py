@@ -24,7 +24,6 @@ from adm_jax.process.diffusion import (
   eps_from_x0,
   lookup,
 )
-from adm_jax.sampling import solvers
 from adm_jax.sampling.guidance import (
   ByClassifier,
   ByWeakerModel,
@@ -43,6 +42,8 @@ from adm_jax.sampling.guidance import (
   within,
 )
 from adm_jax.sampling.sampler import GuidedNetwork
+from adm_jax.sampling.solvers import ancestral
+from adm_jax.sampling.steps import descend
 from adm_jax.weights.folders import Trained
 
 SCHEDULES = [pytest.param(schedules.linear(num_steps=50), id='linear'),
@@ -338,7 +339,7 @@ def test_a_scale_is_a_number_a_table_or_a_function_of_sigma():
 
 def test_every_kth_step_of_a_run_has_k_times_the_scale():
   """From its first on, t = S - 1; and k = 1 changes nothing."""
-  steps = solvers.descend(COSINE)
+  steps = descend(COSINE)
   np.testing.assert_array_equal(every_kth(2.0, COSINE, steps.t, 1), np.full(50, 2.0))
   table = every_kth(2.0, COSINE, steps.t, 5)
   assert table.sum() == 100 and set(table) == {0.0, 10.0}
@@ -418,9 +419,9 @@ def classifying(num_classes):
                          classifies=True), {})
 
 
-def guided_network(trained, *guidance, solver=solvers.ancestral()):
+def guided_network(trained, *guidance, solver=ancestral()):
   """labels -> the denoiser that a pipeline would make."""
-  run = Run(None, trained, None, COSINE, solvers.descend(COSINE), solver)
+  run = Run(None, trained, None, COSINE, descend(COSINE), solver)
   bound = tuple(value.bind(run, None) for value in guidance)
   params = {'model': trained.params, 'scales': {each.role: each.scales for each in bound}}
   params |= {each.role: each.trained.params for each in bound if each.trained}

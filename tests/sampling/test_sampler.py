@@ -28,6 +28,7 @@ from adm_jax.sampling.sampler import (
   sample,
   sample_job,
 )
+from adm_jax.sampling.steps import descend
 from adm_jax.weights.folders import Trained
 
 SHAPE = (8, 8, 3)
@@ -44,7 +45,7 @@ def guided_model():
   process = Diffusion(schedule())
   trained = Trained(networks.unet(unet, process), rule_params(unet, seed=1))
   guide = Trained(networks.classifier(classifier, process), rule_params(classifier, seed=2))
-  run = Run(None, trained, None, schedule(), solvers.descend(schedule()), solvers.ddim())
+  run = Run(None, trained, None, schedule(), descend(schedule()), solvers.ddim())
   bound = ByClassifier(guide, 0.5, clip=False).bind(run, None)
   params = {'model': trained.params, 'classifier': guide.params,
             'scales': {'classifier': bound.scales}}
@@ -62,7 +63,7 @@ def schedule():
 def model():
   """The guided model and a sampler, whose compiled programs the tests of this module share."""
   params, denoise = guided_model()
-  return params, Sampler(denoise, solvers.ddim(0.7), solvers.descend(schedule()), SHAPE)
+  return params, Sampler(denoise, solvers.ddim(0.7), descend(schedule()), SHAPE)
 
 
 def toy_sampler(solver=solvers.ddim(), **kwargs):
@@ -73,7 +74,7 @@ def toy_sampler(solver=solvers.ddim(), **kwargs):
   def denoise(params, labels):
     shift = 0 if labels is None else labels[:, None, None, None].astype(jnp.float32)
     return denoiser(diffusion, lambda x, t: params * toy(x, t) + 0.1 * shift)
-  return Sampler(denoise, solver, solvers.descend(schedule()), (2, 2, 3), **kwargs)
+  return Sampler(denoise, solver, descend(schedule()), (2, 2, 3), **kwargs)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -150,7 +151,7 @@ def test_a_guided_run_is_one_scan(solver):
   """The jaxpr of a whole run, classifier gradient included, has one scan over the steps."""
   params, denoise = guided_model()
   respaced = schedules.respace(schedules.linear(num_steps=1000), '37')
-  sampler = Sampler(denoise, solver, solvers.descend(respaced), SHAPE)
+  sampler = Sampler(denoise, solver, descend(respaced), SHAPE)
   keys = image_keys(jax.random.key(0), jnp.arange(2))
   x = initial_noise(keys, SHAPE)
   carry = (x, sampling.remembering_x0(solver).init(x))

@@ -24,18 +24,22 @@ from adm_jax.process.diffusion import (
 from adm_jax.sampling import solvers, spacings
 from adm_jax.sampling.guidance import every_kth, guided
 from adm_jax.sampling.sampler import noise_from_keys, sample
+from adm_jax.sampling.steps import ascend, descend, to_clean, walk
 
 LINEAR, COSINE = schedules.linear(num_steps=1000), schedules.cosine(num_steps=1000)
 SCHEDULES = [pytest.param(LINEAR, id='linear'), pytest.param(COSINE, id='cosine')]
 ALL = [pytest.param(solvers.ancestral(), id='ancestral'),
        *(pytest.param(solvers.ddim(eta), id=f'ddim_{eta}') for eta in (0.0, 0.5, 1.0))]
-FAST = {'euler': solvers.churned(solvers.ddim()), 'heun': solvers.heun(),
-        'heun_churned': solvers.churned(solvers.heun(), noise_scale=1.003),
-        'dpm_singlestep': solvers.dpm_singlestep(),
-        **{f'dpm_multistep_{order}': solvers.dpm_multistep(order) for order in (1, 2, 3)},
-        **{f'dpm_multistep_{order}_sde': solvers.dpm_multistep(order, sde=True)
-           for order in (1, 2)},
-        **{f'unipc_{order}': solvers.unipc(order) for order in (1, 2, 3)}}
+OFFERED = {name: make() for name, make in solvers.offered().items()}
+# Beside those that have a name on the command line, orders that do not, and churn.
+EVERY = {
+    **OFFERED, **{solver.name: solver for solver in (
+        solvers.dpm_multistep(1), solvers.dpm_multistep(1, sde=True),
+        solvers.dpm_multistep(3, sde=True), solvers.unipc(1))},
+    'euler churned': solvers.churned(solvers.euler()),
+    'heun churned': solvers.churned(solvers.heun(), noise_scale=1.003)}
+FAST = {name: solver for name, solver in EVERY.items() if not solver.neighbors_only}
+FLOWS = {name: solver for name, solver in EVERY.items() if solver.deterministic}
 DATA = GaussianData(mean=0.3, std=0.5)
 
 
@@ -52,7 +56,7 @@ def golden_denoiser(diffusion, guidance):
 
 def single_steps(solver, denoise, schedule, alpha_bar_next, arrays):
   """One step for each image from its own t."""
-  places = solvers.to_clean(schedule, np.arange(schedule.num_steps))
+  places = to_clean(schedule, np.arange(schedule.num_steps))
   places = places.replace(alpha_bar_next=jnp.asarray(alpha_bar_next, jnp.float32))
 
   @jax.jit
@@ -100,7 +104,7 @@ def test_a_guided_run_is_the_reference_s(golden, name, solver):
 
   @jax.jit
   def run(x):
-    return sample(solver, denoise, solvers.descend(diffusion.schedule), x, noise)[0]
+    return sample(solver, denoise, descend(diffusion.schedule), x, noise)[0]
 
   want = arrays[f'loop_{name}_guided']
   error = np.abs(run(arrays['x_t']) - want)
@@ -117,7 +121,7 @@ def test_a_guided_run_is_the_reference_s(golden, name, solver):
 def test_ddim_carries_noise_onto_gaussian_data(schedule):
   """The ideal denoiser is linear, so the end point of 1,000 steps has a closed form."""
   x = jnp.linspace(-3, 3, 7).reshape(1, 7, 1, 1)
-  got, _ = sample(solvers.ddim(), DATA.denoiser(schedule), solvers.descend(schedule), x,
+  got, _ = sample(solvers.ddim(), DATA.denoiser(schedule), descend(schedule), x,
                   lambda step: jnp.zeros_like(x))
   np.testing.assert_allclose(got, DATA.flow(x, schedule.alpha_bar[-1], 1.0), atol=1e-2)
 
@@ -128,7 +132,7 @@ def test_ddim_is_of_first_order():
   errors = []
   for num_steps in (125, 250, 500, 1000):
     schedule = schedules.linear(num_steps=num_steps)
-    got, _ = sample(solvers.ddim(), DATA.denoiser(schedule), solvers.descend(schedule), x,
+    got, _ = sample(solvers.ddim(), DATA.denoiser(schedule), descend(schedule), x,
                     lambda step: jnp.zeros_like(x))
     errors.append(np.abs(got - DATA.flow(x, schedule.alpha_bar[-1], 1.0)).max())
   ratios = np.divide(errors[:-1], errors[1:])
@@ -161,7 +165,7 @@ def test_ddim_with_eta_1_is_ancestral_sampling_with_the_small_variance(schedule)
 
   def step(solver):
     return jax.vmap(lambda x, place, noise: solver.step(denoise, x, (), place, noise)[0])(
-        x, solvers.descend(schedule), noise)
+        x, descend(schedule), noise)
 
   np.testing.assert_allclose(step(solvers.ddim(1.0)), step(solvers.ancestral()), atol=2e-5)
 
@@ -194,7 +198,7 @@ def test_exact_guidance_samples_the_posterior(schedule, solver):
 def test_guidance_at_every_4th_step_adds_up_to_nearly_the_same(solver):
   """Mean and variance of the posterior, now within 0.03."""
   denoise, gradient = DATA.denoiser(LINEAR), observation_gradient(LINEAR, -0.4, 0.5)
-  scale = every_kth(1.0, LINEAR, solvers.descend(LINEAR).t, 4)
+  scale = every_kth(1.0, LINEAR, descend(LINEAR).t, 4)
   always, sometimes = (moments(solver, guided(denoise, gradient, LINEAR, scale=each), LINEAR)
                        for each in (1.0, scale))
   np.testing.assert_allclose(sometimes, always, atol=0.03)
@@ -210,10 +214,10 @@ def test_ddim_encodes_along_the_flow_and_decodes_back(schedule):
   def run(steps, x):
     return sample(solvers.ddim(), denoise, steps, x, lambda step: jnp.zeros_like(x))[0]
 
-  encoded = run(solvers.ascend(schedule), x0)
+  encoded = run(ascend(schedule), x0)
   flow = DATA.flow(x0, schedule.alpha_bar[0], schedule.alpha_bar[-1])
   np.testing.assert_allclose(encoded, flow, atol=1e-2)
-  np.testing.assert_allclose(run(solvers.descend(schedule), encoded), x0, atol=1e-2)
+  np.testing.assert_allclose(run(descend(schedule), encoded), x0, atol=1e-2)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -225,7 +229,7 @@ def test_steps_chain(schedule):
   """Each step starts at the noise level where the one before ended, down to clean data."""
   for spec in ('', '10', 'ddim25'):
     respaced = schedules.respace(schedule, spec)
-    down, up = solvers.descend(respaced), solvers.ascend(respaced)
+    down, up = descend(respaced), ascend(respaced)
     np.testing.assert_array_equal(down.alpha_bar[1:], down.alpha_bar_next[:-1])
     np.testing.assert_array_equal(up.alpha_bar[1:], up.alpha_bar_next[:-1])
     assert down.alpha_bar_next[-1] == 1 and down.t[-1] == 0 and up.t[0] == 0
@@ -249,7 +253,7 @@ def test_every_run_is_finite_and_ends_on_its_last_predicted_x0(solver, schedule,
   x = jax.random.normal(jax.random.key(0), (2, 2, 2, 3))
   noise = noise_from_keys(jax.random.split(jax.random.key(1), 2), (2, 2, 3))
   x, x0 = sample(solver, denoiser(diffusion, golden_process.toy(diffusion)),
-                 solvers.descend(schedule), x, noise, keep=lambda prediction: prediction.x0)
+                 descend(schedule), x, noise, keep=lambda prediction: prediction.x0)
   assert x0.shape[0] == schedule.num_steps and np.isfinite(x0).all()
   np.testing.assert_allclose(x, x0[-1], atol=1e-6)
 
@@ -258,7 +262,7 @@ def test_a_process_of_one_step_has_nothing_to_encode():
   """`ascend` goes from t = 0 to t = S - 1, which are the same: the image stays as it is."""
   schedule = schedules.cosine(num_steps=1)
   x0 = jnp.ones((1, 2, 2, 3))
-  got, _ = sample(solvers.ddim(), DATA.denoiser(schedule), solvers.ascend(schedule), x0,
+  got, _ = sample(solvers.ddim(), DATA.denoiser(schedule), ascend(schedule), x0,
                   lambda step: x0)
   np.testing.assert_array_equal(got, x0)
 
@@ -272,7 +276,7 @@ def test_the_first_step_down_is_from_the_last_index(solver):
   def network(x, t):
     return jnp.broadcast_to(t.astype(jnp.float32)[:, None, None, None], x.shape)
 
-  _, asked = sample(solver, denoiser(diffusion, network, clip=False), solvers.descend(schedule),
+  _, asked = sample(solver, denoiser(diffusion, network, clip=False), descend(schedule),
                     jnp.zeros((1, 1, 1, 1)), lambda step: jnp.zeros((1, 1, 1, 1)),
                     keep=lambda prediction: prediction.eps)
   np.testing.assert_allclose(asked.ravel(), [4, 3, 2, 1, 0], atol=1e-3)
@@ -407,13 +411,13 @@ def edm(x, noise, second=True, churn=0.9, noise_scale=1.003):
     (solvers.dpm_multistep(2), paper_2m), (solvers.dpm_multistep(2, sde=True), paper_2m_sde),
     (solvers.dpm_singlestep(), paper_2s), (solvers.unipc(2), paper_unipc_2),
     (solvers.churned(solvers.heun(), noise_scale=1.003), edm),
-    (solvers.churned(solvers.ddim(), noise_scale=1.003),
+    (solvers.churned(solvers.euler(), noise_scale=1.003),
      lambda x, noise: edm(x, noise, second=False))],
     ids=['2m', '2m_sde', '2s', 'unipc_2', 'edm', 'edm_euler'])
 def test_a_run_is_the_paper_s(solver, formula):
   """Uneven steps, to clean data, step by step as the algorithms are printed."""
   x, *noise = np.random.default_rng(0).standard_normal((1 + len(SPARSE), 1, 4, 4, 1))
-  steps = solvers.to_clean(LINEAR, SPARSE)
+  steps = to_clean(LINEAR, SPARSE)
   if 'edm' in formula.__code__.co_names or formula is edm:
     steps = spacings.churned(LINEAR, steps, 0.9, high=1.0)
   got, _ = sample(solver, toy_denoiser(LINEAR), steps, jnp.asarray(x, jnp.float32),
@@ -424,7 +428,7 @@ def test_a_run_is_the_paper_s(solver, formula):
 @pytest.mark.parametrize('solver, same', [
     (solvers.dpm_multistep(1), solvers.ddim()),
     (solvers.dpm_multistep(1, sde=True), solvers.ddim(1.0)),
-    (solvers.churned(solvers.ddim()), solvers.ddim())], ids=['flow', 'sde', 'no_churn'])
+    (solvers.churned(solvers.euler()), solvers.ddim())], ids=['flow', 'sde', 'no_churn'])
 def test_order_1_is_ddim(solver, same):
   """Without noise and, as an SDE, with eta = 1; and churn along steps without any is nothing."""
   x, noise = (jax.random.normal(jax.random.key(seed), (2, 4, 4, 1)) for seed in range(2))
@@ -439,16 +443,11 @@ def test_order_1_is_ddim(solver, same):
 # Orders of convergence.
 
 
-@pytest.mark.parametrize('solver, order', [
-    (solvers.ddim(), 1), (solvers.dpm_multistep(1), 1), (solvers.dpm_multistep(2), 2),
-    (solvers.dpm_multistep(3), 3), (solvers.dpm_singlestep(), 2), (solvers.heun(), 2),
-    # A corrector adds one to the order of its predictor.
-    (solvers.unipc(1), 2), (solvers.unipc(2), 3), (solvers.unipc(3), 4)],
-    ids=['ddim', 'dpm_1', 'dpm_2', 'dpm_3', 'dpm_singlestep', 'heun', 'unipc_1', 'unipc_2',
-         'unipc_3'])
-def test_errors_fall_with_the_order_that_the_paper_claims(solver, order):
+@pytest.mark.parametrize('name', FLOWS)
+def test_errors_fall_with_the_order_that_the_solver_claims(name):
   """Of a mixture of Gaussians, whose flow is exact: log error against log step, at even steps in
   lambda from sigma 80 to 0.05, has the slope `order`. In float64, so that it is the method's."""
+  solver = FLOWS[name]
   data, sizes, errors = MixtureData(), (90, 135, 200, 300), []
   points = np.linspace(-120, 120, 21)
   first, last = np.searchsorted(FINE.sigma, [80, 0.05])
@@ -459,13 +458,26 @@ def test_errors_fall_with_the_order_that_the_paper_claims(solver, order):
       visited = np.abs(np.log(FINE.sigma / sigma[:, None])).argmin(axis=1)
       steps = jax.tree.map(
           lambda leaf: leaf.astype(jnp.float64) if leaf.dtype == jnp.float32 else leaf,
-          solvers.walk(FINE, visited[:-1], visited[1:]))
+          walk(FINE, visited[:-1], visited[1:]))
       x = jnp.asarray(points).reshape(1, -1, 1, 1) / jnp.sqrt(1 + steps.sigma[0] ** 2)
       x, _ = sample(solver, data.denoiser(FINE), steps, x, jnp.zeros_like)
       got = x.ravel() * jnp.sqrt(1 + steps.sigma_next[-1] ** 2)
       errors.append(np.sqrt(((got - want) ** 2).mean()))
   slope = -np.polyfit(np.log(sizes), np.log(errors), 1)[0]
-  assert abs(slope - order) <= 0.25, (slope, errors)
+  assert abs(slope - solver.order) <= 0.25, (slope, errors)
+
+
+@pytest.mark.parametrize('solver', [
+    pytest.param(solver, id=solver.name) for solver in (
+        *(solver for solver in OFFERED.values() if not solver.deterministic), solvers.ddim(1.0))])
+def test_where_noise_is_drawn_the_variance_errs_with_the_order(solver):
+  """Of images that are a Gaussian's, in all steps of schedules with more and more of them."""
+  errors = []
+  for num in (200, 400):
+    schedule = schedules.linear(num_steps=num)
+    _, var = moments(solver, DATA.denoiser(schedule), schedule)
+    errors.append(abs(var - DATA.std ** 2))
+  assert abs(np.log2(errors[0] / errors[1]) - solver.order) <= 0.25, errors
 
 
 def test_the_sde_has_the_moments_of_the_data():
@@ -501,7 +513,7 @@ def test_few_steps_are_finite_and_end_on_the_last_predicted_x0(name):
 
 @pytest.mark.parametrize('name', FAST)
 def test_evaluations_are_counted_as_they_are_made(name):
-  """Two a step for `heun` and `dpm_singlestep`, but one in the step to clean data."""
+  """As many per step as the solver claims, but one in the step to clean data."""
   asked, solver, steps = [], FAST[name], spacings.by_time(LINEAR, 4)
 
   def denoise(x, t):
@@ -511,15 +523,14 @@ def test_evaluations_are_counted_as_they_are_made(name):
   x = jnp.ones((1, 1, 1, 1))
   jax.block_until_ready(sample(solver, denoise, steps, x, lambda index: x))
   jax.effects_barrier()
-  assert len(asked) == solvers.num_evaluations(solver, steps) == (
-      7 if name.startswith(('heun', 'dpm_singlestep')) else 4)
+  assert len(asked) == solvers.num_evaluations(solver, steps) == 3 * solver.evaluations + 1
 
 
-@pytest.mark.parametrize('name', ['heun', 'dpm_singlestep', 'dpm_multistep_2', 'unipc_2'])
+@pytest.mark.parametrize('name', FLOWS)
 def test_the_flow_is_followed_upwards_too(name):
-  """Against noise, as DDIM encodes, and nearer to the exact flow than DDIM."""
+  """Against noise, as DDIM encodes, and from order 2 nearer to the exact flow than DDIM."""
   order = np.arange(100, 1000, 37)
-  steps = solvers.walk(LINEAR, order[:-1], order[1:])
+  steps = walk(LINEAR, order[:-1], order[1:])
   x0 = jnp.linspace(-1, 1, 7).reshape(1, 7, 1, 1)
   want = DATA.flow(x0, *LINEAR.alpha_bar[order[[0, -1]]])
 
@@ -527,7 +538,50 @@ def test_the_flow_is_followed_upwards_too(name):
     end, _ = sample(solver, DATA.denoiser(LINEAR), steps, x0, lambda _: x0)
     return np.abs(end - want).max()
 
-  assert error(FAST[name]) < 0.5 * error(solvers.ddim())
+  share = 0.5 if FLOWS[name].order > 1 else 1.01
+  assert error(FLOWS[name]) < share * error(solvers.ddim())
+
+
+# ---------------------------------------------------------------------------------------------
+# Traits.
+
+
+@pytest.mark.parametrize('name', EVERY)
+def test_solvers_draw_noise_unless_they_are_deterministic(name):
+  """Other noise makes other images, or nothing at all."""
+  solver = EVERY[name]
+  steps = descend(LINEAR) if solver.neighbors_only else spacings.by_time(LINEAR, 4)
+  steps = spacings.churned(LINEAR, steps, 1.0)
+  x, *noises = (jax.random.normal(jax.random.key(seed), (1, 2, 2, 1)) for seed in range(3))
+  one, other = (sample(solver, DATA.denoiser(LINEAR), steps, x, lambda _, noise=noise: noise)[0]
+                for noise in noises)
+  assert bool((one == other).all()) == solver.deterministic
+
+
+@pytest.mark.parametrize('name', OFFERED)
+def test_steps_that_act_alone_remember_nothing_and_ask_once(name):
+  """And those that may be churned remember nothing either, and draw no noise of their own."""
+  solver = OFFERED[name]
+  remembers = bool(jax.tree.leaves(solver.init(jnp.zeros((1, 1, 1, 1)))))
+  assert solver.acts_alone == (not remembers and solver.evaluations == 1)
+  assert not solver.may_churn or solver.deterministic and not remembers
+
+
+@pytest.mark.parametrize('name', OFFERED)
+def test_a_step_past_others_ends_at_its_noise_level(name):
+  """From t = 900 to 100, of images that are all but a point, unless it knows only neighbors."""
+  solver, point = OFFERED[name], GaussianData(mean=0.3, std=1e-3)
+  steps = walk(LINEAR, np.array([900]), np.array([100]))
+  eps, noise = (jax.random.normal(jax.random.key(seed), (1, 64, 64, 1)) for seed in range(2))
+  x = 0.3 * jnp.sqrt(steps.alpha_bar[0]) + jnp.sqrt(1 - steps.alpha_bar[0]) * eps
+  x, _ = sample(solver, point.denoiser(LINEAR), steps, x, lambda _: noise)
+  left = (x - 0.3 * np.sqrt(LINEAR.alpha_bar[100])) / np.sqrt(1 - LINEAR.alpha_bar[100])
+  assert (abs(left.std() - 1) < 0.05) == (not solver.neighbors_only)
+
+
+def test_ddim_with_noise_is_not_deterministic():
+  assert solvers.ddim().deterministic and not solvers.ddim(0.5).deterministic
+  assert solvers.ddim(0.5).acts_alone
 
 
 @pytest.mark.parametrize('order', [0, 4])

@@ -5,11 +5,12 @@ import pytest
 
 from adm_jax.errors import UsageError
 from adm_jax.process import schedules
-from adm_jax.sampling import solvers, spacings
+from adm_jax.sampling import spacings
+from adm_jax.sampling.steps import descend
 
 LINEAR, COSINE = schedules.linear(num_steps=1000), schedules.cosine(num_steps=1000)
 SCHEDULES = [pytest.param(LINEAR, id='linear'), pytest.param(COSINE, id='cosine')]
-SPACINGS = [spacings.by_time, spacings.trailing, spacings.by_log_snr, spacings.karras]
+SPACINGS = spacings.OFFERED.values()
 
 
 @pytest.mark.parametrize('schedule', SCHEDULES)
@@ -57,7 +58,7 @@ def test_more_steps_than_rounding_leaves_are_moved_apart():
 
 
 def test_descend_is_even_in_time():
-  for one, other in zip(vars(solvers.descend(COSINE)).values(),
+  for one, other in zip(vars(descend(COSINE)).values(),
                         vars(spacings.by_time(COSINE, 1000)).values()):
     np.testing.assert_array_equal(one, other)
 

@@ -13,7 +13,8 @@ from adm_jax.networks import Network
 from adm_jax.process.diffusion import Denoiser
 from adm_jax.process.schedules import Schedule
 from adm_jax.sampling.guidance.scales import Scales, scale_table
-from adm_jax.sampling.solvers import Solver, Step
+from adm_jax.sampling.solvers import Solver
+from adm_jax.sampling.steps import Step
 from adm_jax.weights import catalog
 from adm_jax.weights.folders import Trained
 

@@ -53,6 +53,9 @@ class ByClassifier:
   weights: str | pathlib.Path | None = None
 
   def bind(self, run: Run, dtype: str | None, loaded: Trained | None = None) -> Bound:
+    if self.every != 1 and not run.solver.acts_alone:
+      raise UsageError(f'every={self.every} needs steps that act alone, which those of '
+                       f'{run.solver.name} do not: give the solver ancestral, ddim or euler')
     trained = loaded or pretrained.trained(self.classifier, self.weights)
     _check_pair(run.model, trained)
     network, clip = base.own_network(trained, dtype), self._clips(run)

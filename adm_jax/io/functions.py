@@ -1,0 +1,66 @@
+"""Functions of somebody's own, which are named FILE.py:FUNCTION."""
+
+import functools
+import hashlib
+import pathlib
+import runpy
+from typing import Callable
+
+from adm_jax.errors import UsageError
+
+
+def is_own(name: str) -> bool:
+  """Whether `name` has the form FILE.py:FUNCTION."""
+  return _parts(name)[0].suffix == '.py'
+
+
+def load(name: str) -> Callable:
+  """The function that FILE.py:FUNCTION names.
+
+  Raises:
+    UsageError: there is no such file or function, or the file cannot be run.
+  """
+  path, function = _parts(name)
+  if not path.is_file():
+    raise UsageError(f'there is no file {path}: give FILE.py:FUNCTION')
+  try:
+    found = runpy.run_path(str(path)).get(function)
+  except Exception as error:
+    raise UsageError(f'{path} cannot be run: {_one_line(error)}') from error
+  if not callable(found):
+    raise UsageError(f'{path} has no function {function!r}')
+  return found
+
+
+def guarded(function: Callable, name: str) -> Callable:
+  """`function`, whose failures are the user's: UsageErrors that say `name`."""
+  @functools.wraps(function)
+  def call(*args, **kwargs):
+    try:
+      return function(*args, **kwargs)
+    except UsageError:
+      raise
+    except Exception as error:
+      raise UsageError(f'{name} fails: {_one_line(error)}') from error
+  return call
+
+
+def fingerprint(name: str) -> str:
+  """A checksum of the file that FILE.py:FUNCTION names."""
+  return hashlib.sha256(_parts(name)[0].read_bytes()).hexdigest()[:16]
+
+
+def described(name: str) -> str:
+  """`name`, with a checksum if it names somebody's own: tells jobs apart once the file changes."""
+  if not is_own(name):
+    return name
+  return f'{pathlib.Path(name).name} {fingerprint(name)}'
+
+
+def _parts(name: str) -> tuple[pathlib.Path, str]:
+  file, _, function = name.rpartition(':')
+  return pathlib.Path(file), function
+
+
+def _one_line(error: Exception) -> str:
+  return f'{type(error).__name__}: {" ".join(str(error).split())}'
