@@ -10,12 +10,12 @@ from adm_jax.errors import UsageError
 
 
 def is_own(name: str) -> bool:
-  """Whether `name` has the form FILE.py:FUNCTION."""
+  """Says whether `name` has the form FILE.py:FUNCTION."""
   return _parts(name)[0].suffix == '.py'
 
 
 def load(name: str) -> Callable:
-  """The function that FILE.py:FUNCTION names.
+  """Runs the file, and returns the function that FILE.py:FUNCTION names.
 
   Raises:
     UsageError: there is no such file or function, or the file cannot be run.
@@ -33,7 +33,7 @@ def load(name: str) -> Callable:
 
 
 def guarded(function: Callable, name: str) -> Callable:
-  """`function`, whose failures are the user's: UsageErrors that say `name`."""
+  """Wraps a function of a user's, so that what it raises is a UsageError that says `name`."""
   @functools.wraps(function)
   def call(*args, **kwargs):
     try:
@@ -46,12 +46,12 @@ def guarded(function: Callable, name: str) -> Callable:
 
 
 def fingerprint(name: str) -> str:
-  """A checksum of the file that FILE.py:FUNCTION names."""
+  """Returns a checksum of the file that FILE.py:FUNCTION names."""
   return hashlib.sha256(_parts(name)[0].read_bytes()).hexdigest()[:16]
 
 
 def described(name: str) -> str:
-  """`name`, with a checksum if it names somebody's own: tells jobs apart once the file changes."""
+  """Returns `name`, with a checksum if it is somebody's own, so that a changed file is another."""
   if not is_own(name):
     return name
   return f'{pathlib.Path(name).name} {fingerprint(name)}'

@@ -15,7 +15,7 @@ Offered = Mapping[str, Callable]  # by name
 
 
 def find(kind: str, name: str, offered: Offered) -> Callable:
-  """The function called `name`, which is one of `offered` or FILE.py:FUNCTION.
+  """Finds the function called `name`, which is one of `offered` or FILE.py:FUNCTION.
 
   Raises:
     UsageError: there is none; with the nearest names, and all of them.
@@ -31,7 +31,7 @@ def find(kind: str, name: str, offered: Offered) -> Callable:
 
 
 def chosen(kind: str, name: str, offered: Offered, given: Mapping[str, Any]) -> Callable:
-  """What `find` finds, with the options `given`.
+  """Finds a function as `find` does, and binds the options `given`.
 
   Raises:
     UsageError: also if it has no such option; with those that have it.
@@ -46,12 +46,12 @@ def chosen(kind: str, name: str, offered: Offered, given: Mapping[str, Any]) -> 
 
 
 def options(function: Callable) -> list[str]:
-  """The names of a function's options."""
+  """Names a function's options."""
   parameters = inspect.signature(function).parameters.values()
   return [parameter.name for parameter in parameters
           if parameter.default is not inspect.Parameter.empty]
 
 
 def having(option: str, offered: Offered) -> list[str]:
-  """The names of those that have an option."""
+  """Names those that have an option."""
   return [name for name, function in offered.items() if option in options(function)]

@@ -48,7 +48,7 @@ OFFERED = {'time': by_time, 'trailing': trailing, 'log-snr': by_log_snr, 'karras
 
 
 def by_name(name: str, **given: Any) -> Callable[[Schedule, int], Step]:
-  """The spacing called `name`, or somebody's own, FILE.py:FUNCTION.
+  """Returns the spacing called `name`, or somebody's own, FILE.py:FUNCTION.
 
   Args:
     name: one of OFFERED, or FILE.py:FUNCTION.

@@ -57,3 +57,12 @@ def test_the_package_imports_without_what_only_some_users_need():
           'sys.exit(", ".join(heavy & set(sys.modules)) or 0)')
   result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
   assert result.returncode == 0, result.stderr
+
+
+def test_parsers_are_built_without_jax():
+  """Names of solvers are looked up once a command runs, so that help is quick."""
+  code = ('import sys, adm_jax.cli.main as cli\n'
+          'code = cli.main(["sample", "--frob"])\n'
+          'sys.exit("jax" in sys.modules or code != 2)')
+  result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+  assert result.returncode == 0, result.stderr

@@ -43,7 +43,7 @@ __all__ = ['Solver', 'Step', 'ancestral', 'ascend', 'by_name', 'churned', 'ddim'
 
 
 def offered() -> dict[str, Callable[..., Solver]]:
-  """What makes each solver of this package, by its name."""
+  """Finds what makes each solver of this package, by its name."""
   makers = {}
   for found in pkgutil.iter_modules(__path__):
     for maker in getattr(importlib.import_module(f'{__name__}.{found.name}'), 'OFFERED', ()):
@@ -55,7 +55,7 @@ def offered() -> dict[str, Callable[..., Solver]]:
 
 
 def by_name(name: str, **given: Any) -> Solver:
-  """The solver called `name`, or the one that a function FILE.py:FUNCTION returns.
+  """Returns the solver called `name`, or the one that a function FILE.py:FUNCTION returns.
 
   Args:
     name: one of `offered`, or FILE.py:FUNCTION.
@@ -72,10 +72,10 @@ def by_name(name: str, **given: Any) -> Solver:
 
 
 def options(name: str) -> list[str]:
-  """The names of the options that `by_name` takes for this solver."""
+  """Lists the options that `by_name` takes for this solver."""
   return offers.options(offers.find('solver', name, offered()))
 
 
 def having(option: str) -> list[str]:
-  """The names of the solvers with an option."""
+  """Names the solvers that have an option."""
   return offers.having(option, offered())
