@@ -150,10 +150,24 @@ def _restore(value: Any) -> Any:
   return value
 
 
+def is_trusted(text: str) -> bool:
+  """Whether all functions that a stored config names may be looked up again."""
+  def names(node):
+    if isinstance(node, dict):
+      yield from [node[_NAME]] if _NAME in node else (
+          name for value in node.values() for name in names(value))
+    elif isinstance(node, list):
+      yield from (name for value in node for name in names(value))
+  return all(map(_may_be_named, names(_parsed(text))))
+
+
+def _may_be_named(name: str) -> bool:
+  return any(name == known or name.startswith((f'{known}:', f'{known}.')) for known in _TRUSTED)
+
+
 def _look_up(name: str) -> Any:
   module, _, path = name.partition(':')
-  trusted = any(name == known or name.startswith((f'{known}:', f'{known}.')) for known in _TRUSTED)
-  value = getattr(importlib.import_module(module), path, None) if trusted else None
+  value = getattr(importlib.import_module(module), path, None) if _may_be_named(name) else None
   # Defined there, not merely imported there.
   if not callable(value) or getattr(value, '__module__', None) != module:
     raise UsageError(f'the stored config names {name}, which is not one of the functions that a '

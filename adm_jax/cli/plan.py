@@ -64,7 +64,7 @@ def run(arguments, overrides):
     asked = compiled.Sampling(**of_sampling)
   else:
     config = config_lib.override(config_lib.load(arguments.config), overrides)
-    asked = compiled.training(config)
+    asked = compiled.training(config, arguments.config, overrides)
     module, total_steps = config.task.network.module, config.total_steps
     microbatches = config.get('microbatches', 1)
     remat = module.get('unet', module).get('remat')

@@ -74,15 +74,37 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-  """A step of a training run, whose config is given as JSON; made by `training`."""
+  """A step of a training run; made by `training`.
+
+  Attributes:
+    config: as JSON, without data; it tells runs apart, and is built unless there is a `path`.
+    path: the file that the config came from, for configs that name functions of a user's own,
+      which a stored one may not.
+    overrides: of that file, as on the command line.
+    source: the text of that file.
+  """
   config: str
+  path: str | None = None
+  overrides: tuple[str, ...] = ()
+  source: str = ''
 
 
-def training(config: config_lib.ConfigDict) -> Training:
-  """The step of a config's run, whatever its data are: a plan needs none of them."""
+def training(config: config_lib.ConfigDict, path: str | pathlib.Path | None = None,
+             overrides: Sequence[str] = ()) -> Training:
+  """Returns the step of a config's run, whatever its data are: a plan needs none of them.
+
+  Args:
+    config: overridden already.
+    path: where it came from, if it names functions of a user's own.
+    overrides: which led to `config` from there.
+  """
   config = config.copy_and_resolve_references()
   config.data = None
-  return Training(stored_configs.to_json(config))
+  text = stored_configs.to_json(config)
+  if path is None or stored_configs.is_trusted(text):
+    return Training(text)
+  path = pathlib.Path(path).absolute()
+  return Training(text, str(path), tuple(overrides), path.read_text())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,7 +276,8 @@ class _Program(NamedTuple):
 
 
 def _training_program(training: Training, devices: Sequence[Any]) -> _Program:
-  config = stored_configs.from_json(training.config)
+  config = (stored_configs.from_json(training.config) if training.path is None else
+            config_lib.override(config_lib.load(training.path), list(training.overrides)))
   config.data = config_lib.call(_nothing, network=config.task.network)
   config.parallel = 'jit'  # a `pmap` needs the same, and cannot be compiled without its devices
   run = config_lib.build(config)

@@ -270,7 +270,8 @@ def test_a_folder_of_another_job_is_left_alone(sample, tmp_path, capsys):
 # Shards and weights that are split so small that a small job has many.
 _SCRIPT = '''
 import sys
-from adm_jax import jobs, sharding
+from adm_jax.devices import sharding
+from adm_jax.sampling import shards
 from adm_jax.cli.main import main
 shards._IMAGES_PER_SHARD = 16
 sharding.LEAST_TO_SPLIT = 64
