@@ -6,7 +6,7 @@
 
 All solvers start from the same noise and labels and are guided by the demo's classifier. Distances
 are Frechet distances to the held-out digits in the last hidden layer of a perceptron that has only
-seen real digits (`evaluation.judge`): they are not FID. Agreement is the share of samples to which
+seen real digits (`evaluation.independent_classifier`): they are not FID. Agreement is the share of samples to which
 that perceptron gives the class that was asked. Writes quality.md, quality.json and quality.png.
 """
 
@@ -22,7 +22,8 @@ from adm_jax.devices import compilation_cache
 from adm_jax.evaluation.frechet import frechet_distance, moments
 from adm_jax.evaluation.independent_classifier import Judge
 from adm_jax.sampling import pipeline, solvers, spacings
-from adm_jax.sampling.steps import Step, descend
+from adm_jax.sampling.guidance import ByClassifier
+from adm_jax.sampling.steps import Step
 
 
 class Method(NamedTuple):
@@ -58,12 +59,12 @@ def load(folder: pathlib.Path, name: str, evaluations: int, scale: float) -> pip
   """The guided model with a method of at most so many evaluations."""
   method = METHODS[name]
   num_steps = (evaluations - 1) // method.solver.evaluations + 1
-  respaced = method.space is None
   # Clipping after guidance leaves ancestral sampling as it is; others need it (`guidance.guided`).
+  course = (pipeline.Course(str(num_steps)) if method.space is None else
+            pipeline.Course('', lambda schedule: method.space(schedule, num_steps)))
   return pipeline.load(
-      folder / 'unet', classifier=folder / 'classifier', scale=scale, clip_guided=True,
-      solver=method.solver, respacing=str(num_steps) if respaced else '',
-      steps=descend if respaced else lambda schedule: method.space(schedule, num_steps))
+      folder / 'unet', guidance=(ByClassifier(folder / 'classifier', scale, clip=True),),
+      solver=method.solver, steps=course)
 
 
 def measure(folder: pathlib.Path, plan: list[tuple[str, int]], num: int, scale: float,

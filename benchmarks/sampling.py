@@ -20,24 +20,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from adm_jax.devices import compilation_cache, sharding
-from adm_jax.sampling import pipeline, solvers, spacings
+from adm_jax.sampling import pipeline
 from adm_jax.sampling import sampler as sampling
-from adm_jax.sampling.steps import descend
+from adm_jax.sampling.guidance import ByClassifier
 
 
 class Method(NamedTuple):
-  solver: solvers.Solver
-  respacing: str = ''
-  steps: Callable = descend
+  solver: str
+  steps: str | int
 
 
-METHODS = {
-    'ancestral, 250': Method(solvers.ancestral(), '250'),
-    'DDIM, 25': Method(solvers.ddim(), 'ddim25'),
-    'DPM-Solver++(2M), 20': Method(solvers.dpm_multistep(),
-                                   steps=lambda schedule: spacings.by_time(schedule, 20)),
-    'DPM-Solver++(2M), 15': Method(solvers.dpm_multistep(),
-                                   steps=lambda schedule: spacings.by_time(schedule, 15))}
+METHODS = {'ancestral, 250': Method('ancestral', '250'), 'DDIM, 25': Method('ddim', 'ddim25'),
+           'DPM-Solver++(2M), 20': Method('dpm++2m', 20),
+           'DPM-Solver++(2M), 15': Method('dpm++2m', 15)}
 
 
 def whole(adm: pipeline.Pipeline, num: int, seed: int) -> float:
@@ -80,13 +75,13 @@ def main():
   arguments = parser.parse_args()
   compilation_cache.use()
   runs, steps = {}, {}
-  for guide in [None] if arguments.classifier is None else [None, arguments.classifier]:
+  guides = [()] if arguments.classifier is None else [(), (ByClassifier(arguments.classifier),)]
+  for guide in guides:
     for name in arguments.methods:
       method = METHODS[name]
       key = name, 'guided' if guide else 'unguided'
       adm = runs[key] = pipeline.load(
-          arguments.model, classifier=guide, solver=method.solver, respacing=method.respacing,
-          steps=method.steps)
+          arguments.model, guidance=guide, solver=method.solver, steps=method.steps)
       num = arguments.batch or adm.default_batch_size
       whole(adm, num, 0)  # compiles
       steps[key] = one_step(adm, num)
