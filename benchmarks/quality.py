@@ -6,8 +6,9 @@
 
 All solvers start from the same noise and labels and are guided by the demo's classifier. Distances
 are Frechet distances to the held-out digits in the last hidden layer of a perceptron that has only
-seen real digits (`evaluation.independent_classifier`): they are not FID. Agreement is the share of samples to which
-that perceptron gives the class that was asked. Writes quality.md, quality.json and quality.png.
+seen real digits (`evaluation.independent_classifier`): they are not FID. Agreement is the share of
+samples to which that perceptron gives the class that was asked. Writes quality.md, quality.json and
+quality.png.
 """
 
 import argparse

@@ -8,6 +8,7 @@ configs/digits_classifier.py say:
   adm demo --out runs/longer --unet.total_steps=4000 --unet.optimizer.linear_decay_steps=4000
 """
 
+import argparse
 import dataclasses
 import pathlib
 
@@ -17,7 +18,7 @@ from adm_jax.io import progress
 RESUMES = True
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--out', default='runs/demo', metavar='DIR', help='default: runs/demo')
   parser.add_argument('--num', type=int, metavar='N', help='images a set')
   parser.add_argument('--scale', type=float, metavar='S', help="of the classifier's gradient")
@@ -25,7 +26,7 @@ def add_arguments(parser):
   parser.add_argument('--seed', type=int, help='of the sampling noise')
 
 
-def run(arguments, rest):
+def run(arguments: argparse.Namespace, rest: list[str]) -> int:
   from adm_jax import demo
   from adm_jax.devices import compilation_cache
 

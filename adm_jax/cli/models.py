@@ -3,15 +3,17 @@
 `adm convert NAME --out DIR` fetches and converts one. ADM_CACHE moves the folder of downloads.
 """
 
+import argparse
+
 from adm_jax.errors import UsageError
 from adm_jax.io import cache
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('name', nargs='?', help='show all of one model')
 
 
-def run(arguments, rest):
+def run(arguments: argparse.Namespace, rest: list[str]) -> int:
   from adm_jax.weights import catalog
 
   if rest:

@@ -11,13 +11,14 @@ network, minutes to half an hour for a large one, once. A TPU topology needs no 
 install libtpu`. No weights are fetched.
 """
 
+import argparse
 import dataclasses
 
 from adm_jax.cli.parser import at_least_one
 from adm_jax.errors import UsageError
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--config', metavar='FILE',
                       help='training: a file of configs/; --config.key=value overrides')
   parser.add_argument('--topology', metavar='GENERATION:SHAPE', help='a TPU slice, as v5e:8x8')
@@ -41,7 +42,7 @@ def add_arguments(parser):
                      help='images at once, over all devices (default: one on each)')
 
 
-def run(arguments, overrides):
+def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
   from adm_jax import config as config_lib
   from adm_jax.plan import compiled
 

@@ -8,19 +8,20 @@ examples:
   adm prepare imagenet2012     # after ILSVRC2012_img_train.tar and _val.tar are in downloads/manual
 """
 
+import argparse
 import difflib
 import importlib.util
 
 from adm_jax.errors import UsageError
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('name', metavar='NAME', help="as in TFDS's catalogue: cifar10, lsun/cat ...")
   parser.add_argument('--data-dir', metavar='DIR',
                       help='where data sets lie; default $TFDS_DATA_DIR or ~/tensorflow_datasets')
 
 
-def run(arguments, rest):
+def run(arguments: argparse.Namespace, rest: list[str]) -> int:
   if rest:
     raise UsageError(f'adm prepare does not understand {" ".join(rest)}; see adm prepare --help')
   if importlib.util.find_spec('tensorflow') is None:

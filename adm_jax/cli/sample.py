@@ -19,21 +19,29 @@ examples:
   adm sample --model lsun-cat --images cats/ --reconstruct --solver ddim --out runs/again --grid
 """
 
+import argparse
 import pathlib
+from typing import TYPE_CHECKING
 
-from adm_jax.cli import models_and_steps
+from adm_jax.cli import sampling_options
 from adm_jax.cli.parser import at_least_one, numbers
 from adm_jax.errors import UsageError
+
+if TYPE_CHECKING:
+  from adm_jax.data.sources import Source
+  from adm_jax.sampling.initial_states import InitialStates
+  from adm_jax.sampling.jobs import Made, SamplingJob
+  from adm_jax.sampling.pipeline import Pipeline
 
 RESUMES = True
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
   model = parser.add_argument_group('which model (adm models lists the published ones)')
-  models_and_steps.add_model_arguments(model)
-  models_and_steps.add_upsampler_arguments(model)
+  sampling_options.add_model_arguments(model)
+  sampling_options.add_upsampler_arguments(model)
   model.add_argument('--base', metavar='FILE', help='an .npz of images, to enlarge instead')
-  models_and_steps.add_guidance_arguments(parser)
+  sampling_options.add_guidance_arguments(parser)
 
   what = parser.add_argument_group('which images')
   what.add_argument('--num', type=int, metavar='N', help='default: one a class named, or 16')
@@ -53,7 +61,7 @@ def add_arguments(parser):
                     'with one class, if the model has classes')
 
   how = parser.add_argument_group('how')
-  models_and_steps.add_step_arguments(how)
+  sampling_options.add_step_arguments(how)
   how.add_argument('--batch-size', type=int, metavar='B', help='over all devices')
 
   out = parser.add_argument_group('where to')
@@ -63,7 +71,7 @@ def add_arguments(parser):
   out.add_argument('--grid', action='store_true', help='also draw the first 64 in OUT/grid.png')
 
 
-def run(arguments, rest):
+def run(arguments: argparse.Namespace, rest: list[str]) -> int:
   if rest:
     raise UsageError(f'adm sample does not understand {" ".join(rest)}; see adm sample --help')
   check(arguments)
@@ -94,7 +102,7 @@ def run(arguments, rest):
   return 0
 
 
-def _job(arguments):
+def _job(arguments: argparse.Namespace) -> 'SamplingJob':
   """What the options ask for, as a `SamplingJob`."""
   from adm_jax.sampling.jobs import SamplingJob
 
@@ -102,16 +110,16 @@ def _job(arguments):
   classes = dict(classes=arguments.classes, class_order=arguments.class_order)
   base = arguments.base
   if arguments.model is not None:
-    adm = models_and_steps.load(arguments, arguments.from_step)
+    adm = sampling_options.load(arguments, arguments.from_step)
     base = SamplingJob(adm, arguments.num, start=_start(arguments, adm), **classes, **common)
     classes = {}  # the upsampler's are the base's
   if arguments.upsample is None:
     return base
-  return SamplingJob(models_and_steps.load_upsampler(arguments), arguments.num, base=base,
+  return SamplingJob(sampling_options.load_upsampler(arguments), arguments.num, base=base,
                      **classes, **common)
 
 
-def check(arguments):
+def check(arguments: argparse.Namespace) -> None:
   """Contradictions; no model needs to be loaded for them."""
   if (arguments.model is None) == (arguments.base is None):
     raise UsageError('give --model NAME, or --base FILE.npz with --upsample NAME')
@@ -124,14 +132,14 @@ def check(arguments):
   for name in ('upsample_weights', 'upsample_respacing', 'upsample_solver'):
     if arguments.upsample is None and getattr(arguments, name) is not None:
       raise UsageError(f'--{name.replace("_", "-")} is of an upsampler: name one with --upsample')
-  models_and_steps.check(arguments)
+  sampling_options.check(arguments)
   at_least_one(arguments, 'num', 'batch_size')
   if not 0 <= arguments.seed < 2**32:
     raise UsageError(f'--seed {arguments.seed}: give 0 to {2**32 - 1}')
   _check_starts(arguments)
 
 
-def _check_starts(arguments):
+def _check_starts(arguments: argparse.Namespace) -> None:
   starts = [name for name, given in (('--from-step', arguments.from_step is not None),
                                      ('--reconstruct', arguments.reconstruct),
                                      ('--interpolate', arguments.interpolate is not None)) if given]
@@ -142,7 +150,7 @@ def _check_starts(arguments):
                      '--reconstruct or --interpolate')
   if starts and arguments.images is None and starts != ['--interpolate']:
     raise UsageError(f'{starts[0]} needs images to start from: name them with --images DIR')
-  deterministic = models_and_steps.solver(arguments.solver, arguments).deterministic
+  deterministic = sampling_options.solver(arguments.solver, arguments).deterministic
   if starts and starts != ['--from-step'] and not deterministic:
     raise UsageError(f'{starts[0]} needs a sampler without noise: give --solver ddim (and --eta 0, '
                      'no --churn), or another that is deterministic in docs/solvers.md')
@@ -156,14 +164,14 @@ def _check_starts(arguments):
     _ends(arguments)
 
 
-def _ends(arguments):
+def _ends(arguments: argparse.Namespace) -> list[int]:
   ends = numbers('--interpolate', arguments.interpolate, (2,), int)
   if not all(0 <= end < 2**32 for end in ends):
     raise UsageError(f'--interpolate {arguments.interpolate}: give 0 to {2**32 - 1}')
   return ends
 
 
-def _start(arguments, adm):
+def _start(arguments: argparse.Namespace, adm: 'Pipeline') -> 'InitialStates | None':
   """Where the images start, if not from fresh noise."""
   from adm_jax.sampling.initial_states import Between, Encoded, Noised
 
@@ -175,7 +183,7 @@ def _start(arguments, adm):
   return Encoded(images) if arguments.reconstruct else Noised(images)
 
 
-def _folder(arguments, adm):
+def _folder(arguments: argparse.Namespace, adm: 'Pipeline') -> 'Source':
   from adm_jax.data.folder import Folder
 
   height, width, channels = adm.sampler.shape
@@ -184,7 +192,7 @@ def _folder(arguments, adm):
   return Folder(arguments.images, height, labels=None, channels=channels)
 
 
-def _draw(arguments, out, made):
+def _draw(arguments: argparse.Namespace, out: pathlib.Path, made: 'Made') -> None:
   """The formats beside the .npz; quick to repeat, so a second run with another choice adds it."""
   from adm_jax.io import pictures
 

@@ -13,17 +13,17 @@ when all is saved, or when another of its processes is gone. Ctrl-C saves too, a
 twice, it ends at once.
 """
 
+import argparse
 import contextlib
 import logging
 import sys
 
-from adm_jax.errors import UsageError
 from adm_jax.io import progress
 
 RESUMES = True
 
 
-def add_arguments(parser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--config', required=True, metavar='FILE',
                       help='a file of configs/; --config.key=value overrides what it says')
   parser.add_argument('--workdir', required=True, metavar='DIR',
@@ -41,12 +41,12 @@ def add_arguments(parser):
   parser.add_argument('--process', type=int, metavar='I', help='which of them this is, from 0')
 
 
-def run(arguments, overrides):
+def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
   from adm_jax import config as config_lib
   from adm_jax import stored_configs
   from adm_jax.devices import compilation_cache, hosts
   from adm_jax.io import files
-  from adm_jax.training import checkpoints, loop, metrics
+  from adm_jax.training import checkpoints, fine_tuning, loop, metrics
 
   config = config_lib.override(config_lib.load(arguments.config), overrides)
   hosts.join(arguments.coordinator, arguments.num_processes, arguments.process)
@@ -56,7 +56,8 @@ def run(arguments, overrides):
   checkpoints.check_workdir(files.folder(arguments.workdir), stored, loop.MAY_CHANGE)
   saved, start = checkpoints.saved_steps(arguments.workdir), None
   if arguments.init_from and not saved:
-    start, text = fine_tuned(arguments.init_from, arguments.init_config, described)
+    given = config_lib.load(arguments.init_config) if arguments.init_config else None
+    start, text = fine_tuning.start(arguments.init_from, described, given)
     if hosts.first():
       print(text, file=sys.stderr)
   drawn = hosts.first() and sys.stderr.isatty()
@@ -98,46 +99,3 @@ def beginning(run, step, ignores_start):
     begun += ' (--init-from is for a new work directory, and was not read)'
   return (f'{size:,} parameters, {len(run.data):,} images, {len(run.data.class_names)} classes, '
           f'{jax.device_count()} x {jax.devices()[0].device_kind}; {begun}; compiling first')
-
-
-def fine_tuned(name, config, run):
-  """(parameters to start `run` from, a line that says what they are)."""
-  import flax
-  import jax
-  import numpy as np
-
-  from adm_jax import config as config_lib
-  from adm_jax.weights import folders, pretrained
-
-  trained = (pretrained.load(name) if config is None
-             else folders.load(name, config=config_lib.load(config)))
-  flat = flax.traverse_util.flatten_dict
-  given, wanted = flat(trained.params, sep='/'), flat(
-      run.task.network.abstract_params(), sep='/')
-  tables = [path for path in wanted if _per_class(path)]
-  other = [path for path in sorted({*given, *wanted}) if not _per_class(path)
-           and np.shape(given.get(path)) != np.shape(wanted.get(path))]
-  if other:
-    raise UsageError(f'{name} is of another architecture, {len(other)} tensors do not fit, the '
-                     f'first is {other[0]}: {_shape(given, other[0])} there, '
-                     f'{_shape(wanted, other[0])} here: give the network its sizes')
-  new = [path for path in tables if _shape(given, path) != _shape(wanted, path)]
-  if new:
-    fresh = flat(jax.device_get(jax.jit(run.task.network.init)(
-        jax.random.key(run.seed))), sep='/')
-    given |= {path: fresh[path] for path in new}
-  given = {path: np.asarray(given[path]) for path in wanted}
-  text = f'starting from {name} ({trained.weights} at step {trained.step})'
-  if new:
-    text += f'; new, for another number of classes: {", ".join(new)}'
-  return flax.traverse_util.unflatten_dict(given, sep='/'), text
-
-
-def _per_class(path):
-  """Whether a parameter has an entry a class: a U-Net's table, a classifier's last layer."""
-  return 'embedding/label/' in path or path in ('out/kernel', 'out/bias', 'pool/out/kernel',
-                                                'pool/out/bias')
-
-
-def _shape(flat, path):
-  return tuple(flat[path].shape) if path in flat else 'absent'

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gaussian_data import GaussianData
 
-from adm_jax.cli import models_and_steps
+from adm_jax.cli import sampling_options
 from adm_jax.cli.parser import Parser
 from adm_jax.errors import UsageError
 from adm_jax.process import schedules
@@ -49,11 +49,11 @@ def sampled(solver, num_steps=10):
 def checked(*words):
   """Arguments of the command line, once it has no objection."""
   parser = Parser()
-  models_and_steps.add_model_arguments(parser)
-  models_and_steps.add_guidance_arguments(parser)
-  models_and_steps.add_step_arguments(parser)
+  sampling_options.add_model_arguments(parser)
+  sampling_options.add_guidance_arguments(parser)
+  sampling_options.add_step_arguments(parser)
   arguments = parser.parse_args(['--model', 'any', '--classifier', 'any', *words])
-  models_and_steps.check(arguments)
+  sampling_options.check(arguments)
   return arguments
 
 
@@ -75,7 +75,7 @@ def test_a_new_module_is_sampled_checked_and_listed_by_name(extended):
   np.testing.assert_allclose(coarse, sampled(solvers.ddim()), atol=1e-5)
 
   arguments = checked('--solver', 'midpoint', '--steps', '5', '--churn', '1')
-  assert not models_and_steps.solver('midpoint', arguments).deterministic
+  assert not sampling_options.solver('midpoint', arguments).deterministic
   with pytest.raises(UsageError, match='act alone: give --solver ancestral, ddim, euler$'):
     checked('--solver', 'midpoint', '--classifier-every', '2')
   with pytest.raises(UsageError, match='--churn belongs to --solver euler or heun or midpoint$'):
@@ -106,10 +106,10 @@ def thirds(schedule, num):
   np.testing.assert_array_equal(spacings.by_name(space)(LINEAR, 4).t, [9, 6, 3, 0])
   arguments = checked('--solver', name, '--spacing', space, '--steps', '3')
   arguments.seed = 0
-  described = models_and_steps.describe(name, arguments)
+  described = sampling_options.describe(name, arguments)
   assert described['solver'].startswith('mine.py:midpoint ')
   (tmp_path / 'mine.py').write_text(MIDPOINT + '# changed')
-  assert models_and_steps.describe(name, arguments)['solver'] != described['solver']
+  assert sampling_options.describe(name, arguments)['solver'] != described['solver']
 
 
 def test_names_that_jobs_were_made_with_stay():

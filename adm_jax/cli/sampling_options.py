@@ -5,6 +5,7 @@ Shared by the commands that sample; `load` makes of them what `pipeline.load` ma
 
 import argparse
 import math
+from typing import TYPE_CHECKING, Callable
 
 import numpy as np
 
@@ -12,10 +13,19 @@ from adm_jax.cli.parser import numbers
 from adm_jax.errors import UsageError
 from adm_jax.io.functions import described
 
+if TYPE_CHECKING:  # JAX is imported when a command runs, not when its options are read
+  from adm_jax.process.schedules import Schedule
+  from adm_jax.sampling.guidance import Guidance, Scale
+  from adm_jax.sampling.pipeline import Course, Pipeline
+  from adm_jax.sampling.solvers import Solver
+  from adm_jax.sampling.steps import Step
+  from adm_jax.weights.folders import Trained
+
+
 _NAMES = 'docs/solvers.md lists them, and so does the answer to a name that is none'
 
 
-def add_model_arguments(parser):
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--model', metavar='NAME|DIR|FILE',
                       help='a published model, a work directory, converted weights, a .pt file')
   parser.add_argument('--weights', metavar='PATH|WHICH',
@@ -31,7 +41,7 @@ def add_model_arguments(parser):
                       "first step's to the last's; default: the paper's, or 1")
 
 
-def add_guidance_arguments(parser):
+def add_guidance_arguments(parser: argparse.ArgumentParser) -> None:
   group = parser.add_argument_group('guidance')
   group.add_argument('--cfg-scale', metavar='S[,LAST]',
                      help='classifier-free: 1 is none; for models trained with label dropout')
@@ -56,7 +66,7 @@ def add_guidance_arguments(parser):
                      'but with all others')
 
 
-def add_step_arguments(parser):
+def add_step_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--respacing', metavar='SPEC',
                       help='the steps to take: 250, ddim25, 90,60,60,20,20; default: the paper\'s')
   parser.add_argument('--solver', metavar='NAME|FILE.py:FUNCTION', default='ancestral',
@@ -76,7 +86,7 @@ def add_step_arguments(parser):
                       help='devices that share one copy of the weights; default: as many as must')
 
 
-def add_upsampler_arguments(parser):
+def add_upsampler_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--upsample', metavar='NAME|DIR|FILE', help='enlarges the images it made')
   parser.add_argument('--upsample-weights', metavar='PATH', help='its file')
   parser.add_argument('--upsample-respacing', metavar='SPEC', help='default: as --respacing')
@@ -84,7 +94,7 @@ def add_upsampler_arguments(parser):
                       help='default: as --solver')
 
 
-def _scale(arguments, name):
+def _scale(arguments: argparse.Namespace, name: str) -> 'Scale | None':
   """A guidance scale: None, a number, or one that goes from the first step's to the last's."""
   words, option = getattr(arguments, name), f'--{name.replace("_", "-")}'
   if words is None:
@@ -97,7 +107,7 @@ def _scale(arguments, name):
   return first if len(found) == 1 else lambda sigma: np.linspace(last, first, len(sigma))
 
 
-def check(arguments):
+def check(arguments: argparse.Namespace) -> None:
   """What of these options contradicts itself; no model needs to be loaded for it."""
   for name in ('scale', 'cfg_scale', 'weaker_scale'):
     _scale(arguments, name)
@@ -108,7 +118,7 @@ def check(arguments):
   _check_guidance(arguments)
 
 
-def _solvers(arguments):
+def _solvers(arguments: argparse.Namespace) -> tuple[str | None, ...]:
   """The names of all solvers that are asked for."""
   named = arguments.solver, getattr(arguments, 'upsample_solver', None)
   return [name for name in named if name is not None]
@@ -121,7 +131,7 @@ def _with(trait):
   return [name for name, make in solvers.offered().items() if getattr(make(), trait)]
 
 
-def _check_solvers(arguments):
+def _check_solvers(arguments: argparse.Namespace) -> None:
   from adm_jax.sampling import solvers
 
   for name in _solvers(arguments):
@@ -131,7 +141,7 @@ def _check_solvers(arguments):
     raise UsageError(f'--eta belongs to --solver {" or ".join(solvers.having("eta"))}')
 
 
-def _check_steps(arguments):
+def _check_steps(arguments: argparse.Namespace) -> None:
   from adm_jax.sampling import spacings
 
   spaced = [name for name, given in (('--steps', arguments.steps), ('--spacing', arguments.spacing))
@@ -149,7 +159,7 @@ def _check_steps(arguments):
     raise UsageError(f'--churn belongs to --solver {" or ".join(_with("may_churn"))}')
 
 
-def _check_guidance(arguments):
+def _check_guidance(arguments: argparse.Namespace) -> None:
   of_classifier = (('--scale', arguments.scale is not None),
                    ('--classifier-weights', arguments.classifier_weights is not None),
                    ('--classifier-config', arguments.classifier_config is not None),
@@ -175,7 +185,7 @@ def _check_guidance(arguments):
     raise UsageError('--dynamic-threshold stands instead of --clip-guided: give one')
 
 
-def _churn(arguments):
+def _churn(arguments: argparse.Namespace) -> tuple[float, ...] | None:
   """(S_churn, S_min, S_max, S_noise), or None."""
   if arguments.churn is None:
     return None
@@ -183,7 +193,7 @@ def _churn(arguments):
   return (*given, *(0.0, float('inf'), 1.0)[len(given) - 1:])
 
 
-def solver(name, arguments):
+def solver(name: str, arguments: argparse.Namespace) -> 'Solver':
   """The solver called `name`, with the options that are its own."""
   from adm_jax.sampling import solvers
 
@@ -193,11 +203,11 @@ def solver(name, arguments):
   return found if churn is None else solvers.churned(found, noise_scale=churn[3])
 
 
-def _is_spaced(arguments):
+def _is_spaced(arguments: argparse.Namespace) -> bool:
   return arguments.steps is not None or arguments.spacing is not None
 
 
-def _steps(arguments):
+def _steps(arguments: argparse.Namespace) -> 'Callable[[Schedule], Step]':
   """Where the solver goes: a function of the schedule."""
   from adm_jax.sampling import spacings
   from adm_jax.sampling.pipeline import DEFAULT_STEPS
@@ -215,12 +225,12 @@ def _steps(arguments):
   return steps
 
 
-def _respacing(arguments):
+def _respacing(arguments: argparse.Namespace) -> str | None:
   """Spacings go through the whole process."""
   return '' if _is_spaced(arguments) else arguments.respacing
 
 
-def _guidance(arguments):
+def _guidance(arguments: argparse.Namespace) -> 'tuple[Guidance, ...]':
   """What the options of guidance name, in the order in which it is folded."""
   from adm_jax.sampling import guidance
 
@@ -244,17 +254,17 @@ def _guidance(arguments):
   return tuple(found)
 
 
-def model(arguments):
+def model(arguments: argparse.Namespace) -> 'str | Trained':
   """What --model names, or the network itself where --config says what it is."""
   return _own(arguments.model, arguments.config, arguments.weights)
 
 
-def classifier(arguments):
+def classifier(arguments: argparse.Namespace) -> 'str | Trained':
   """What --classifier names, likewise."""
   return _own(arguments.classifier, arguments.classifier_config, arguments.classifier_weights)
 
 
-def _own(name, path, weights):
+def _own(name: str, path: str | None, weights: str | None) -> 'str | Trained':
   """A network of a user's own, whose config names functions that a stored one may not."""
   if path is None:
     return name
@@ -263,7 +273,7 @@ def _own(name, path, weights):
   return folders.load(name, weights=weights, config=config.load(path))
 
 
-def _course(arguments, from_step=None):
+def _course(arguments: argparse.Namespace, from_step: int | None = None) -> 'Course':
   """The steps that the options ask for."""
   from adm_jax.sampling import initial_states
   from adm_jax.sampling.pipeline import Course
@@ -277,7 +287,7 @@ def _course(arguments, from_step=None):
        'from_step': from_step})
 
 
-def load(arguments, from_step=None):
+def load(arguments: argparse.Namespace, from_step: int | None = None) -> 'Pipeline':
   """The model with its guidance as a `Pipeline`, perhaps one that starts in the middle."""
   from adm_jax.sampling import pipeline
 
@@ -291,7 +301,7 @@ def load(arguments, from_step=None):
   return adm
 
 
-def load_upsampler(arguments):
+def load_upsampler(arguments: argparse.Namespace) -> 'Pipeline':
   """What --upsample names, as a `Pipeline`."""
   from adm_jax.sampling import pipeline
 
