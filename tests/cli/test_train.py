@@ -12,11 +12,10 @@ import ways
 
 from adm_jax import config as config_lib
 from adm_jax import stored_configs
-from adm_jax.cli import train as command
 from adm_jax.cli.main import main
 from adm_jax.devices import hosts
 from adm_jax.errors import TrainingStopped, UsageError
-from adm_jax.training import checkpoints, loop
+from adm_jax.training import fine_tuning, loop
 from adm_jax.weights import checkpoint_files, folders
 
 
@@ -41,7 +40,7 @@ def trained(tmp_path_factory):
 
 def test_fine_tuning_keeps_all_but_the_class_table(trained):
   run = config_lib.build(_classes(10))
-  params, text = command.fine_tuned(str(trained), run)
+  params, text = fine_tuning.start(str(trained), run)
   given, got = _flat(folders.load(trained).params), _flat(params)
   table = 'embedding/label/embedding'
   assert table in text and '0.9 at step 2' in text
@@ -54,7 +53,7 @@ def test_fine_tuning_keeps_all_but_the_class_table(trained):
 
 
 def test_fine_tuning_with_the_same_classes_keeps_the_table(trained):
-  params, text = command.fine_tuned(str(trained), config_lib.build(_classes(12)))
+  params, text = fine_tuning.start(str(trained), config_lib.build(_classes(12)))
   jax.tree.map(np.testing.assert_array_equal, params, folders.load(trained).params)
   assert 'new' not in text
 
@@ -63,7 +62,7 @@ def test_fine_tuning_another_architecture_names_the_difference(trained):
   config = _classes(10)
   config.task.network.module.channels = 64
   with pytest.raises(UsageError, match=r'another architecture, \d+ tensors') as error:
-    command.fine_tuned(str(trained), config_lib.build(config))
+    fine_tuning.start(str(trained), config_lib.build(config))
   assert '\n' not in str(error.value)
 
 
