@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 
+import adm_jax
 from adm_jax.cli import (
   convert,
   demo,
@@ -30,7 +31,8 @@ COMMANDS = {'demo': demo, 'train': train, 'sample': sample, 'evaluate': evaluate
 def main(arguments: list[str] | None = None) -> int:
   """Runs `adm ARGUMENTS`; returns the exit code: 2 after a mistake in what was asked for."""
   parser = Parser(prog='adm', description='ADM in JAX: train, guide, sample.')
-  commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+  parser.add_argument('--version', action='version', version=f'adm {adm_jax.__version__}')
+  commands = parser.add_subparsers(dest='command', metavar='COMMAND')
   for name, module in COMMANDS.items():
     summary = module.__doc__.strip().splitlines()[0]
     module.add_arguments(commands.add_parser(
@@ -38,6 +40,12 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter))
   try:
     known, rest = parser.parse_known_args(arguments)
+    if known.command is None:
+      if rest:
+        parser.error(f'there is no command before {" ".join(rest)}: give one of '
+                     f'{", ".join(COMMANDS)}')
+      parser.print_help()
+      return 0
     return COMMANDS[known.command].run(known, rest) or 0
   except UsageError as error:
     print(f'adm: {error}', file=sys.stderr)

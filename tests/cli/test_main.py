@@ -1,7 +1,9 @@
 """The commands: a user's mistake is one line and exit code 2."""
 
+import pathlib
 import subprocess
 import sys
+import tomllib
 
 import pytest
 import tiny
@@ -10,7 +12,7 @@ from adm_jax.cli.main import main
 
 
 @pytest.mark.parametrize('words, message', [
-    ([], 'COMMAND'),
+    (['--frob'], 'no command before --frob'),
     (['trian'], 'invalid choice'),
     (['train'], '--config'),
     (['train', '--config', 'absent.py', '--workdir', 'x'], 'no config file absent.py'),
@@ -51,6 +53,20 @@ def test_help_is_printed(command, capsys):
   with pytest.raises(SystemExit) as exit_:
     main([*command, '--help'])
   assert exit_.value.code == 0 and 'usage: adm' in capsys.readouterr().out
+
+
+def test_no_words_print_the_help(capsys):
+  assert main([]) == 0
+  captured = capsys.readouterr()
+  assert 'usage: adm' in captured.out and 'reproduce' in captured.out and not captured.err
+
+
+def test_the_version_is_the_packages(capsys):
+  with pytest.raises(SystemExit) as exit_:
+    main(['--version'])
+  assert exit_.value.code == 0
+  project = tomllib.loads((pathlib.Path(__file__).parents[2] / 'pyproject.toml').read_text())
+  assert capsys.readouterr().out == f'adm {project["project"]["version"]}\n'
 
 
 def test_the_package_imports_without_what_only_some_users_need():
