@@ -15,7 +15,7 @@ from adm_jax import stored_configs
 from adm_jax.cli.main import main
 from adm_jax.devices import hosts
 from adm_jax.errors import TrainingStopped, UsageError
-from adm_jax.training import fine_tuning, loop
+from adm_jax.training import checkpoints, fine_tuning, loop
 from adm_jax.weights import checkpoint_files, folders
 
 
