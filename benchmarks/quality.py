@@ -78,7 +78,7 @@ def measure(folder: pathlib.Path, plan: list[tuple[str, int]], num: int, scale: 
   rows = []
   for name, evaluations in plan:
     adm = load(folder, name, evaluations, scale)
-    images = adm(labels, seed=seed, parts=1)
+    images = adm(labels, seed=seed, chunks=1)
     rows.append({'method': name, 'evaluations': adm.sampler.num_evaluations,
                  'frechet': frechet_distance(moments(judge.features(images)), real),
                  'agreement': judge.accuracy(images, labels)})

@@ -39,7 +39,7 @@ def whole(adm: pipeline.Pipeline, num: int, seed: int) -> float:
   """Seconds from labels to uint8 images on the host."""
   labels = None if adm.num_classes is None else np.arange(num) % adm.num_classes
   begin = time.perf_counter()
-  adm(labels, num=num, seed=seed, batch_size=num, parts=1)
+  adm(labels, num=num, seed=seed, batch_size=num, chunks=1)
   return time.perf_counter() - begin
 
 

@@ -123,7 +123,7 @@ def _splits_params() -> bool:
   return _FSDP in jax.sharding.get_abstract_mesh().axis_names
 
 
-class Parts(NamedTuple):
+class Collectives(NamedTuple):
   """How a function that is given a part of a batch reaches the others; by default there are none.
 
   Attributes:
@@ -137,7 +137,7 @@ class Parts(NamedTuple):
 
 
 # Of a `pmap` over the axis `data`.
-_PARTS_OF_PMAP = Parts(
+_COLLECTIVES_OF_PMAP = Collectives(
     first=lambda rows: jax.lax.axis_index(_DATA) * rows,
     mean=functools.partial(jax.lax.pmean, axis_name=_DATA),
     gather=functools.partial(jax.lax.all_gather, axis_name=_DATA, tiled=True))
@@ -170,14 +170,14 @@ class Trainer:
 
 
 def trainer(parallel: str, mesh: Mesh, init: Callable[[], Any],
-            make_step: Callable[[Parts], Callable], frozen: Any = ()) -> Trainer:
+            make_step: Callable[[Collectives], Callable], frozen: Any = ()) -> Trainer:
   """Compiles training for the devices of `mesh`.
 
   Args:
     parallel: 'jit', or 'pmap', which needs a mesh without fsdp.
     mesh: of all processes' devices (`mesh`).
     init: () -> state.
-    make_step: parts -> a step (state, batch, key, frozen) -> (state, metrics).
+    make_step: collectives -> a step (state, batch, key, frozen) -> (state, metrics).
     frozen: a tree of arrays in host memory, or of their shapes.
 
   Raises:
@@ -189,11 +189,11 @@ def trainer(parallel: str, mesh: Mesh, init: Callable[[], Any],
       lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
       shapes, shardings)
   if parallel == 'jit':
-    step = jax.jit(splitting_params(mesh)(make_step(Parts())), donate_argnums=0,
+    step = jax.jit(splitting_params(mesh)(make_step(Collectives())), donate_argnums=0,
                    out_shardings=(shardings, replicated(mesh)))
     place = functools.partial(_place, over_batch(mesh))
   elif parallel == 'pmap' and mesh.shape[_FSDP] == 1:
-    step = _pmapped(mesh, make_step(_PARTS_OF_PMAP))
+    step = _pmapped(mesh, make_step(_COLLECTIVES_OF_PMAP))
     place = functools.partial(_split, len(mesh.local_devices))
   elif parallel == 'pmap':
     raise UsageError(f'parallel=pmap copies the state to every device, but fsdp='
@@ -206,11 +206,11 @@ def trainer(parallel: str, mesh: Mesh, init: Callable[[], Any],
 
 def check_batch(batch_size: int, devices: int, microbatches: int) -> None:
   """Raises UsageError unless every device has the same number of rows of every microbatch."""
-  parts = devices * microbatches
-  if batch_size % parts:
+  rows = devices * microbatches
+  if batch_size % rows:
     raise UsageError(
         f'batch_size={batch_size} cannot be shared by {devices} devices x microbatches='
-        f'{microbatches}: choose a multiple of {parts}, as {-(-batch_size // parts) * parts}, or '
+        f'{microbatches}: choose a multiple of {rows}, as {-(-batch_size // rows) * rows}, or '
         'other microbatches')
 
 

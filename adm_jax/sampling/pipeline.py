@@ -196,7 +196,7 @@ class Pipeline:
   def batches(self, num: int, seed: int, labels: np.ndarray | None = None, *,
               low_res: np.ndarray | None = None, x: Callable | None = None,
               batch_size: int | None = None, begin: int = 0, end: int | None = None,
-              parts: int = 10,
+              chunks: int = 10,
               progress: Callable[[int], None] | None = None) -> Iterator[np.ndarray]:
     """Yields uint8[B H W C], images begin .. end - 1; arguments as `sampling.sample_job`.
 
@@ -208,8 +208,8 @@ class Pipeline:
     job = sample_job(
         self.sampler, self.params, key=self.key(seed), num=num, begin=begin, end=end, labels=labels,
         batch_size=batch_size or self.default_batch_size, x=x,
-        low_res=None if low_res is None else lambda index: to_float(low_res[index]), parts=parts,
-        progress=progress)
+        low_res=None if low_res is None else lambda index: to_float(low_res[index]),
+        chunks=chunks, progress=progress)
     done = begin
     for images in job:
       # As 8 bits NaN would be black, and look finished.
@@ -221,15 +221,15 @@ class Pipeline:
 
   def progressive(self, labels: Sequence[int] | None = None, *, num: int | None = None,
                   seed: int = 0, low_res: np.ndarray | None = None,
-                  parts: int = 10) -> Iterator[np.ndarray]:
-    """Yields the predicted x_0 as uint8[N H W C] after each of the parts of one batch."""
+                  chunks: int = 10) -> Iterator[np.ndarray]:
+    """Yields the predicted x_0 as uint8[N H W C] after each of the chunks of one batch."""
     num, labels, low_res = self._prepared(labels, num, seed, low_res)
     index = np.minimum(np.arange(-(-num // self.sampler.mesh.size) * self.sampler.mesh.size),
                        num - 1)
     for _, x0 in self.sampler.progressive(
         self.params, image_keys(self.key(seed), index),
         None if labels is None else labels[index],
-        low_res=None if low_res is None else to_float(low_res[index]), parts=parts):
+        low_res=None if low_res is None else to_float(low_res[index]), chunks=chunks):
       yield np.asarray(to_uint8(x0))[:num]
 
   def _prepared(self, labels: Sequence[int] | None, num: int | None, seed: int,

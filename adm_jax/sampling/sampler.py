@@ -142,10 +142,10 @@ class GuidedNetwork:
 
 
 def divide(num_steps: int, most: int) -> int:
-  """The largest number of equal parts, at most `most`, that `num_steps` falls into."""
+  """The largest number of equal chunks, at most `most`, that `num_steps` falls into."""
   if most < 1 or num_steps < 1:
-    raise UsageError(f'{num_steps} steps cannot be run in {most} parts: give at least 1 of each')
-  return max(parts for parts in range(1, min(most, num_steps) + 1) if num_steps % parts == 0)
+    raise UsageError(f'{num_steps} steps cannot be run in {most} chunks: give at least 1 of each')
+  return max(chunks for chunks in range(1, min(most, num_steps) + 1) if num_steps % chunks == 0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -153,7 +153,7 @@ class Sampler:
   """schedule x prediction x guidance x solver: everything about a sampling run but the weights.
 
   Compiled once for each batch size. Without `progress` a run is one `jit` of one scan; with it, the
-  same scan in a few equal parts, between which the host may draw a progress bar.
+  same scan in a few equal chunks, between which the host may draw a progress bar.
 
   Attributes:
     denoiser: (params, labels) -> Denoiser, or (params, labels, low_res) for an upsampler; `params`
@@ -196,7 +196,7 @@ class Sampler:
     return carry
 
   def __call__(self, params: Any, keys: Array, labels: Array | None = None, *,
-               x: Array | None = None, low_res: Array | None = None, parts: int = 1,
+               x: Array | None = None, low_res: Array | None = None, chunks: int = 1,
                progress: Callable[[int], None] | None = None) -> Array:
     """Samples a batch.
 
@@ -206,29 +206,29 @@ class Sampler:
       labels: i32[B], or None.
       x: [B H W C] to start from, instead of noise.
       low_res: f32[B h w C] in [-1, 1], for an upsampler.
-      parts: run the scan in at most this many equal parts.
+      chunks: run the scan in at most this many equal chunks.
       progress: called with the number of steps done since the last call.
 
     Returns:
       f32[B H W C].
     """
-    for x, _ in self.progressive(params, keys, labels, x=x, low_res=low_res, parts=parts):
+    for x, _ in self.progressive(params, keys, labels, x=x, low_res=low_res, chunks=chunks):
       if progress is not None:
         jax.block_until_ready(x)
-        progress(self.num_steps // divide(self.num_steps, parts))
+        progress(self.num_steps // divide(self.num_steps, chunks))
     return x
 
   def progressive(self, params: Any, keys: Array, labels: Array | None = None, *,
                   x: Array | None = None, low_res: Array | None = None,
-                  parts: int = 10) -> Iterator[tuple[Array, Array]]:
-    """Yields (x, the predicted x_0), both f32[B H W C], after each of the parts."""
+                  chunks: int = 10) -> Iterator[tuple[Array, Array]]:
+    """Yields (x, the predicted x_0), both f32[B H W C], after each of the chunks."""
     labels = check_labels(labels, len(keys), getattr(self.denoiser, 'num_classes', None))
     keys, labels, low_res, x = self._place((keys, labels, low_res, x))
     # A copy: the carry is donated to the compiled function.
     x = self._start(keys) if x is None else jnp.array(x)
-    # Placed as the compiled function returns it, which is then compiled once for all parts.
+    # Placed as the compiled function returns it, which is then compiled once for all chunks.
     carry = self._place((x, remembering_x0(self.solver).init(x)))
-    length = self.num_steps // divide(self.num_steps, parts)
+    length = self.num_steps // divide(self.num_steps, chunks)
     for begin in range(0, self.num_steps, length):
       steps = jax.tree.map(lambda a: a[begin:begin + length], self.steps)
       carry = self._advance(params, carry, steps, keys, labels, low_res)
@@ -242,7 +242,7 @@ class Sampler:
 def sample_job(sampler: Sampler, params: Any, *, key: Array, num: int, batch_size: int,
                begin: int = 0, end: int | None = None, labels: np.ndarray | None = None,
                x: Callable[[np.ndarray], Array] | None = None,
-               low_res: Callable[[np.ndarray], Array] | None = None, parts: int = 1,
+               low_res: Callable[[np.ndarray], Array] | None = None, chunks: int = 1,
                progress: Callable[[int], None] | None = None) -> Iterator[Array]:
   """Makes images begin .. end - 1 of a job, batch by batch, with one compiled program.
 
@@ -258,7 +258,7 @@ def sample_job(sampler: Sampler, params: Any, *, key: Array, num: int, batch_siz
     labels: i32[num], or None.
     x: what to start from instead of noise: indices i64[B], rising, -> f32[B H W C].
     low_res: what an upsampler enlarges: indices i64[B], rising, -> f32[B h w C] in [-1, 1].
-    parts: see `Sampler`.
+    chunks: see `Sampler`.
     progress: called with the number of image-steps done since the last call.
 
   Yields:
@@ -281,7 +281,7 @@ def sample_job(sampler: Sampler, params: Any, *, key: Array, num: int, batch_siz
         progress(steps * count)
     images = sampler(params, image_keys(key, index), None if labels is None else labels[index],
                      x=None if x is None else x(index),
-                     low_res=None if low_res is None else low_res(index), parts=parts,
+                     low_res=None if low_res is None else low_res(index), chunks=chunks,
                      progress=report)
     yield images[:count]
 

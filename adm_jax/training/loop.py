@@ -142,9 +142,10 @@ class Run:
     mesh = sharding.mesh(self.fsdp, devices)
     sharding.check_batch(self.batch_size, mesh.size, self.microbatches)
     return sharding.trainer(
-        self.parallel, mesh, self._init, lambda parts: train_step(
+        self.parallel, mesh, self._init, lambda collectives: train_step(
             self.task, self.optimizer, self.timestep_sampler, ema_rates=self.ema_rates,
-            ema_warmup=self.ema_warmup, microbatches=self.microbatches, parts=parts),
+            ema_warmup=self.ema_warmup, microbatches=self.microbatches,
+            collectives=collectives),
         self.task.frozen)
 
   def _devices(self) -> list[jax.Device]:

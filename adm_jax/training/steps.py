@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adm_jax.devices.sharding import Parts
+from adm_jax.devices.sharding import Collectives
 from adm_jax.errors import UsageError
 from adm_jax.process.timestep_samplers import TimestepSampler
 from adm_jax.sampling.sampler import image_keys
@@ -53,7 +53,7 @@ def by_quartile(terms: dict[str, Array], t: Array, num_timesteps: int) -> Metric
 def train_step(task: Task, optimizer: optax.GradientTransformation,
                timestep_sampler: TimestepSampler, *, ema_rates: tuple[float, ...] = (),
                ema_warmup: bool = False, microbatches: int = 1,
-               parts: Parts = Parts()) -> TrainStep:
+               collectives: Collectives = Collectives()) -> TrainStep:
   """Makes (state, batch, key, frozen) -> (state, metrics).
 
   Everything random, dropout included, is drawn from `key`, the step's number and an example's place
@@ -72,7 +72,7 @@ def train_step(task: Task, optimizer: optax.GradientTransformation,
       its random start; off, as in the reference, whose average at 10,000 steps is still 37 % start.
     microbatches: into how many parts to cut a batch, one after the other; their gradients are
       averaged (the reference adds them).
-    parts: how to reach the rest of the batch, where the step is given a part of it. State and
+    collectives: how to reach the rest of the batch, where the step is given a part of it. State and
       metrics are then of the whole batch, and the same for every part.
 
   Returns:
@@ -106,14 +106,14 @@ def train_step(task: Task, optimizer: optax.GradientTransformation,
     batch_size = batch['image'].shape[0]
     if batch_size % microbatches:
       raise UsageError(f'a batch of {batch_size} cannot be cut into {microbatches} microbatches')
-    place = parts.first(batch_size) + jnp.arange(batch_size)
+    place = collectives.first(batch_size) + jnp.arange(batch_size)
     keys = image_keys(jax.random.fold_in(key, state.step), place)
     keys = jax.vmap(lambda key: jax.random.split(key, 3))(keys)  # [B 3]
     t, weight = timestep_sampler.sample(state.timesteps, keys[:, 0])
     examples = {**batch, 't': t, 'weight': weight, 'key': keys[:, 1], 'dropout_key': keys[:, 2]}
     grads, terms = gradients(state.params, frozen, examples)
-    grads = parts.mean(grads)
-    t, weight, terms = parts.gather((t, weight, terms))
+    grads = collectives.mean(grads)
+    t, weight, terms = collectives.gather((t, weight, terms))
 
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)

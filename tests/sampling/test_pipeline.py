@@ -77,13 +77,13 @@ def test_without_labels_they_are_drawn(adm):
 
 def test_the_predictions_of_x0_end_in_the_images(adm, images):
   """At t = 0 the mean of p(x_{t-1} | x_t) is x_0."""
-  course = list(adm.progressive(LABELS, seed=3, parts=5))
+  course = list(adm.progressive(LABELS, seed=3, chunks=5))
   # The mean is moved by the gradient once more, the predicted x_0 is not clipped after it was.
   assert len(course) == 5 and not close(course[0], course[-1])
   unguided = dataclasses.replace(
       adm, sampler=dataclasses.replace(adm.sampler, denoiser=dataclasses.replace(
           adm.sampler.denoiser, guidance=())))
-  assert close(list(unguided.progressive(LABELS, seed=3, parts=5))[-1], unguided(LABELS, seed=3))
+  assert close(list(unguided.progressive(LABELS, seed=3, chunks=5))[-1], unguided(LABELS, seed=3))
 
 
 def test_an_upsampler_keeps_order_and_labels(models, images):

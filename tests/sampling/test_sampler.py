@@ -159,8 +159,8 @@ def test_a_guided_run_is_one_scan(solver):
   assert scans(jaxpr.jaxpr, length=37) == 1
 
 
-@pytest.mark.parametrize('parts', [1, 3])
-def test_a_job_of_many_batches_is_compiled_once(parts):
+@pytest.mark.parametrize('chunks', [1, 3])
+def test_a_job_of_many_batches_is_compiled_once(chunks):
   """The model is traced for the first part of the first batch, and never again: not for the padded
   last batch, nor with other weights."""
   sampler, traces = toy_sampler(), []
@@ -173,7 +173,7 @@ def test_a_job_of_many_batches_is_compiled_once(parts):
 
   def job(params, num):
     return list(sample_job(sampler, params, key=key(0), num=num, batch_size=4,
-                           labels=np.zeros(num, np.int32), parts=parts))
+                           labels=np.zeros(num, np.int32), chunks=chunks))
 
   job(1.0, 4)
   assert len(traces) == 1
@@ -182,15 +182,15 @@ def test_a_job_of_many_batches_is_compiled_once(parts):
 
 
 @pytest.mark.parametrize('name', ['ancestral', 'ddim_1'])
-@pytest.mark.parametrize('parts', [2, 4, 100])
-def test_parts_of_a_run_make_the_whole(name, parts):
+@pytest.mark.parametrize('chunks', [2, 4, 100])
+def test_chunks_of_a_run_make_the_whole(name, chunks):
   """A progress bar does not change an image."""
   solver = SOLVERS[name]
   sampler, keys = toy_sampler(solver), image_keys(jax.random.key(0), jnp.arange(3))
   done = []
-  got = sampler(1.0, keys, parts=parts, progress=done.append)
+  got = sampler(1.0, keys, chunks=chunks, progress=done.append)
   np.testing.assert_allclose(got, sampler(1.0, keys), atol=1e-6)
-  assert sum(done) == STEPS and len(done) == divide(STEPS, parts) <= parts
+  assert sum(done) == STEPS and len(done) == divide(STEPS, chunks) <= chunks
 
 
 def test_a_run_is_sample_with_each_image_s_noise():
@@ -208,14 +208,14 @@ def test_progressive_yields_the_predicted_x0_on_the_way():
   start = initial_noise(keys, (2, 2, 3))
   _, x0 = sample(sampler.solver, sampler.denoiser(1.0, None), sampler.steps, start, noise,
                  keep=lambda prediction: prediction.x0)
-  shown = list(sampler.progressive(1.0, keys, parts=3))
+  shown = list(sampler.progressive(1.0, keys, chunks=3))
   assert len(shown) == 3
   for (_, got), want in zip(shown, x0[1::2]):
     np.testing.assert_allclose(got, want, atol=1e-6)
   x, last = shown[-1]
   np.testing.assert_allclose(x, sampler(1.0, keys), atol=1e-6)
   np.testing.assert_allclose(x, last, atol=1e-6)
-  # Nothing that was handed out is overwritten by the parts that follow.
+  # Nothing that was handed out is overwritten by the chunks that follow.
   assert all(np.isfinite(x).all() for x, _ in shown)
 
 
@@ -234,7 +234,7 @@ def test_a_run_may_start_from_given_images():
 def test_a_job_reports_every_step_of_every_image_once():
   """Padding is no progress."""
   done = []
-  list(sample_job(toy_sampler(), 1.0, key=key(0), num=11, batch_size=4, parts=3,
+  list(sample_job(toy_sampler(), 1.0, key=key(0), num=11, batch_size=4, chunks=3,
                   progress=done.append))
   assert sum(done) == 11 * STEPS
 
@@ -258,7 +258,7 @@ def test_wrong_labels_are_refused_before_anything_runs(model, labels, words):
     assert '\n' not in str(error.value)
 
 
-@pytest.mark.parametrize('kwargs', [{'num': 0}, {'batch_size': 0}, {'parts': 0}])
+@pytest.mark.parametrize('kwargs', [{'num': 0}, {'batch_size': 0}, {'chunks': 0}])
 def test_a_job_of_nothing_is_refused(kwargs):
   with pytest.raises(UsageError, match='at least 1'):
     next(sample_job(toy_sampler(), 1.0, **{'key': key(0), 'num': 3, 'batch_size': 2, **kwargs}))
@@ -271,10 +271,10 @@ def test_a_negative_label_is_refused_where_classes_are_not_known():
   assert not re.search('None', str(error.value))
 
 
-@pytest.mark.parametrize('num_steps, most, parts', [
+@pytest.mark.parametrize('num_steps, most, chunks', [
     (250, 10, 10), (250, 7, 5), (7, 3, 1), (7, 100, 7), (1, 1, 1)])
-def test_parts_are_equal(num_steps, most, parts):
-  assert divide(num_steps, most) == parts
+def test_chunks_are_equal(num_steps, most, chunks):
+  assert divide(num_steps, most) == chunks
 
 
 # ---------------------------------------------------------------------------------------------
