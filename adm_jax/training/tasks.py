@@ -89,6 +89,17 @@ def diffusion(network: Network, objective: losses.Objective = losses.mse,
   return Task(network, terms, lambda source: check_source(network, source))
 
 
+def among_first(logits: Array, label: Array, count: int) -> Array:
+  """Returns f32[B]: 1 where the label's logit is one of the `count` largest of logits [B K].
+
+  Classes that tie with the label, or are NaN, count as ahead of it: a network that has collapsed to
+  one value for all classes is never right by that. A label whose own logit is NaN is wrong.
+  """
+  right = jnp.take_along_axis(logits, label[:, None], axis=-1)
+  ahead = (~(logits < right)).sum(axis=-1) - 1  # without the label itself
+  return ((ahead < count) & ~jnp.isnan(right[:, 0])).astype(jnp.float32)
+
+
 def classifier(network: Network, noised: bool = True) -> Task:
   """Trains a classifier on noised images, with its top-1 and top-5 accuracy.
 
@@ -113,10 +124,7 @@ def classifier(network: Network, noised: bool = True) -> Task:
     logits = network.apply(params, x, schedule.network_time(t), dropout_keys=dropout_keys)
     label = examples['label']
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, label)
-    # How many classes are ahead of the right one.
-    right = jnp.take_along_axis(logits, label[:, None], axis=-1)
-    rank = (logits > right).sum(axis=-1)
-    return {'loss': loss, 'accuracy_top1': (rank < 1).astype(jnp.float32),
-            'accuracy_top5': (rank < 5).astype(jnp.float32)}
+    top1, top5 = (among_first(logits, label, count) for count in (1, 5))
+    return {'loss': loss, 'accuracy_top1': top1, 'accuracy_top5': top5}
 
   return Task(network, terms, lambda source: check_source(network, source))

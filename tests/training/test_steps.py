@@ -168,6 +168,16 @@ def test_classifier_accuracies_rank_the_right_class():
   np.testing.assert_array_equal(terms['accuracy_top5'], [1, 1, 0])
 
 
+@pytest.mark.parametrize('logits, top1, top5', [
+    ([0.0] * 10, 0, 0), ([1.0, 1.0] + [0.0] * 8, 0, 1), ([jnp.nan] * 10, 0, 0),
+    ([jnp.nan] * 3, 0, 0), ([1.0, jnp.nan] + [0.0] * 8, 0, 1), ([jnp.inf] + [0.0] * 9, 1, 1)])
+def test_a_tie_and_nan_are_wrong(logits, top1, top5):
+  """The right class is the first."""
+  logits, label = jnp.array([logits]), jnp.array([0])
+  assert tasks.among_first(logits, label, 1).tolist() == [top1]
+  assert tasks.among_first(logits, label, 5).tolist() == [top5]
+
+
 def test_the_upsampler_trains_on_area_averages(run, batch):
   """The network sees exactly the average of each 2 x 2 area, and the loss reaches its weights."""
   seen = {}
