@@ -248,6 +248,18 @@ def test_learning_rates():
                              [0.1, 0.075, 0.05, 0.025, 0], rtol=1e-4, atol=1e-9)
 
 
+def test_the_decay_can_lag_as_in_guided_diffusion():
+  """Its loop: step at the current rate, then rate * (1 - steps / N), then count the step."""
+  want, rate = [], 0.1
+  for step in range(6):
+    want.append(rate)
+    rate = 0.1 * (1 - min(step / 4, 1))
+  lagging = adamw(0.1, linear_decay_steps=4, decay_after_step=True)
+  np.testing.assert_allclose([lagging.learning_rate(jnp.int32(n)) for n in range(6)], want,
+                             rtol=1e-6, atol=1e-9)
+  assert want[:3] == [0.1, 0.1, 0.1 * 0.75]
+
+
 def test_weight_decay_is_decoupled_and_clipping_bounds_the_gradient():
   params = {'w': jnp.full(4, 2.0)}
   zero = {'w': jnp.zeros(4)}
