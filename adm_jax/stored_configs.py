@@ -29,8 +29,10 @@ _MOVED = {
     **{f'adm_jax.{name}': f'adm_jax.process.{name}'
        for name in ('diffusion', 'losses', 'schedules', 'timestep_samplers')}}
 _TASKS, _NETWORKS = 'adm_jax.training.tasks', 'adm_jax.networks'
-# Arguments that came later, with the values that were in effect: by function.
+# Arguments that came later, with the values that were in effect: by function. They are added to
+# texts of every version, so that a new one needs no version of its own.
 _ADDED: dict[str, dict[str, Any]] = {
+    'adm_jax.training.state:adamw': {'decay_after_step': False},
     'adm_jax.training.loop:Run': {
         'loader': {'fn': {_NAME: 'adm_jax.data.loading:Loader'}, 'flip': False, 'num_threads': 1,
                    'num_workers': 0, 'max_unreadable': 0.01}},
@@ -76,7 +78,7 @@ def _parsed(text: str) -> Any:
   if version not in (1, VERSION):
     raise UsageError(f'the stored config is of version {version}, and this program reads up to '
                      f'{VERSION}: use a newer one')
-  return _of_today(tree) if version == 1 else tree
+  return _with_added(_of_today(tree) if version == 1 else tree)
 
 
 def _of_today(node: Any) -> Any:
@@ -88,12 +90,27 @@ def _of_today(node: Any) -> Any:
   if _NAME in node:
     return {_NAME: _renamed(node[_NAME])}
   node = {key: _of_today(value) for key, value in node.items()}
-  name = node['fn'][_NAME] if isinstance(node.get('fn'), dict) and _NAME in node['fn'] else ''
+  name = _function_of(node)
   if name.startswith(f'{_TASKS}:') and {'model', 'diffusion'} <= node.keys():
     node = _task_of_today(name, node)
-  for key, value in _ADDED.get(name, {}).items():
-    node.setdefault(key, value)
   return node
+
+
+def _with_added(node: Any) -> Any:
+  """A part of a config with the arguments that have come since it was written."""
+  if isinstance(node, list):
+    return [_with_added(item) for item in node]
+  if not isinstance(node, dict):
+    return node
+  node = {key: _with_added(value) for key, value in node.items()}
+  return {**_ADDED.get(_function_of(node), {}), **node}
+
+
+def _function_of(node: dict) -> str:
+  """The name of the function whose call a part of a config is, or ''."""
+  function = node.get('fn')
+  name = function.get(_NAME, '') if isinstance(function, dict) else ''
+  return name if isinstance(name, str) else ''
 
 
 def _renamed(name: Any) -> Any:

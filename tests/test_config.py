@@ -84,7 +84,7 @@ def test_stored_configs_come_back_equal(make):
   text = stored_configs.to_json(make())
   restored = stored_configs.from_json(text)
   assert stored_configs.to_json(restored) == text
-  assert config_lib.build(restored.task).model == config_lib.build(make().task).model
+  assert config_lib.build(restored.task).network == config_lib.build(make().task).network
 
 
 def test_differences_name_the_keys_with_both_values():
@@ -93,6 +93,14 @@ def test_differences_name_the_keys_with_both_values():
   assert stored_configs.differences(old, old) == []
   assert stored_configs.differences(old, new, ignore=('total_steps',)) == [
       'batch_size: 8 before, 16 now']
+
+
+def test_a_stored_config_from_before_an_argument_has_the_value_that_was_in_effect():
+  text = stored_configs.to_json(tiny.get_config())
+  tree = json.loads(text)
+  del tree['optimizer']['decay_after_step']
+  assert stored_configs.differences(json.dumps(tree), text) == []
+  assert stored_configs.from_json(json.dumps(tree)).optimizer.decay_after_step is False
 
 
 @pytest.mark.parametrize('name', [

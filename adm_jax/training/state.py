@@ -52,14 +52,19 @@ class Optimizer(NamedTuple):
 
 
 def adamw(learning_rate: float, *, weight_decay: float = 0.0, linear_decay_steps: int | None = None,
-          clip_norm: float | None = None, b1: float = 0.9, b2: float = 0.999,
-          eps: float = 1e-8) -> Optimizer:
+          decay_after_step: bool = False, clip_norm: float | None = None, b1: float = 0.9,
+          b2: float = 0.999, eps: float = 1e-8) -> Optimizer:
   """AdamW as ADM uses it.
 
   Args:
     learning_rate: constant, or the start of the decay.
     weight_decay: decoupled, on all parameters alike.
-    linear_decay_steps: decay linearly to 0 over so many updates.
+    linear_decay_steps: decay linearly to 0 over so many updates, n of them made: 1 - n / N of the
+      rate.
+    decay_after_step: let the decay lag one update behind, so that the first two run at the full
+      rate. Diffusion training in guided-diffusion does, whose loop lowers the rate after its
+      optimizer's step and before it counts the step; its classifier's training, and
+      improved-diffusion, lower it before, as this does by default.
     clip_norm: bound on the gradient's global norm.
     b1, b2, eps: Adam's.
 
@@ -70,7 +75,8 @@ def adamw(learning_rate: float, *, weight_decay: float = 0.0, linear_decay_steps
     raise UsageError(f'learning_rate={learning_rate}: give a number above 0')
   rate = learning_rate
   if linear_decay_steps is not None:
-    rate = optax.linear_schedule(learning_rate, 0.0, linear_decay_steps)
+    on_time = optax.linear_schedule(learning_rate, 0.0, linear_decay_steps)
+    rate = (lambda count: on_time(jnp.maximum(count - 1, 0))) if decay_after_step else on_time
   steps = optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)
   if clip_norm is not None:
     steps = optax.chain(optax.clip_by_global_norm(clip_norm), steps)

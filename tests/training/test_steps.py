@@ -174,8 +174,8 @@ def test_classifier_accuracies_rank_the_right_class():
 def test_a_tie_and_nan_are_wrong(logits, top1, top5):
   """The right class is the first."""
   logits, label = jnp.array([logits]), jnp.array([0])
-  assert tasks.among_first(logits, label, 1) == [top1]
-  assert tasks.among_first(logits, label, 5) == [top5]
+  assert tasks.among_first(logits, label, 1).tolist() == [top1]
+  assert tasks.among_first(logits, label, 5).tolist() == [top5]
 
 
 def test_the_upsampler_trains_on_area_averages(run, batch):
@@ -246,6 +246,18 @@ def test_learning_rates():
   np.testing.assert_allclose(sizes(adamw(0.1), 3), [0.1] * 3, rtol=1e-4)
   np.testing.assert_allclose(sizes(adamw(0.1, linear_decay_steps=4), 5),
                              [0.1, 0.075, 0.05, 0.025, 0], rtol=1e-4, atol=1e-9)
+
+
+def test_the_decay_can_lag_as_in_guided_diffusion():
+  """Its loop: step at the current rate, then rate * (1 - steps / N), then count the step."""
+  want, rate = [], 0.1
+  for step in range(6):
+    want.append(rate)
+    rate = 0.1 * (1 - min(step / 4, 1))
+  lagging = adamw(0.1, linear_decay_steps=4, decay_after_step=True)
+  np.testing.assert_allclose([lagging.learning_rate(jnp.int32(n)) for n in range(6)], want,
+                             rtol=1e-6, atol=1e-9)
+  assert want[:3] == [0.1, 0.1, 0.1 * 0.75]
 
 
 def test_weight_decay_is_decoupled_and_clipping_bounds_the_gradient():
