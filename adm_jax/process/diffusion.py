@@ -12,7 +12,6 @@ Throughout: x is f32[B H W C] in [-1, 1] when clean; t is i32, [B] or a scalar, 
 import dataclasses
 from typing import Callable, NamedTuple, Protocol
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -213,7 +212,8 @@ def respaced(diffusion: Diffusion, spec: str | int | tuple[int, ...]) -> Diffusi
   return dataclasses.replace(diffusion, schedule=respace(diffusion.schedule, spec))
 
 
-@flax.struct.dataclass
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Prediction:
   """One belief about where x_t came from, in each currency that a solver may ask for.
 
@@ -224,6 +224,10 @@ class Prediction:
   mean: Array          # E p(x_{t-1} | x_t)
   variance: Array      # Var p(x_{t-1} | x_t)
   log_variance: Array  # its log, but finite where a fixed small variance is 0: at t = 0
+
+  def replace(self, **changes: Array) -> 'Prediction':
+    """Returns the prediction with other arrays in place of some."""
+    return dataclasses.replace(self, **changes)
 
 
 Denoiser = Callable[[Array, Array], Prediction]  # (x_t [B H W C], t) -> Prediction

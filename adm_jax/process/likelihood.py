@@ -1,8 +1,8 @@
 """The variational bound in bits per dimension, term by term (DDPM eq. 5, IDDPM section 2)."""
 
+import dataclasses
 from typing import Callable
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,7 +72,8 @@ def prior_term(diffusion: Diffusion, x0: Array) -> Array:
   return mean_over_pixels(kl) / np.log(2)
 
 
-@flax.struct.dataclass
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Bound:
   """The bound on -log2 p(x_0) per dimension. Columns go with t = S - 1 down to 0."""
   total: Array    # f32[B], bits per dimension: prior + sum of vb

@@ -4,9 +4,9 @@ Like an optax transformation, a sampler is a set of pure functions around a stat
 train state: it is checkpointed, and is the same on every device.
 """
 
+import dataclasses
 from typing import Any, Callable, NamedTuple
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 
@@ -39,7 +39,8 @@ def uniform(num_steps: int) -> TimestepSampler:
                          update=lambda state, t, losses: state)
 
 
-@flax.struct.dataclass
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class LossHistory:
   """The latest losses of each timestep."""
   losses: Array  # f32[T K]: a ring of the latest K a timestep
