@@ -13,12 +13,13 @@ import json
 import jax
 
 from adm_jax.devices import flops
+from adm_jax.devices.chips import CHIPS
 from adm_jax.sampling.guidance import classifier_gradient
 from adm_jax.weights import catalog, openai
 
 # Bytes a second of a device's memory, as its maker states them.
-_BANDWIDTH = {'NVIDIA H100 80GB HBM3': 3.35e12, 'NVIDIA H200': 4.8e12,
-              'NVIDIA A100-SXM4-80GB': 2.04e12, 'TPU v5 lite': 0.819e12}
+_CHIPS = {kind: CHIPS[kind] for kind in ('NVIDIA H100 80GB HBM3', 'NVIDIA H200',
+                                       'NVIDIA A100-SXM4-80GB', 'TPU v5 lite')}
 
 
 def network(name):
@@ -57,13 +58,13 @@ def main() -> None:
   parser.add_argument('--batch', type=int, default=8)
   arguments = parser.parse_args()
   print(f'batch {arguments.batch}; milliseconds a step: the larger of arithmetic and memory\n')
-  print(''.join(f'{head:>24}' for head in ('model', 'step', 'TFLOP', 'GB', *_BANDWIDTH)))
+  print(''.join(f'{head:>24}' for head in ('model', 'step', 'TFLOP', 'GB', *_CHIPS)))
   rows = []
   for name in arguments.models:
     for what, (function, args) in steps(name, arguments.batch).items():
       work, moved = flops.count(function, *args), flops.traffic(function, *args)
-      limits = {kind: (work / flops.peak_of(kind), moved / bandwidth)
-                for kind, bandwidth in _BANDWIDTH.items()}
+      limits = {kind: (work / chip.peak, moved / chip.bandwidth)
+                for kind, chip in _CHIPS.items()}
       rows.append({'model': name, 'step': what, 'flops': work, 'bytes': moved,
                    'seconds': {kind: max(pair) for kind, pair in limits.items()}})
       cells = [name, what, f'{work / 1e12:.2f}', f'{moved / 1e9:.2f}'] + [

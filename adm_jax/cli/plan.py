@@ -44,13 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
   from adm_jax import config as config_lib
-  from adm_jax.plan import compiled
+  from adm_jax.plan import needs as plan
+  from adm_jax.plan import report
 
   if (arguments.config is None) == (arguments.model is None):
     raise UsageError('give --config to plan training, or --model to plan sampling')
   if arguments.config is None and overrides:
     raise UsageError(f'adm plan does not understand {" ".join(overrides)}; see adm plan --help')
-  names = [field.name for field in dataclasses.fields(compiled.Sampling)]
+  names = [field.name for field in dataclasses.fields(plan.Sampling)]
   of_sampling = {name: getattr(arguments, name) for name in names
                  if getattr(arguments, name) is not None}
   if arguments.config is not None and of_sampling:
@@ -59,20 +60,20 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
   if not 0 < arguments.utilization <= 1:
     raise UsageError(f'--utilization {arguments.utilization}: give a share, above 0 and at most 1')
   at_least_one(arguments, 'fsdp', 'batch_size')
-  target = compiled.Target(arguments.topology, arguments.devices, arguments.device_kind)
+  target = plan.Target(arguments.topology, arguments.devices, arguments.device_kind)
   total_steps, remat, microbatches = None, None, 1
   if arguments.config is None:
-    asked = compiled.Sampling(**of_sampling)
+    asked = plan.Sampling(**of_sampling)
   else:
     config = config_lib.override(config_lib.load(arguments.config), overrides)
-    asked = compiled.training(config, arguments.config, overrides)
+    asked = plan.training(config, arguments.config, overrides)
     module, total_steps = config.task.network.module, config.total_steps
     microbatches = config.get('microbatches', 1)
     remat = module.get('unet', module).get('remat')
-  needs = compiled.measure(asked, target)
-  for line in compiled.report(needs):
+  needs = plan.measure(asked, target)
+  for line in report.lines(needs):
     print(line)
   if needs.fits is False:
-    print(f'what to change: {compiled.advice(needs, remat, microbatches)}')
-  print(compiled.hours(needs, arguments.utilization, total_steps))
+    print(f'what to change: {report.advice(needs, remat, microbatches)}')
+  print(report.hours(needs, arguments.utilization, total_steps))
   return 0

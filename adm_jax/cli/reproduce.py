@@ -124,11 +124,11 @@ def _work(total):
   """Hours on the devices at hand, if their speed is known, and on an H100."""
   import jax
 
-  from adm_jax.devices import flops
+  from adm_jax.devices import chips
 
   lines = [f'{total / 1e18:.3g} EFLOP']
-  have = flops.peak(jax.devices()[0])
-  for name, speed in (('one H100', flops.peak_of('NVIDIA H100 80GB HBM3')),
+  have = chips.peak(jax.devices()[0].device_kind)
+  for name, speed in (('one H100', chips.peak('NVIDIA H100 80GB HBM3')),
                       ('the devices here', have and have * jax.device_count())):
     if speed is not None:
       lines.append(f'{total / (_SHARE * speed) / 3600:.3g} hours on {name} at {_SHARE:.0%} of peak')

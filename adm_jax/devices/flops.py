@@ -10,50 +10,6 @@ from typing import Any, Callable
 import jax
 from jax.extend import core
 
-# Dense bfloat16 FLOPs a second of one device, as their makers state them.
-_PEAK = {
-    'TPU v2': 22.5e12, 'TPU v3': 61.5e12, 'TPU v4': 275e12, 'TPU v5 lite': 197e12,
-    'TPU v5e': 197e12, 'TPU v5': 459e12, 'TPU v5p': 459e12, 'TPU v6 lite': 918e12,
-    'TPU v6e': 918e12, 'NVIDIA H100 80GB HBM3': 989e12, 'NVIDIA H100 PCIe': 756e12,
-    'NVIDIA H200': 989e12, 'NVIDIA A100-SXM4-40GB': 312e12, 'NVIDIA A100-SXM4-80GB': 312e12,
-    'NVIDIA A100-PCIE-40GB': 312e12, 'NVIDIA A100 80GB PCIe': 312e12, 'NVIDIA L4': 121e12,
-    'NVIDIA A10G': 70e12,
-}
-
-
-def peak(device: jax.Device) -> float | None:
-  """FLOPs a second that a device could do at most, in bfloat16; None where that is not known."""
-  return peak_of(device.device_kind)
-
-
-def peak_of(kind: str) -> float | None:
-  """`peak` of the devices that call themselves `kind`."""
-  return _PEAK.get(kind)
-
-
-def of_step(task: Any, batch_size: int) -> float:
-  """FLOPs of a training step: the forward pass and twice as much backward.
-
-  What rematerialisation computes again is not counted, as is usual for utilisations.
-
-  Args:
-    task: one of `training.tasks`.
-    batch_size: of the whole step.
-  """
-  params = task.network.abstract_params()
-  struct = jax.ShapeDtypeStruct
-  # One example is enough: nothing in the networks depends on others.
-  examples = {'image': struct((1, *task.network.image_shape), 'uint8'),
-              'label': struct((1,), 'int32'), 't': struct((1,), 'int32'),
-              'key': jax.eval_shape(_one_key)}
-  return 3 * batch_size * count(
-      lambda params, frozen, examples: task.terms(params, frozen, examples, None), params,
-      task.frozen, examples)
-
-
-def _one_key():
-  return jax.random.split(jax.random.key(0), 1)
-
 
 def count(fn: Callable, *args: Any) -> float:
   """FLOPs of `fn(*args)`, arrays or shapes: 2 for each multiplication in a convolution or product.

@@ -9,11 +9,11 @@ import optax
 
 from adm_jax.data import loading
 from adm_jax.data.sources import Source
-from adm_jax.devices import flops, hosts, sharding
+from adm_jax.devices import chips, hosts, sharding
 from adm_jax.errors import Preempted, TrainingStopped, UsageError
 from adm_jax.io import files
 from adm_jax.process.timestep_samplers import TimestepSampler
-from adm_jax.training import evaluations, grids
+from adm_jax.training import evaluations, flops, grids
 from adm_jax.training.checkpoints import Checkpoints
 from adm_jax.training.metrics import Reports, Stopwatch, Window
 from adm_jax.training.state import TrainState, init_state
@@ -276,7 +276,7 @@ def started_from(state: TrainState, params: Any) -> TrainState:
 
 def stopwatch(run: Run, mesh: jax.sharding.Mesh) -> Stopwatch:
   """A stopwatch for a run on the devices of `mesh`."""
-  peak = flops.peak(mesh.devices.flat[0])
+  peak = chips.peak(mesh.devices.flat[0].device_kind)
   work = 0.0 if peak is None else flops.of_step(run.task, run.batch_size)
   return Stopwatch(run.batch_size, run.total_steps, work, peak and peak * mesh.size)
 

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import pytest
 import tiny
 
-from adm_jax.devices import flops
+from adm_jax.devices import chips, flops
 from adm_jax.models import UNet
+from adm_jax.training.flops import of_step
 from adm_jax.weights import catalog, openai
 
 
@@ -76,8 +77,8 @@ def test_a_step_is_three_forward_passes_of_its_batch():
   params = task.network.abstract_params()
   x, t = (jax.ShapeDtypeStruct(shape, 'float32') for shape in ((1, 8, 8, 1), (1,)))
   forward = flops.count(lambda p, *a: task.network.apply(p, *a), params, x, t)
-  assert flops.of_step(task, 16) == 3 * 16 * forward
+  assert of_step(task, 16) == 3 * 16 * forward
 
 
 def test_the_peak_of_an_unknown_device_is_not_made_up():
-  assert flops.peak(jax.devices('cpu')[0]) is None
+  assert chips.peak(jax.devices('cpu')[0].device_kind) is None

@@ -9,16 +9,18 @@ import tiny
 import tiny_models
 
 from adm_jax import config as config_lib
-from adm_jax.devices import flops
+from adm_jax.devices.chips import GIB
 from adm_jax.errors import UsageError
-from adm_jax.plan import compiled
+from adm_jax.plan import needs as plan
+from adm_jax.plan import programs, report
+from adm_jax.training.flops import of_step
 from adm_jax.weights import pretrained
 
-NEEDS = compiled.Needs(
+NEEDS = plan.Needs(
     device_kind='TPU v5 lite', num_devices=8, fsdp=1, batch_size=64, evaluations=None,
     parameters=10**9, flops=8 * 197e12,
-    state=8 * compiled.GIB, batch=2**20, activations=4 * compiled.GIB, total=12 * compiled.GIB,
-    memory=16 * compiled.GIB, peak=197e12, compile_seconds=1.0)
+    state=8 * GIB, batch=2**20, activations=4 * GIB, total=12 * GIB,
+    memory=16 * GIB, peak=197e12, compile_seconds=1.0)
 
 
 @pytest.fixture(scope='module')
@@ -29,13 +31,13 @@ def cache(tmp_path_factory):
 @pytest.fixture
 def needs(cache, monkeypatch):
   monkeypatch.setenv('ADM_CACHE', str(cache))
-  return compiled.measure(compiled.training(tiny.get_config()), compiled.Target(devices=8))
+  return plan.measure(plan.training(tiny.get_config()), plan.Target(devices=8))
 
 
 def test_the_step_of_a_tiny_network_is_compiled_for_8_devices(needs):
   run = tiny.unet_run()
   assert needs.num_devices == 8 and needs.device_kind == 'cpu' and needs.memory is None
-  assert needs.flops == flops.of_step(run.task, run.batch_size)
+  assert needs.flops == of_step(run.task, run.batch_size)
   # Parameters, Adam's two moments, two averages, and a few counters.
   assert 0 < needs.state - 5 * 4 * needs.parameters < 100
   assert needs.batch == 8 * 8 + 4  # an image and a label a device
@@ -43,43 +45,43 @@ def test_the_step_of_a_tiny_network_is_compiled_for_8_devices(needs):
 
 
 def test_the_answer_is_kept(needs, cache, monkeypatch):
-  monkeypatch.setattr(compiled.subprocess, 'run', None)
-  assert compiled.measure(compiled.training(tiny.get_config()), compiled.Target(devices=8)) == needs
+  monkeypatch.setattr(plan.subprocess, 'run', None)
+  assert plan.measure(plan.training(tiny.get_config()), plan.Target(devices=8)) == needs
 
 
 def test_the_data_do_not_matter(needs, cache, monkeypatch):
   """A function of the user's own could not be found in another process."""
-  monkeypatch.setattr(compiled.subprocess, 'run', None)
+  monkeypatch.setattr(plan.subprocess, 'run', None)
   config = tiny.get_config()
   config.data = config_lib.call(lambda: None)
-  assert compiled.measure(compiled.training(config), compiled.Target(devices=8)) == needs
+  assert plan.measure(plan.training(config), plan.Target(devices=8)) == needs
 
 
 def test_devices_stand_for_others(cache, monkeypatch):
   monkeypatch.setenv('ADM_CACHE', str(cache))
-  target = compiled.Target(devices=1, device_kind='NVIDIA L4')
-  l4 = compiled.measure(compiled.training(tiny.get_config()), target)
-  assert l4.fits and l4.memory == 24 * compiled.GIB
-  assert 'steps at 40%' in compiled.hours(l4, 0.4, 100)
+  target = plan.Target(devices=1, device_kind='NVIDIA L4')
+  l4 = plan.measure(plan.training(tiny.get_config()), target)
+  assert l4.fits and l4.memory == 24 * GIB
+  assert 'steps at 40%' in report.hours(l4, 0.4, 100)
 
 
 def test_what_the_devices_cannot_share_is_one_line(cache, monkeypatch):
   monkeypatch.setenv('ADM_CACHE', str(cache))
   with pytest.raises(UsageError, match='batch_size=8 cannot be shared by 3 devices') as error:
-    compiled.measure(compiled.training(tiny.get_config()), compiled.Target(devices=3))
+    plan.measure(plan.training(tiny.get_config()), plan.Target(devices=3))
   assert '\n' not in str(error.value)
 
 
 def test_hours_follow_from_the_share_of_the_peak():
   """A step of 197 TFLOP a device takes 2 seconds at half the peak of 197 TFLOP/s."""
-  assert '2 s a step, 2.0 hours' in compiled.hours(NEEDS, 0.5, total_steps=3600)
-  assert 'it fits' in compiled.report(NEEDS)[-1]
+  assert '2 s a step, 2.0 hours' in report.hours(NEEDS, 0.5, total_steps=3600)
+  assert 'it fits' in report.lines(NEEDS)[-1]
 
 
 def test_images_a_second_follow_likewise():
   needs = dataclasses.replace(NEEDS, evaluations=250)
-  assert '2 s a batch, 32 images/s' in compiled.hours(needs, 0.5)
-  assert '250 evaluations' in '\n'.join(compiled.report(needs))
+  assert '2 s a batch, 32 images/s' in report.hours(needs, 0.5)
+  assert '250 evaluations' in '\n'.join(report.lines(needs))
 
 
 class _Refused:
@@ -92,37 +94,37 @@ class _Refused:
 
 
 def test_a_program_that_a_compiler_refuses_does_not_fit(monkeypatch):
-  program = compiled._Program(_Refused(), {}, {}, {}, flops=1e12, batch_size=8, fsdp=1)
-  monkeypatch.setattr(compiled, '_training_program', lambda run, devices: program)
-  needs = compiled._compile(compiled.Training(''), compiled.Target(devices=1))
-  assert needs.total == needs.activations == round(44.85 * compiled.GIB)
+  program = programs._Program(_Refused(), {}, {}, {}, flops=1e12, batch_size=8, fsdp=1)
+  monkeypatch.setattr(programs, '_training_program', lambda run, devices: program)
+  needs = programs._compile(plan.Training(''), plan.Target(devices=1))
+  assert needs.total == needs.activations == round(44.85 * GIB)
   # The compiler knows better.
-  assert dataclasses.replace(needs, memory=64 * compiled.GIB).fits is False
+  assert dataclasses.replace(needs, memory=64 * GIB).fits is False
   refused = 'RESOURCE_EXHAUSTED: temporaries (1.5M) exceed'
-  assert compiled._bytes_refused(refused, 2**20) == 5 * 2**19
-  assert compiled._bytes_refused('RESOURCE_EXHAUSTED: Used 2.50K of 1.00K hbm', 2**20) == 2560
-  assert compiled._bytes_refused('INTERNAL: 3.5G of something else', 0) is None
+  assert programs._bytes_refused(refused, 2**20) == 5 * 2**19
+  assert programs._bytes_refused('RESOURCE_EXHAUSTED: Used 2.50K of 1.00K hbm', 2**20) == 2560
+  assert programs._bytes_refused('INTERNAL: 3.5G of something else', 0) is None
 
 
 @pytest.mark.parametrize('changes, remat, wanted', [
-    (dict(state=14 * compiled.GIB), 'none', 'config.fsdp=4'),
-    (dict(activations=30 * compiled.GIB, state=compiled.GIB), 'none', 'remat=blocks'),
-    (dict(activations=29 * compiled.GIB, state=compiled.GIB), 'blocks', 'microbatches=2'),
-    (dict(state=14 * compiled.GIB), None, '--fsdp=4'),
-    (dict(activations=30 * compiled.GIB, state=compiled.GIB), None, '--batch-size 32')])
+    (dict(state=14 * GIB), 'none', 'config.fsdp=4'),
+    (dict(activations=30 * GIB, state=GIB), 'none', 'remat=blocks'),
+    (dict(activations=29 * GIB, state=GIB), 'blocks', 'microbatches=2'),
+    (dict(state=14 * GIB), None, '--fsdp=4'),
+    (dict(activations=30 * GIB, state=GIB), None, '--batch-size 32')])
 def test_what_does_not_fit_is_told_what_to_change(changes, remat, wanted):
-  needs = dataclasses.replace(NEEDS, total=40 * compiled.GIB, **changes)
-  assert wanted in compiled.advice(needs, remat)
-  assert 'too little' in compiled.report(needs)[-1]
+  needs = dataclasses.replace(NEEDS, total=40 * GIB, **changes)
+  assert wanted in report.advice(needs, remat)
+  assert 'too little' in report.lines(needs)[-1]
 
 
 @pytest.mark.parametrize('remat, batch_size, microbatches, wanted', [
     ('blocks', 64, 4, 'microbatches=8'), ('blocks', 64, 8, 'one image at a time'),
     ('blocks', 24, 1, 'microbatches=3'), (None, 8, 1, 'one image at a time')])
 def test_a_batch_is_cut_no_further_than_an_image(remat, batch_size, microbatches, wanted):
-  needs = dataclasses.replace(NEEDS, state=compiled.GIB, activations=30 * compiled.GIB,
-                              total=40 * compiled.GIB, batch_size=batch_size)
-  assert wanted in compiled.advice(needs, remat, microbatches)
+  needs = dataclasses.replace(NEEDS, state=GIB, activations=30 * GIB,
+                              total=40 * GIB, batch_size=batch_size)
+  assert wanted in report.advice(needs, remat, microbatches)
 
 
 @pytest.mark.parametrize('target, match', [
@@ -132,26 +134,26 @@ def test_a_batch_is_cut_no_further_than_an_image(remat, batch_size, microbatches
     (dict(topology='v5e:2x4', device_kind='NVIDIA L4'), 'with --devices')])
 def test_an_impossible_target_is_refused(target, match):
   with pytest.raises(UsageError, match=match):
-    compiled.Target(**target)
+    plan.Target(**target)
 
 
 @pytest.fixture(scope='module')
 def sampling(tmp_path_factory):
   folder = tmp_path_factory.mktemp('models')
-  return compiled.Sampling(str(tiny_models.unet(folder / 'unet')),
+  return plan.Sampling(str(tiny_models.unet(folder / 'unet')),
                        str(tiny_models.classifier(folder / 'classifier')), respacing='3',
                        dtype='float32', batch_size=16)
 
 
 def test_a_guided_sampler_is_compiled_for_8_devices(sampling, cache, monkeypatch):
   monkeypatch.setenv('ADM_CACHE', str(cache))
-  needs = compiled.measure(sampling, compiled.Target(devices=8))
+  needs = plan.measure(sampling, plan.Target(devices=8))
   assert (needs.num_devices, needs.batch_size, needs.evaluations) == (8, 16, 3)
   assert needs.state == 4 * needs.parameters  # weights alone, in float32
-  half = compiled.measure(dataclasses.replace(sampling, batch_size=8), compiled.Target(devices=8))
+  half = plan.measure(dataclasses.replace(sampling, batch_size=8), plan.Target(devices=8))
   np.testing.assert_allclose(needs.flops, 2 * half.flops, rtol=1e-6)
-  alone = compiled.measure(dataclasses.replace(sampling, classifier=None),
-                           compiled.Target(devices=8))
+  alone = plan.measure(dataclasses.replace(sampling, classifier=None),
+                           plan.Target(devices=8))
   assert alone.flops < needs.flops and alone.parameters < needs.parameters
 
 
@@ -163,9 +165,9 @@ def test_a_published_sampler_is_outlined_without_its_weights():
 def test_a_tpu_slice_needs_no_tpu(cache, sampling, monkeypatch):
   pytest.importorskip('libtpu')
   monkeypatch.setenv('ADM_CACHE', str(cache))
-  needs = compiled.measure(compiled.training(tiny.get_config()),
-                           compiled.Target(topology='v5e:2x4'))
+  needs = plan.measure(plan.training(tiny.get_config()),
+                           plan.Target(topology='v5e:2x4'))
   assert needs.device_kind == 'TPU v5 lite' and needs.num_devices == 8 and needs.fits
-  needs = compiled.measure(dataclasses.replace(sampling, dtype='bfloat16'),
-                       compiled.Target(topology='v5e:2x4'))
+  needs = plan.measure(dataclasses.replace(sampling, dtype='bfloat16'),
+                       plan.Target(topology='v5e:2x4'))
   assert needs.evaluations == 3 and needs.fits

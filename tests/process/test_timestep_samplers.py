@@ -1,5 +1,7 @@
 """Timestep samplers: parity with the published importance sampling, and unbiased weights."""
 
+import dataclasses
+
 import golden_files
 import jax
 import jax.numpy as jnp
@@ -52,7 +54,7 @@ def test_uniform_draws_every_timestep_alike():
 def test_second_moment_sampling_is_uniform_until_warm():
   """One loss short at one timestep, and no timestep is preferred."""
   state = warm()
-  state = state.replace(counts=state.counts.at[5].set(2))
+  state = dataclasses.replace(state, counts=state.counts.at[5].set(2))
   t, weights = loss_second_moment(6, history=3).sample(state, KEYS)
   np.testing.assert_allclose(np.bincount(t, minlength=6) / len(t), 1 / 6, atol=0.01)
   np.testing.assert_allclose(weights, 1, rtol=1e-5)
@@ -69,7 +71,7 @@ def test_second_moment_sampling_follows_the_losses():
 
 def test_a_timestep_without_loss_is_not_forgotten():
   """Every timestep keeps uniform_probability / T."""
-  state = warm().replace(losses=jnp.zeros((6, 3)).at[2].set(1.0))
+  state = dataclasses.replace(warm(), losses=jnp.zeros((6, 3)).at[2].set(1.0))
   p = second_moment_weights(state, 0.3)
   np.testing.assert_allclose(p, [0.05, 0.05, 0.75, 0.05, 0.05, 0.05], rtol=1e-6)
 

@@ -1,0 +1,204 @@
+"""What a run needs, before anyone pays for it: the real program, compiled for its devices.
+
+    needs = measure(training(config), Target(topology='v5e:8x8'))
+    needs = measure(Sampling('imagenet256', 'imagenet256-classifier'), Target(devices=8))
+
+For a TPU topology libtpu's compiler runs on this machine, which needs no TPU, in a process of its
+own (`plan.programs`); answers are kept in `io.cache.folder()`.
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+from typing import Any, Sequence
+
+from adm_jax import config as config_lib
+from adm_jax import stored_configs
+from adm_jax.devices.chips import CHIPS
+from adm_jax.errors import UsageError
+from adm_jax.io import cache
+from adm_jax.io.files import written_whole
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+  """Where a run is to be.
+
+  Attributes:
+    topology: a TPU slice, as 'v5e:8x8'; None for `devices`.
+    devices: so many simulated CPU devices; their compiler's figures stand for a GPU's only roughly.
+    device_kind: what these stand for, by JAX's name, as 'NVIDIA L4': how much memory it has and how
+      fast it is.
+  """
+  topology: str | None = None
+  devices: int | None = None
+  device_kind: str | None = None
+
+  def __post_init__(self):
+    if (self.topology is None) == (self.devices is None):
+      raise UsageError('give --topology, as v5e:8x8, or --devices, as 8, and not both')
+    if self.topology is not None and not re.fullmatch(r'v\d+\w*:\d+x\d+(x\d+)?', self.topology):
+      raise UsageError(f'--topology {self.topology}: give a generation and its shape, as v5e:8x8 '
+                       'or v4:4x4x4')
+    if self.devices is not None and self.devices < 1:
+      raise UsageError(f'--devices {self.devices}: give at least 1')
+    if self.device_kind is not None and (self.devices is None or self.device_kind not in CHIPS):
+      raise UsageError(f'--device-kind {self.device_kind}: give it with --devices, and one of '
+                       f'{", ".join(sorted(CHIPS))}')
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """A step of a training run; made by `training`.
+
+  Attributes:
+    config: as JSON, without data; it tells runs apart, and is built unless there is a `path`.
+    path: the file that the config came from, for configs that name functions of a user's own,
+      which a stored one may not.
+    overrides: of that file, as on the command line.
+    source: the text of that file.
+  """
+  config: str
+  path: str | None = None
+  overrides: tuple[str, ...] = ()
+  source: str = ''
+
+
+def training(config: config_lib.ConfigDict, path: str | pathlib.Path | None = None,
+             overrides: Sequence[str] = ()) -> Training:
+  """Returns the step of a config's run, whatever its data are: a plan needs none of them.
+
+  Args:
+    config: overridden already.
+    path: where it came from, if it names functions of a user's own.
+    overrides: which led to `config` from there.
+  """
+  config = config.copy_and_resolve_references()
+  config.data = None
+  text = stored_configs.to_json(config)
+  if path is None or stored_configs.is_trusted(text):
+    return Training(text)
+  path = pathlib.Path(path).absolute()
+  return Training(text, str(path), tuple(overrides), path.read_text())
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+  """A batch of samples from noise to images; arguments of `pipeline.load`, by name.
+
+  Attributes:
+    batch_size: images at once, over all devices; None for one on each.
+  """
+  model: str
+  classifier: str | None = None
+  respacing: str | None = None
+  cfg_scale: float | None = None
+  weaker: str | None = None
+  dtype: str = 'bfloat16'
+  fsdp: int = 1
+  batch_size: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Needs:
+  """What the program of a run needs; bytes are of one device.
+
+  Attributes:
+    device_kind: JAX's name.
+    num_devices: of the mesh, `fsdp` of which share one state.
+    batch_size: over all devices.
+    evaluations: of the denoiser in a sampling run; None for training.
+    parameters: of the networks.
+    flops: over all devices, by our own count; of a training step, or of a batch of samples.
+    state: bytes of what stays: weights, and in training the rest of `TrainState`.
+    batch: bytes of the images and labels.
+    activations: bytes of everything that the program holds in between, gradients included.
+    total: bytes at the most.
+    memory: bytes that a device has; None where that is not known.
+    peak: FLOPs a second of one device; None where that is not known.
+    compile_seconds: how long lowering and compiling took.
+    refused: the compiler found that it does not fit, and gave up; the bytes are those it named.
+  """
+  device_kind: str
+  num_devices: int
+  fsdp: int
+  batch_size: int
+  evaluations: int | None
+  parameters: int
+  flops: float
+  state: int
+  batch: int
+  activations: int
+  total: int
+  memory: int | None
+  peak: float | None
+  compile_seconds: float
+  refused: bool = False
+
+  @property
+  def fits(self) -> bool | None:
+    return None if self.memory is None else not self.refused and self.total <= self.memory
+
+
+def measure(run: Training | Sampling, target: Target) -> Needs:
+  """Compiles a run's program for a target, in a process of its own, or recalls the answer.
+
+  Raises:
+    UsageError: the run cannot be shared by these devices, libtpu is not installed, or it does not
+      know the topology.
+  """
+  kept = cache.folder() / 'plans' / f'{_fingerprint(run, target)}.json'
+  if not kept.exists():
+    # libtpu may be in use by others here: this one only compiles.
+    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'TPU_SKIP_MDS_QUERY': '1',
+                   'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
+                   'XLA_FLAGS': ' '.join([os.environ.get('XLA_FLAGS', ''), '--xla_force_host_'
+                                          f'platform_device_count={target.devices or 1}']).strip()}
+    child = subprocess.run(
+        [sys.executable, '-m', 'adm_jax.plan.programs'], env=environment, text=True,
+        capture_output=True,
+        input=json.dumps({'kind': type(run).__name__, 'run': dataclasses.asdict(run),
+                          'target': dataclasses.asdict(target)}))
+    answer = _last_object(child.stdout)
+    if answer is None:
+      lines = child.stderr.strip().splitlines() or [f'exit code {child.returncode}']
+      raise UsageError(f'this cannot be compiled for the target: {lines[-1][:300]}')
+    if 'mistake' in answer:
+      raise UsageError(answer['mistake'])
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(kept) as part:
+      part.write_text(json.dumps(answer))
+  return Needs(**json.loads(kept.read_text()))
+
+
+def _last_object(text: str) -> dict[str, Any] | None:
+  """The JSON object of the last line: libraries write to stdout, too."""
+  lines = [line for line in text.splitlines() if line.startswith('{')]
+  return json.loads(lines[-1]) if lines else None
+
+
+def _fingerprint(run: Training | Sampling, target: Target) -> str:
+  """Names all that an answer depends on: the run, the target, the compilers and this code."""
+  digest = hashlib.sha256(f'{run}\n{target}\n'.encode())
+  for name in map(str, dataclasses.astuple(run) if isinstance(run, Sampling) else ()):
+    if os.path.exists(name):  # where another model may come to lie
+      digest.update(f'{os.path.realpath(name)} {os.stat(name).st_mtime_ns}\n'.encode())
+  for name in ('jax', 'jaxlib', 'flax', *(['libtpu'] if has_libtpu() else [])):
+    digest.update(f'{name} {importlib.metadata.version(name)}\n'.encode())
+  for path in sorted(pathlib.Path(__file__).parents[1].rglob('*.py')):
+    digest.update(path.read_bytes())
+  return digest.hexdigest()[:24]
+
+
+def has_libtpu() -> bool:
+  """Whether the compiler for TPUs is installed."""
+  try:
+    return bool(importlib.metadata.version('libtpu'))
+  except importlib.metadata.PackageNotFoundError:
+    return False

@@ -1,0 +1,65 @@
+"""What a plan says to a person."""
+
+
+
+from adm_jax.devices.chips import GIB
+from adm_jax.plan.needs import Needs
+
+
+def lines(needs: Needs) -> list[str]:
+  """Returns lines that say what a run needs and whether that fits."""
+  gib = [(name, getattr(needs, name) / GIB)
+         for name in ('state', 'batch', 'activations', 'total')]
+  what = ('a step' if needs.evaluations is None
+          else f'a batch from noise to images, {needs.evaluations} evaluations')
+  result = [
+      f'{needs.num_devices} x {needs.device_kind}, fsdp={needs.fsdp}: compiled in '
+      f'{needs.compile_seconds:.0f} s',
+      f'parameters: {needs.parameters:,}',
+      f'{what}: {needs.flops / 1e12:.4g} TFLOP, {needs.batch_size} images',
+      'a device: ' + ', '.join(f'{name} {value:.3g} GiB' for name, value in gib)]
+  if needs.memory is not None:
+    result.append(f'it has {needs.memory / GIB:.0f} GiB: '
+                 + ('it fits' if needs.fits else 'too little'))
+  return result
+
+
+def hours(needs: Needs, utilization: float, total_steps: int | None = None) -> str:
+  """How long it takes at a share of the peak: `total_steps` of training, or sampling."""
+  if needs.peak is None:
+    return f'how fast a {needs.device_kind} is at most is not known here'
+  seconds = needs.flops / (needs.peak * needs.num_devices * utilization)
+  if needs.evaluations is None:
+    return (f'{total_steps:,} steps at {utilization:.0%} of peak: {seconds:.3g} s a step, '
+            f'{total_steps * seconds / 3600:,.1f} hours')
+  return (f'at {utilization:.0%} of peak: {seconds:.3g} s a batch, '
+          f'{needs.batch_size / seconds:.3g} images/s, 50,000 images in '
+          f'{50_000 * seconds / needs.batch_size / 3600:,.1f} hours')
+
+
+def advice(needs: Needs, remat: str | None, microbatches: int = 1) -> str:
+  """What to change first so that a run fits; state is split, activations are cut or recomputed.
+
+  `remat` is the trained network's; None for sampling.
+  """
+  rows = needs.batch_size // needs.num_devices // microbatches
+  if needs.state > needs.memory / 2 and needs.fsdp < needs.num_devices:
+    return (f'the state takes {needs.state / needs.memory:.0%}: share it, '
+            f'--{"" if remat is None else "config."}fsdp={_next_divisor(needs)}')
+  if remat is None and rows > 1:
+    return f'sample fewer at once: --batch-size {max(1, rows // 2) * needs.num_devices}'
+  if remat in ('none', 'attention'):
+    return ('store less for the backward pass: --config.task.network.module.remat=blocks, which '
+            'costs no convolution')
+  if rows > 1:
+    wanted = max(2, needs.activations / max(1, needs.memory - needs.state))
+    more = next(n for n in range(1, rows + 1) if rows % n == 0 and (n >= wanted or n == rows))
+    return f'cut the batch: --config.microbatches={more * microbatches}, or use more devices'
+  return 'each device has one image at a time already: use devices with more memory'
+
+
+def _next_divisor(needs: Needs) -> int:
+  """The least fsdp that brings the state below a third of the memory."""
+  whole = needs.state * needs.fsdp
+  divisors = [n for n in range(1, needs.num_devices + 1) if needs.num_devices % n == 0]
+  return next((n for n in divisors if whole / n < needs.memory / 3), needs.num_devices)

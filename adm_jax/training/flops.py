@@ -1,0 +1,25 @@
+"""The arithmetic of a training step."""
+
+import jax
+
+from adm_jax.devices import flops
+from adm_jax.training.tasks import Task
+
+
+def of_step(task: Task, batch_size: int) -> float:
+  """Returns the FLOP of a training step: the forward pass and twice as much backward.
+
+  What rematerialization computes again is not counted, as is usual for utilizations.
+
+  Args:
+    task: what is trained.
+    batch_size: of the whole step.
+  """
+  struct = jax.ShapeDtypeStruct
+  # One example is enough: nothing in the networks depends on others.
+  examples = {'image': struct((1, *task.network.image_shape), 'uint8'),
+              'label': struct((1,), 'int32'), 't': struct((1,), 'int32'),
+              'key': jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))}
+  return 3 * batch_size * flops.count(
+      lambda params, frozen, examples: task.terms(params, frozen, examples, None),
+      task.network.abstract_params(), task.frozen, examples)
