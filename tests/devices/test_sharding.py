@@ -1,6 +1,7 @@
 """Shardings: what lies where, decided from shapes alone."""
 
 import math
+import types
 
 import jax
 import jax.numpy as jnp
@@ -54,8 +55,9 @@ def test_fsdp_splits_the_whole_training_state_of_adm_64():
   """Weights, their average and Adam's moments: at most 1/7 of it on each of 8 devices."""
   model = catalog.find('imagenet64')
   params = openai.abstract_params(openai.create(model.kind, model.flags)[0])
-  task = type('Task', (), {'init': lambda self, key: jax.tree.map(
-      lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), params)})()
+  network = types.SimpleNamespace(init=lambda key: jax.tree.map(
+      lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), params))
+  task = types.SimpleNamespace(network=network)
   state = jax.eval_shape(lambda: init_state(jax.random.key(0), task, adamw(1e-4), (0.9999,),
                                             uniform(1000)))
   whole = _bytes_a_device(state, _mesh(8, 1))
@@ -67,7 +69,7 @@ def test_pmap_and_fsdp_exclude_each_other():
   mesh = sharding.mesh(1, jax.devices()[:1])
   def init():
     return jnp.zeros(3)
-  assert sharding.trainer('pmap', mesh, init, lambda parts: lambda *a: a).shapes.shape == (3,)
+  assert sharding.trainer('pmap', mesh, init, lambda collectives: lambda *a: a).shapes.shape == (3,)
   with pytest.raises(UsageError, match='parallel=pmap copies the state'):
     sharding.trainer('pmap', _mesh(4, 2), init, None)
   with pytest.raises(UsageError, match='give jit or pmap'):

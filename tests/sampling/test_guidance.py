@@ -411,7 +411,7 @@ class Formula(nn.Module):
 def formula(strength, num_classes=None, null_label=None):
   """A network of images 2 x 2 x 3 with its weights."""
   network = Network(Formula(), PROCESS, (2, 2, 3), num_classes=num_classes, null_label=null_label)
-  return Trained(network, {'strength': strength})
+  return Trained(network, {'strength': jnp.float32(strength)})
 
 
 def classifying(num_classes):

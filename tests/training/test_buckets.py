@@ -8,8 +8,8 @@ from PIL import Image
 
 from adm_jax.errors import UsageError
 from adm_jax.io import files
-from adm_jax.training import checkpoints, grids, metrics
-from adm_jax.weights import pretrained
+from adm_jax.training import grids, metrics
+from adm_jax.weights import folders, pretrained
 
 
 class _Bucket(MemoryFileSystem):
@@ -34,7 +34,7 @@ def bucket(monkeypatch):
 
 
 def test_metrics_evaluations_and_pictures_arrive(bucket):
-  checkpoints.write_class_names(bucket, ('zero', 'one'))
+  folders.write_class_names(bucket, ('zero', 'one'))
   reports = metrics.Reports(bucket, 0)
   reports.write(2, {'loss': 0.5}, {'images_per_second': 3.0, 'data_wait': 0.0, 'eta_seconds': 9.0})
   reports.evaluation(2, {'fid_10': 1.0})
@@ -51,6 +51,6 @@ def test_metrics_evaluations_and_pictures_arrive(bucket):
 
 
 def test_weights_are_looked_for_there(bucket):
-  checkpoints.write_class_names(bucket, ())
+  folders.write_class_names(bucket, ())
   with pytest.raises(UsageError, match='gs://name/run has no checkpoint'):
     pretrained.load('gs://name/run')

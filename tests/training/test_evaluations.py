@@ -57,5 +57,5 @@ def test_mistakes_are_found_before_training(reference):
   np.savez('images.npz', np.zeros((3, 8, 8, 1), np.uint8))
   with pytest.raises(UsageError, match='holds no statistics'):
     config_lib.build(_config('images.npz'))
-  with pytest.raises(UsageError, match='give 0, or how often'):
+  with pytest.raises(UsageError, match='evaluation.reference'):
     config_lib.build(tiny.get_config(evaluate_every=2))

@@ -28,6 +28,7 @@ import pkgutil
 from typing import Any, Callable
 
 from adm_jax.errors import UsageError
+from adm_jax.io import functions
 from adm_jax.sampling import offers
 from adm_jax.sampling.solvers.ancestral import ancestral
 from adm_jax.sampling.solvers.base import Solver, num_evaluations
@@ -68,7 +69,8 @@ def by_name(name: str, **given: Any) -> Solver:
   if not isinstance(solver, Solver):
     raise UsageError(f'{name} returns a {type(solver).__name__}: a solver is a function that '
                      'returns a solvers.Solver')
-  return solver
+  # Somebody's own goes by its file, with a checksum, so that jobs know when it has changed.
+  return solver._replace(name=functions.described(name)) if functions.is_own(name) else solver
 
 
 def options(name: str) -> list[str]:
