@@ -42,6 +42,13 @@ SUPERRES_CHANNEL_MULT = {512: (1, 1, 2, 2, 4, 4), 256: (1, 1, 2, 2, 4, 4), 64: (
 _CLASSIFIER_HEAD_CHANNELS = 64  # no flag changes it
 
 
+# What changes the number or the shapes of a network's tensors, whatever the image's size.
+_SHAPING = ('num_channels', 'num_res_blocks', 'class_cond', 'use_scale_shift_norm',
+            'resblock_updown', 'learn_sigma', 'num_classes', 'image_channels', 'classifier_width',
+            'classifier_depth', 'classifier_use_scale_shift_norm', 'classifier_resblock_updown',
+            'classifier_pool')
+
+
 def parse(kind: str, flags: str | Mapping[str, Any]) -> dict[str, Any]:
   """All flags of a kind: those given, as a mapping or as '--name value ...', and the defaults.
 
@@ -90,6 +97,28 @@ def create(kind: str, flags: str | Mapping[str, Any] = '') -> tuple[Any, Diffusi
   """(linen module, the respaced process with its parameterisation); arguments as `describe`."""
   network = build(describe(kind, flags))
   return network.module, network.diffusion
+
+
+def seen_in_shapes(kind: str, flags: str | Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the flags that the shapes of a network's tensors tell, in a form to compare.
+
+  Where two ways to write one thing mean the same network, as '16,8' and '8,16', they are equal.
+  """
+  values = parse(kind, flags)
+  size = values['large_size' if kind == 'superres' else 'image_size']
+  table = SUPERRES_CHANNEL_MULT if kind == 'superres' else CHANNEL_MULT
+  channel_mult = _channel_mult(values, size, table)
+  seen = {name: values[name] for name in _SHAPING if name in values}
+  seen['channel_mult'] = channel_mult
+  for name in ('attention_resolutions', 'classifier_attention_resolutions'):
+    if name in values:
+      attended = _attended(values[name], size, len(channel_mult))
+      seen[name] = {size // resolution for resolution in attended}
+  if len(channel_mult) == 1:  # nothing is resampled
+    seen = {name: value for name, value in seen.items() if 'updown' not in name}
+  if not values.get('class_cond', True):
+    del seen['num_classes']
+  return seen
 
 
 def _classifier(values: Mapping[str, Any]) -> ConfigDict:

@@ -114,10 +114,35 @@ def read(name: str | pathlib.Path, words: str = '', bar: Callable = progress.bar
     state_dict = state_dicts.read(pathlib.Path(name))
     kind, known, assumed = _inferred(state_dict, given)
     assumed = [clause for clause in assumed if not any(flag in clause for flag in given)]
+  known, assumed = _without_what_is_given(known, assumed, given)
+  _check_given(kind, known, given)
   network_config = flags.describe(kind, known | given)
   params = openai.lazy_params(state_dict, config_lib.build(network_config).module)
   return Pretrained(kind, known | given, assumed, network_config, params,
                     sum(tensor.size for tensor in state_dict.values()))
+
+
+def _without_what_is_given(known, assumed, given):
+  """Known flags, and what was assumed, without the width of heads where their number is given.
+
+  In the reference a width, if there is one, wins over any number.
+  """
+  numbers = {given.get(name, '-1') for name in ('num_heads', 'num_heads_upsample')}
+  if numbers == {'-1'}:
+    return known, assumed
+  return ({name: value for name, value in known.items() if name != 'num_head_channels'},
+          [clause for clause in assumed if 'num_head_channels' not in clause])
+
+
+def _check_given(kind, known, given):
+  """Raises UsageError where a given flag contradicts what is known of the weights."""
+  told, asked = (flags.seen_in_shapes(kind, values) for values in (known, known | given))
+  for name in given:
+    if name in known and told.get(name) != asked.get(name):
+      raise UsageError(f'--{name} {given[name]} contradicts the weights, whose tensors do not fit '
+                       f'the network unless it is {known[name] or "none"}: leave it out'
+                       + ('' if 'attention' not in name else ', or give the --image_size that '
+                          'its resolutions are counted from'))
 
 
 def _is_path(name: str | pathlib.Path) -> bool:
