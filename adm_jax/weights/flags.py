@@ -42,6 +42,12 @@ SUPERRES_CHANNEL_MULT = {512: (1, 1, 2, 2, 4, 4), 256: (1, 1, 2, 2, 4, 4), 64: (
 _CLASSIFIER_HEAD_CHANNELS = 64  # no flag changes it
 
 
+# Whose scripts the flags are of, and the defaults that differ there: adm is guided-diffusion, iddpm
+# improved-diffusion. The latter has no flag for heads of a given width, nor another order of
+# attention's channels.
+DIALECTS: dict[str, dict[str, Any]] = {
+    'adm': {}, 'iddpm': {'rescale_timesteps': True, 'rescale_learned_sigmas': True}}
+
 # What changes the number or the shapes of a network's tensors, whatever the image's size.
 _SHAPING = ('num_channels', 'num_res_blocks', 'class_cond', 'use_scale_shift_norm',
             'resblock_updown', 'learn_sigma', 'num_classes', 'image_channels', 'classifier_width',
@@ -49,16 +55,23 @@ _SHAPING = ('num_channels', 'num_res_blocks', 'class_cond', 'use_scale_shift_nor
             'classifier_pool')
 
 
-def parse(kind: str, flags: str | Mapping[str, Any]) -> dict[str, Any]:
+def parse(kind: str, flags: str | Mapping[str, Any], dialect: str = 'adm') -> dict[str, Any]:
   """All flags of a kind: those given, as a mapping or as '--name value ...', and the defaults.
 
+  Args:
+    kind: see `describe`.
+    flags: the same.
+    dialect: a key of `DIALECTS`: whose defaults.
+
   Raises:
-    UsageError: an unknown kind, an unknown flag, or a value that cannot be read.
+    UsageError: an unknown kind or dialect, an unknown flag, or a value that cannot be read.
   """
+  if dialect not in DIALECTS:
+    raise UsageError(f'dialect {dialect!r} is unknown: give {" or ".join(DIALECTS)}')
   if kind not in DEFAULTS:
     raise UsageError(f'kind {kind!r} is unknown: give {", ".join(DEFAULTS)}')
   given = words(flags) if isinstance(flags, str) else dict(flags)
-  known = DEFAULTS[kind]
+  known = {name: DIALECTS[dialect].get(name, default) for name, default in DEFAULTS[kind].items()}
   # Flag lines are copied whole from the reference's README: what concerns only its scripts passes.
   unknown = [name for name in given if name not in known and name not in _every_flag()]
   if unknown:
@@ -66,15 +79,16 @@ def parse(kind: str, flags: str | Mapping[str, Any]) -> dict[str, Any]:
   return {name: _read(name, given.get(name, default), default) for name, default in known.items()}
 
 
-def describe(kind: str, flags: str | Mapping[str, Any] = '') -> ConfigDict:
+def describe(kind: str, flags: str | Mapping[str, Any] = '', dialect: str = 'adm') -> ConfigDict:
   """Returns the config of the `networks.Network` that the flags mean.
 
   Args:
     kind: 'unet', 'superres' or 'classifier'.
     flags: the reference's, as a mapping or as its own string ('--image_size 64 --class_cond True').
       Any `image_size`; `channel_mult` may hold fractions; `num_classes` may be given.
+    dialect: whose defaults hold, 'adm' or 'iddpm' (`DIALECTS`).
   """
-  values = parse(kind, flags)
+  values = parse(kind, flags, dialect)
   process = _diffusion(values)
   if kind == 'classifier':
     return call(networks.classifier, module=_classifier(values), diffusion=process)
@@ -86,9 +100,10 @@ def describe(kind: str, flags: str | Mapping[str, Any] = '') -> ConfigDict:
               low_res_size=values['small_size'])
 
 
-def objective(kind: str, flags: str | Mapping[str, Any] = '') -> losses.Objective:
+def objective(kind: str, flags: str | Mapping[str, Any] = '',
+              dialect: str = 'adm') -> losses.Objective:
   """Returns what the flags train a network that makes images for; arguments as `describe`."""
-  values = parse(kind, flags)
+  values = parse(kind, flags, dialect)
   return (losses.rescaled_kl if values['use_kl'] else
           losses.rescaled_mse if values['rescale_learned_sigmas'] else losses.mse)
 
@@ -182,7 +197,8 @@ def _channel_mult(values, size: int, table: Mapping[int, tuple]) -> tuple[float,
 
 def _attended(resolutions: Any, size: int, num_levels: int) -> tuple[int, ...]:
   """The attention resolutions that occur: the reference ignores the others without a word."""
-  words = resolutions.split(',') if isinstance(resolutions, str) else resolutions
+  # '' is ours, for none.
+  words = filter(None, resolutions.split(',')) if isinstance(resolutions, str) else resolutions
   visited = [size >> level for level in range(num_levels)]
   return tuple(resolution for resolution in map(int, words) if resolution in visited)
 

@@ -73,6 +73,29 @@ def test_heads_that_are_given_win_over_assumed_ones(tmp_path, capsys, words, hea
              ) == (not words)
 
 
+@pytest.mark.parametrize('dialect, time', [(None, 2000), ('adm', 2000), ('iddpm', 500)])
+def test_a_file_of_improved_diffusion_is_read_by_its_clock(tmp_path, capsys, dialect, time):
+  words = '--image_size 32 --diffusion_steps 4000'
+  base = '--image_size 32 --num_channels 64 --num_res_blocks 1 --channel_mult 1 --learn_sigma True'
+  state_dicts.write(tmp_path / 'a.pt', rule_weights(
+      openai.published_shapes(openai.create('unet', base)[0]), seed=4))
+  asked = [] if dialect is None else ['--dialect', dialect]
+  assert main(['convert', str(tmp_path / 'a.pt'), '--out', str(tmp_path / 'a'), '--flags', words,
+               *asked]) == 0
+  network = folders.load(tmp_path / 'a').network
+  assert float(network.diffusion.schedule.network_time(2000)) == time
+  said = capsys.readouterr().out
+  assert ('give --dialect iddpm' in said) == (dialect != 'iddpm')
+  assert ('rescale_timesteps True' in said) == (dialect == 'iddpm')
+  assert (network.module.head_channels is None) == (dialect == 'iddpm')
+
+
+def test_a_published_models_dialect_is_known(tmp_path, capsys):
+  assert main(['convert', 'iddpm-imagenet64', '--out', str(tmp_path / 'a'), '--dialect',
+               'iddpm']) == 2
+  assert 'leave out --dialect' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('words, message', [
     ('--num_res_blocks 2', '--num_res_blocks 2 contradicts'),
     ('--class_cond True', '--class_cond True contradicts'),

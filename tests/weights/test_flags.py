@@ -67,6 +67,17 @@ def test_the_objective_follows_the_flags(words, objective):
   assert flags.objective('unet', words) is objective
 
 
+@pytest.mark.parametrize('words, rescales', [('', True), ('--rescale_timesteps False', False)])
+def test_improved_diffusions_defaults_are_a_dialect(words, rescales):
+  words += ' --diffusion_steps 4000'
+  network = build(flags.describe('unet', words, dialect='iddpm'))
+  assert float(network.diffusion.schedule.network_time(2000)) == (500 if rescales else 2000)
+  assert flags.objective('unet', words, dialect='iddpm') is losses.rescaled_mse
+  assert flags.parse('unet', words) != flags.parse('unet', words, dialect='iddpm')
+  with pytest.raises(UsageError, match="dialect 'ddpm'.*adm or iddpm"):
+    flags.parse('unet', words, dialect='ddpm')
+
+
 @pytest.mark.parametrize('kind', flags.DEFAULTS)
 def test_what_is_described_is_a_task(kind):
   task = build(flags.describe(kind))
