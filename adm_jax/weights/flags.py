@@ -196,11 +196,21 @@ def _channel_mult(values, size: int, table: Mapping[int, tuple]) -> tuple[float,
 
 
 def _attended(resolutions: Any, size: int, num_levels: int) -> tuple[int, ...]:
-  """The attention resolutions that occur: the reference ignores the others without a word."""
+  """The sides at which the network attends, in the order of the resolutions that mean them.
+
+  The reference attends where the image is `size // resolution` times smaller, rounded down, so that
+  resolutions that do not divide the size mean larger ones, as 30 means 32 of 64 pixels. It ignores
+  those that mean no level without a word.
+  """
   # '' is ours, for none.
   words = filter(None, resolutions.split(',')) if isinstance(resolutions, str) else resolutions
-  visited = [size >> level for level in range(num_levels)]
-  return tuple(resolution for resolution in map(int, words) if resolution in visited)
+  try:
+    times = [size // int(word) for word in words]
+  except (ValueError, ZeroDivisionError) as error:
+    raise UsageError(f'attention resolutions {resolutions} are no whole numbers above 0: give some '
+                     'like "32,16,8"') from error
+  sides = {2 ** level: size >> level for level in range(num_levels)}
+  return tuple(dict.fromkeys(sides[n] for n in times if n in sides))
 
 
 def read_size(text: str) -> int:
