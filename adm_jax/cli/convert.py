@@ -8,6 +8,8 @@ examples:
   adm convert 256x256_diffusion.pt --out weights/imagenet256
   adm convert 64x64_diffusion.pt --out weights/imagenet64 --flags "--use_new_attention_order True
     --noise_schedule cosine --dropout 0.1"
+  adm convert my_iddpm.pt --out weights/mine --dialect iddpm --flags "--diffusion_steps 4000
+    --noise_schedule cosine"                              # a file of improved-diffusion
   adm convert weights/imagenet256 --to 256x256_diffusion.pt
 """
 
@@ -23,6 +25,9 @@ def add_arguments(parser):
   parser.add_argument('--to', metavar='FILE', help='the file to write, from a folder')
   parser.add_argument('--flags', default='', metavar='"--NAME VALUE ..."',
                       help="the reference's flags, where the inferred ones are wrong")
+  parser.add_argument('--dialect', choices=('adm', 'iddpm'),
+                      help="whose flags a file was made with: adm, guided-diffusion's, or iddpm, "
+                           "improved-diffusion's, with other defaults; default: adm")
   parser.add_argument('--weights', metavar='WHICH',
                       help="with --to: 'params' or the rate of an average; default: the slowest")
 
@@ -33,17 +38,18 @@ def run(arguments, rest):
   if (arguments.out is None) == (arguments.to is None):
     raise UsageError('give either --out DIR, to read a file, or --to FILE, to write one')
   if arguments.out is not None:
-    return _read(arguments.source, pathlib.Path(arguments.out), arguments.flags)
+    return _read(arguments.source, pathlib.Path(arguments.out), arguments.flags,
+                 arguments.dialect)
   return _write(pathlib.Path(arguments.source), pathlib.Path(arguments.to), arguments.weights)
 
 
-def _read(source, out, words):
+def _read(source, out, words, dialect):
   from adm_jax.io import progress
   from adm_jax.weights import folders, pretrained
 
   if out.exists():
     raise UsageError(f'{out} exists: give the name of a new folder')
-  read = pretrained.read(source, words, progress.bar)
+  read = pretrained.read(source, words, progress.bar, dialect=dialect)
   folders.save(out, read.network_config, read.params)
   print(f'{out}: {read.kind}, {read.num_parameters:,} parameters')
   print('  flags: ' + ' '.join(f'--{name} {value}' for name, value in read.flags.items()))

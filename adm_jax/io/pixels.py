@@ -2,8 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-
-from adm_jax.errors import UsageError
+import numpy as np
 
 Array = jax.Array
 
@@ -19,14 +18,21 @@ def to_uint8(x: Array) -> Array:
 
 
 def shrink(x: Array, height: int, width: int) -> Array:
-  """Averages areas: f32[B H W C] -> f32[B height width C]; the upsamplers' training inputs."""
+  """Averages areas: f32[B H W C] -> f32[B height width C]; the upsamplers' training inputs.
+
+  As PyTorch's `interpolate(mode='area')`: where sides do not divide, neighboring areas share the
+  pixels on their border.
+  """
   batch, h, w, channels = x.shape
-  check_divides((h, w), (height, width))
-  return x.reshape(batch, height, h // height, width, w // width, channels).mean(axis=(2, 4))
+  if not h % height and not w % width:
+    return x.reshape(batch, height, h // height, width, w // width, channels).mean(axis=(2, 4))
+  # A mean is taken in float32, also where matrix products by default are not.
+  return jnp.einsum('ih,bhwc,jw->bijc', _areas(h, height), x, _areas(w, width),
+                    precision=jax.lax.Precision.HIGHEST)
 
 
-def check_divides(large: tuple[int, ...], small: tuple[int, ...]) -> None:
-  """Raises UsageError unless images of `large` (H, W, ...) average down to `small` (h, w)."""
-  if any(a % b for a, b in zip(large, small)):
-    raise UsageError(f'images of {large[0]} x {large[1]} cannot be averaged down to {small[0]} x '
-                     f'{small[1]}: choose sides that divide')
+def _areas(large: int, small: int) -> np.ndarray:
+  """f32[small large]: row i averages pixels floor(i large / small) .. ceil((i + 1) large / small)."""
+  i, pixel = np.arange(small)[:, None], np.arange(large)[None]
+  inside = (pixel >= i * large // small) & (pixel < -(-(i + 1) * large // small))
+  return (inside / inside.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -8,49 +8,61 @@ take half the time of XLA's gradient by the kernel even outside of scans; other 
 own. The price is that only reverse-mode derivatives exist.
 """
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 Array = jax.Array
+Precision = Any  # JAX's, or None
 
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
 
-def _plain(x: Array, kernel: Array) -> Array:
-  return jax.lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=_LAYOUT)
+def _plain(x: Array, kernel: Array, precision: Precision) -> Array:
+  return jax.lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=_LAYOUT,
+                                      precision=precision)
 
 
-@jax.custom_vjp
-def convolve(x: Array, kernel: Array) -> Array:
-  """x [B H W I], kernel [K K I O], K odd -> [B H W O]: stride 1, K // 2 zeros on every side."""
-  return _plain(x, kernel)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def convolve(x: Array, kernel: Array, precision: Precision = None) -> Array:
+  """x [B H W I], kernel [K K I O], K odd -> [B H W O]: stride 1, K // 2 zeros on every side.
+
+  `precision` is JAX's, of the gradients too.
+  """
+  return _plain(x, kernel, precision)
 
 
-def _forward(x, kernel):
-  return _plain(x, kernel), (x, kernel)
+def _forward(x, kernel, precision):
+  return _plain(x, kernel, precision), (x, kernel)
 
 
-def _backward(residuals, gradient):
-  return jax.lax.platform_dependent(*residuals, gradient, cpu=_for_cpus, default=_derived)
+def _backward(precision, residuals, gradient):
+  for_cpus, derived = (functools.partial(way, precision=precision) for way in (_for_cpus, _derived))
+  return jax.lax.platform_dependent(*residuals, gradient, cpu=for_cpus, default=derived)
 
 
 convolve.defvjp(_forward, _backward)
 
 
-def _derived(x: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:
+def _derived(x: Array, kernel: Array, gradient: Array,
+             precision: Precision = None) -> tuple[Array, Array]:
   """What JAX makes of `_plain`, which is linear in each."""
-  by_x, = jax.linear_transpose(lambda x: _plain(x, kernel), x)(gradient)
-  by_kernel, = jax.linear_transpose(lambda kernel: _plain(x, kernel), kernel)(gradient)
+  by_x, = jax.linear_transpose(lambda x: _plain(x, kernel, precision), x)(gradient)
+  by_kernel, = jax.linear_transpose(lambda kernel: _plain(x, kernel, precision), kernel)(gradient)
   return by_x, by_kernel
 
 
-def _for_cpus(x: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:
+def _for_cpus(x: Array, kernel: Array, gradient: Array,
+              precision: Precision = None) -> tuple[Array, Array]:
   """The gradient by x as a convolution in the forward layout, that by the kernel as products."""
   turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)  # [K K O I]
-  return _plain(gradient, turned), _by_kernel(x, gradient, kernel.shape[0])
+  return (_plain(gradient, turned, precision),
+          _by_kernel(x, gradient, kernel.shape[0], precision))
 
 
-def _by_kernel(x: Array, gradient: Array, size: int) -> Array:
+def _by_kernel(x: Array, gradient: Array, size: int, precision: Precision) -> Array:
   """The gradient by the kernel as matrix products over the batch and all pixels.
 
   kernel'[a b i o] = sum_n,h,w x[n, h, w + b - p, i] gradient[n, h - a + p, w, o], where p is the
@@ -70,7 +82,8 @@ def _by_kernel(x: Array, gradient: Array, size: int) -> Array:
   rows = [jax.lax.pad(gradient, jnp.zeros((), x.dtype),
                       [(0, 0, 0), (shift, -shift, 0), (0, 0, 0), (0, 0, 0)])
           for shift in _shifts(size)]
-  products = [columns @ row.reshape(pixels, outputs) for row in rows]
+  products = [jnp.matmul(columns, row.reshape(pixels, outputs), precision=precision)
+              for row in rows]
   return jnp.stack(products).reshape(size, size, inputs, outputs)
 
 
@@ -81,7 +94,7 @@ def _shifts(size: int) -> range:
 
 def conv_general_dilated(lhs: Array, rhs: Array, window_strides, padding, *, lhs_dilation=None,
                          rhs_dilation=None, dimension_numbers=None, feature_group_count=1,
-                         **kwargs) -> Array:
+                         precision: Precision = None, **kwargs) -> Array:
   """For `nn.Conv(conv_general_dilated=...)`: `convolve` where it applies, else JAX's function."""
   height, width = rhs.shape[:2]
   same = height == width and height % 2 and all(
@@ -89,7 +102,8 @@ def conv_general_dilated(lhs: Array, rhs: Array, window_strides, padding, *, lhs
   if (same and tuple(window_strides) == (1, 1) and feature_group_count == 1
       and set(lhs_dilation or (1,)) | set(rhs_dilation or (1,)) == {1}
       and not any(value is not None for value in kwargs.values())):
-    return convolve(lhs, rhs)
+    return convolve(lhs, rhs, precision)
   return jax.lax.conv_general_dilated(
       lhs, rhs, window_strides, padding, lhs_dilation=lhs_dilation, rhs_dilation=rhs_dilation,
-      dimension_numbers=dimension_numbers, feature_group_count=feature_group_count, **kwargs)
+      dimension_numbers=dimension_numbers, feature_group_count=feature_group_count,
+      precision=precision, **kwargs)

@@ -75,11 +75,15 @@ def check_numbers(network: nn.Module) -> None:
     if value is not None and value < 1:
       raise UsageError(f'{name}={value}: give at least 1')
   for name in ('dtype', 'param_dtype'):
+    given = getattr(network, name)
     try:
-      jnp.dtype(getattr(network, name))
+      known = jnp.dtype(given)
     except TypeError as error:
-      raise UsageError(f'{name}={getattr(network, name)} is no dtype: give float32 or bfloat16'
-                       ) from error
+      raise UsageError(f'{name}={given} is no dtype: give float32 or bfloat16') from error
+    if known not in (jnp.float32, jnp.bfloat16, jnp.float64):
+      # Float16's range needs a scaled loss, which bfloat16's makes needless.
+      raise UsageError(f'{name}={known} is no dtype for a network: give float32, or bfloat16, which '
+                       'takes as little memory as float16')
   if not network.channel_mult:
     raise UsageError('channel_mult=(): give a multiplier for each level')
   if not 0 <= network.dropout < 1:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from adm_jax.errors import UsageError
-from adm_jax.io.pixels import check_divides, shrink, to_float
+from adm_jax.io.pixels import shrink, to_float
 from adm_jax.networks import Network, check_source
 from adm_jax.process import losses
 from adm_jax.process.diffusion import q_sample
@@ -54,13 +54,10 @@ def diffusion(network: Network, objective: losses.Objective = losses.mse,
       null label, for classifier-free guidance.
 
   Raises:
-    UsageError: a network that classifies, sizes that do not divide, or label dropout without a null
-      label.
+    UsageError: a network that classifies, or label dropout without a null label.
   """
   if network.classifies:
     raise UsageError('the network is a classifier, which tasks.classifier trains')
-  if network.low_res_shape is not None:
-    check_divides(network.image_shape[:2], network.low_res_shape[:2])
   if not 0 <= label_dropout < 1:
     raise UsageError(f'label_dropout={label_dropout}: give a share in [0, 1)')
   if label_dropout and network.null_label is None:

@@ -42,16 +42,36 @@ SUPERRES_CHANNEL_MULT = {512: (1, 1, 2, 2, 4, 4), 256: (1, 1, 2, 2, 4, 4), 64: (
 _CLASSIFIER_HEAD_CHANNELS = 64  # no flag changes it
 
 
-def parse(kind: str, flags: str | Mapping[str, Any]) -> dict[str, Any]:
+# Whose scripts the flags are of, and the defaults that differ there: adm is guided-diffusion, iddpm
+# improved-diffusion. The latter has no flag for heads of a given width, nor another order of
+# attention's channels.
+DIALECTS: dict[str, dict[str, Any]] = {
+    'adm': {}, 'iddpm': {'rescale_timesteps': True, 'rescale_learned_sigmas': True}}
+
+# What changes the number or the shapes of a network's tensors, whatever the image's size.
+_SHAPING = ('num_channels', 'num_res_blocks', 'class_cond', 'use_scale_shift_norm',
+            'resblock_updown', 'learn_sigma', 'num_classes', 'image_channels', 'classifier_width',
+            'classifier_depth', 'classifier_use_scale_shift_norm', 'classifier_resblock_updown',
+            'classifier_pool')
+
+
+def parse(kind: str, flags: str | Mapping[str, Any], dialect: str = 'adm') -> dict[str, Any]:
   """All flags of a kind: those given, as a mapping or as '--name value ...', and the defaults.
 
+  Args:
+    kind: see `describe`.
+    flags: the same.
+    dialect: a key of `DIALECTS`: whose defaults.
+
   Raises:
-    UsageError: an unknown kind, an unknown flag, or a value that cannot be read.
+    UsageError: an unknown kind or dialect, an unknown flag, or a value that cannot be read.
   """
+  if dialect not in DIALECTS:
+    raise UsageError(f'dialect {dialect!r} is unknown: give {" or ".join(DIALECTS)}')
   if kind not in DEFAULTS:
     raise UsageError(f'kind {kind!r} is unknown: give {", ".join(DEFAULTS)}')
   given = words(flags) if isinstance(flags, str) else dict(flags)
-  known = DEFAULTS[kind]
+  known = {name: DIALECTS[dialect].get(name, default) for name, default in DEFAULTS[kind].items()}
   # Flag lines are copied whole from the reference's README: what concerns only its scripts passes.
   unknown = [name for name in given if name not in known and name not in _every_flag()]
   if unknown:
@@ -59,15 +79,16 @@ def parse(kind: str, flags: str | Mapping[str, Any]) -> dict[str, Any]:
   return {name: _read(name, given.get(name, default), default) for name, default in known.items()}
 
 
-def describe(kind: str, flags: str | Mapping[str, Any] = '') -> ConfigDict:
+def describe(kind: str, flags: str | Mapping[str, Any] = '', dialect: str = 'adm') -> ConfigDict:
   """Returns the config of the `networks.Network` that the flags mean.
 
   Args:
     kind: 'unet', 'superres' or 'classifier'.
     flags: the reference's, as a mapping or as its own string ('--image_size 64 --class_cond True').
       Any `image_size`; `channel_mult` may hold fractions; `num_classes` may be given.
+    dialect: whose defaults hold, 'adm' or 'iddpm' (`DIALECTS`).
   """
-  values = parse(kind, flags)
+  values = parse(kind, flags, dialect)
   process = _diffusion(values)
   if kind == 'classifier':
     return call(networks.classifier, module=_classifier(values), diffusion=process)
@@ -79,9 +100,10 @@ def describe(kind: str, flags: str | Mapping[str, Any] = '') -> ConfigDict:
               low_res_size=values['small_size'])
 
 
-def objective(kind: str, flags: str | Mapping[str, Any] = '') -> losses.Objective:
+def objective(kind: str, flags: str | Mapping[str, Any] = '',
+              dialect: str = 'adm') -> losses.Objective:
   """Returns what the flags train a network that makes images for; arguments as `describe`."""
-  values = parse(kind, flags)
+  values = parse(kind, flags, dialect)
   return (losses.rescaled_kl if values['use_kl'] else
           losses.rescaled_mse if values['rescale_learned_sigmas'] else losses.mse)
 
@@ -90,6 +112,28 @@ def create(kind: str, flags: str | Mapping[str, Any] = '') -> tuple[Any, Diffusi
   """(linen module, the respaced process with its parameterisation); arguments as `describe`."""
   network = build(describe(kind, flags))
   return network.module, network.diffusion
+
+
+def seen_in_shapes(kind: str, flags: str | Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the flags that the shapes of a network's tensors tell, in a form to compare.
+
+  Where two ways to write one thing mean the same network, as '16,8' and '8,16', they are equal.
+  """
+  values = parse(kind, flags)
+  size = values['large_size' if kind == 'superres' else 'image_size']
+  table = SUPERRES_CHANNEL_MULT if kind == 'superres' else CHANNEL_MULT
+  channel_mult = _channel_mult(values, size, table)
+  seen = {name: values[name] for name in _SHAPING if name in values}
+  seen['channel_mult'] = channel_mult
+  for name in ('attention_resolutions', 'classifier_attention_resolutions'):
+    if name in values:
+      attended = _attended(values[name], size, len(channel_mult))
+      seen[name] = {size // resolution for resolution in attended}
+  if len(channel_mult) == 1:  # nothing is resampled
+    seen = {name: value for name, value in seen.items() if 'updown' not in name}
+  if not values.get('class_cond', True):
+    del seen['num_classes']
+  return seen
 
 
 def _classifier(values: Mapping[str, Any]) -> ConfigDict:
@@ -152,10 +196,21 @@ def _channel_mult(values, size: int, table: Mapping[int, tuple]) -> tuple[float,
 
 
 def _attended(resolutions: Any, size: int, num_levels: int) -> tuple[int, ...]:
-  """The attention resolutions that occur: the reference ignores the others without a word."""
-  words = resolutions.split(',') if isinstance(resolutions, str) else resolutions
-  visited = [size >> level for level in range(num_levels)]
-  return tuple(resolution for resolution in map(int, words) if resolution in visited)
+  """The sides at which the network attends, in the order of the resolutions that mean them.
+
+  The reference attends where the image is `size // resolution` times smaller, rounded down, so that
+  resolutions that do not divide the size mean larger ones, as 30 means 32 of 64 pixels. It ignores
+  those that mean no level without a word.
+  """
+  # '' is ours, for none.
+  words = filter(None, resolutions.split(',')) if isinstance(resolutions, str) else resolutions
+  try:
+    times = [size // int(word) for word in words]
+  except (ValueError, ZeroDivisionError) as error:
+    raise UsageError(f'attention resolutions {resolutions} are no whole numbers above 0: give some '
+                     'like "32,16,8"') from error
+  sides = {2 ** level: size >> level for level in range(num_levels)}
+  return tuple(dict.fromkeys(sides[n] for n in times if n in sides))
 
 
 def read_size(text: str) -> int:

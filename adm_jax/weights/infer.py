@@ -23,13 +23,14 @@ class Inferred(NamedTuple):
   assumed: list[str]
 
 
-def infer(shapes: Shapes, image_size: int | None = None) -> Inferred:
+def infer(shapes: Shapes, image_size: int | None = None, dialect: str = 'adm') -> Inferred:
   """Finds the flags whose network has exactly given tensors.
 
   Args:
     shapes: {published name: shape}.
     image_size: of the images it makes, where known. Most networks run at any size, and no shape
       tells which they are for; attention resolutions are counted from it.
+    dialect: whose scripts made it (`flags.DIALECTS`): what is assumed are their defaults.
 
   Raises:
     UsageError: no network of the reference has them; with how the nearest differs.
@@ -47,7 +48,7 @@ def infer(shapes: Shapes, image_size: int | None = None) -> Inferred:
     levels = (_num_blocks(shapes) + 1) / (depth + 1)
     if levels != int(levels) or not _levels_agree(shapes, depth):
       continue
-    found = _flags(shapes, kind, depth, int(levels), image_size)
+    found = _flags(shapes, kind, depth, int(levels), image_size, dialect)
     try:
       module, _ = create(found.kind, found.flags)
       openai.check_shapes(shapes, module)
@@ -83,7 +84,7 @@ def _levels_agree(shapes: Shapes, depth: int) -> bool:
 
 
 def _flags(shapes: Shapes, kind: str, depth: int, levels: int,
-           size: int | None) -> Inferred:
+           size: int | None, dialect: str) -> Inferred:
   channels = shapes['time_embed.0.weight'][1]
   image_channels = shapes['input_blocks.0.0.weight'][1] // (2 if kind == 'superres' else 1)
   firsts = [1 + level * (depth + 1) for level in range(levels)]
@@ -128,12 +129,13 @@ def _flags(shapes: Shapes, kind: str, depth: int, levels: int,
     assumed.append(f'small_size {size // 4}')
   else:
     flags['image_size'] = size
-  if all(widths[level] % 64 == 0 for level in (*attended, -1)):
+  if dialect == 'adm' and all(widths[level] % 64 == 0 for level in (*attended, -1)):
     flags['num_head_channels'] = 64
     assumed.append('attention heads of 64 channels (num_head_channels 64)')
   else:
     assumed.append('4 attention heads (num_heads 4)')
-  assumed.append('the old order of attention channels (use_new_attention_order False)')
+  if dialect == 'adm':  # improved-diffusion has no other
+    assumed.append('the old order of attention channels (use_new_attention_order False)')
   return Inferred(kind, flags, assumed)
 
 

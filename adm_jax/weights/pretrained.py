@@ -92,15 +92,18 @@ def outline(name: str | pathlib.Path) -> Trained:
 
 
 def read(name: str | pathlib.Path, words: str = '', bar: Callable = progress.bar,
-         weights: str | pathlib.Path | None = None) -> Pretrained:
+         weights: str | pathlib.Path | None = None, dialect: str | None = None) -> Pretrained:
   """A published model, or a file in its format; arguments as `load`.
 
   Args:
     words: the reference's flags, '--name value ...', where the known or inferred ones are wrong.
+    dialect: of a file, whose flags these are, 'adm' or 'iddpm' (`flags.DIALECTS`); default: 'adm'.
   """
   given = flags.words(words)
   if str(name) in catalog.MODELS or not _is_path(name):
     model = catalog.find(str(name))
+    if dialect is not None:
+      raise UsageError(f'the flags of {name} are known: leave out --dialect {dialect}')
     file = catalog.fetch(model, bar) if weights is None else pathlib.Path(weights)
     state_dict, kind = state_dicts.read(file), model.kind
     known, assumed = flags.words(model.flags), []
@@ -112,12 +115,38 @@ def read(name: str | pathlib.Path, words: str = '', bar: Callable = progress.bar
     raise UsageError(f'{name} is a folder, not a file of weights')
   else:
     state_dict = state_dicts.read(pathlib.Path(name))
-    kind, known, assumed = _inferred(state_dict, given)
+    kind, known, assumed = _inferred(state_dict, given, dialect or 'adm')
+    assumed += _assumed_clock(kind, given, dialect)
     assumed = [clause for clause in assumed if not any(flag in clause for flag in given)]
-  network_config = flags.describe(kind, known | given)
+  known, assumed = _without_what_is_given(known, assumed, given)
+  _check_given(kind, known, given)
+  network_config = flags.describe(kind, known | given, dialect or 'adm')
   params = openai.lazy_params(state_dict, config_lib.build(network_config).module)
   return Pretrained(kind, known | given, assumed, network_config, params,
                     sum(tensor.size for tensor in state_dict.values()))
+
+
+def _without_what_is_given(known, assumed, given):
+  """Known flags, and what was assumed, without the width of heads where their number is given.
+
+  In the reference a width, if there is one, wins over any number.
+  """
+  numbers = {given.get(name, '-1') for name in ('num_heads', 'num_heads_upsample')}
+  if numbers == {'-1'}:
+    return known, assumed
+  return ({name: value for name, value in known.items() if name != 'num_head_channels'},
+          [clause for clause in assumed if 'num_head_channels' not in clause])
+
+
+def _check_given(kind, known, given):
+  """Raises UsageError where a given flag contradicts what is known of the weights."""
+  told, asked = (flags.seen_in_shapes(kind, values) for values in (known, known | given))
+  for name in given:
+    if name in known and told.get(name) != asked.get(name):
+      raise UsageError(f'--{name} {given[name]} contradicts the weights, whose tensors do not fit '
+                       f'the network unless it is {known[name] or "none"}: leave it out'
+                       + ('' if 'attention' not in name else ', or give the --image_size that '
+                          'its resolutions are counted from'))
 
 
 def _is_path(name: str | pathlib.Path) -> bool:
@@ -125,7 +154,20 @@ def _is_path(name: str | pathlib.Path) -> bool:
   return bool(path.suffix) or path.exists() or len(path.parts) > 1
 
 
-def _inferred(state_dict, given):
+def _assumed_clock(kind, given, dialect):
+  """What is assumed of the network's clock and its loss, a clause each, as the dialect has them."""
+  if dialect == 'iddpm':
+    return [f'{name} {value}, as improved-diffusion has it'
+            for name, value in flags.DIALECTS[dialect].items()]
+  steps = flags.parse(kind, {name: given[name] for name in ('diffusion_steps',) if name in given}
+                      )['diffusion_steps']
+  if steps == flags.DEFAULTS[kind]['diffusion_steps']:
+    return []  # where both clocks show the same
+  return [f'the network is told times from 0 to {steps - 1} (rescale_timesteps False): for a file '
+          'of improved-diffusion, which rescales them to 0 to 1000, give --dialect iddpm']
+
+
+def _inferred(state_dict, given, dialect):
   size = given.get('large_size', given.get('image_size'))
   shapes = {name: array.shape for name, array in state_dict.items()}
-  return infer(shapes, None if size is None else flags.read_size(size))
+  return infer(shapes, None if size is None else flags.read_size(size), dialect)

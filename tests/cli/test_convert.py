@@ -53,6 +53,71 @@ def test_what_was_trained_here_on_grey_images_goes_there_and_back(tmp_path):
   assert folders.load(tmp_path / 'a').network.image_shape == (16, 16, 1)
 
 
+@pytest.mark.parametrize('words, heads', [
+    ('', dict(head_channels=64)), ('--num_heads 4', dict(num_heads=4)),
+    ('--num_heads 1', dict(num_heads=1)), ('--num_heads 1 --num_heads_upsample -1', dict(num_heads=1)),
+    ('--num_heads_upsample 2', dict(num_heads=4, num_heads_upsample=2)),
+    ('--num_head_channels 32', dict(head_channels=32)),
+    ('--num_heads 2 --num_head_channels 32', dict(num_heads=2, head_channels=32))])
+def test_heads_that_are_given_win_over_assumed_ones(tmp_path, capsys, words, heads):
+  """guided-diffusion's README gives its 128 x 128 model and its upsampler by --num_heads 4."""
+  base = ('--image_size 32 --num_channels 64 --num_res_blocks 1 --channel_mult 1,2 '
+          '--attention_resolutions 16 --learn_sigma True')
+  module = openai.create('unet', base)[0]
+  state_dicts.write(tmp_path / 'a.pt', rule_weights(openai.published_shapes(module), seed=4))
+  flags = ['--flags', f'{words} --image_size 32']
+  assert main(['convert', str(tmp_path / 'a.pt'), '--out', str(tmp_path / 'a'), *flags]) == 0
+  got = folders.load(tmp_path / 'a').network.module
+  assert got == module.clone(**{'head_channels': None, 'num_heads_upsample': None, **heads})
+  assert any('attention heads' in line for line in capsys.readouterr().out.splitlines()
+             ) == (not words)
+
+
+@pytest.mark.parametrize('dialect, time', [(None, 2000), ('adm', 2000), ('iddpm', 500)])
+def test_a_file_of_improved_diffusion_is_read_by_its_clock(tmp_path, capsys, dialect, time):
+  words = '--image_size 32 --diffusion_steps 4000'
+  base = '--image_size 32 --num_channels 64 --num_res_blocks 1 --channel_mult 1 --learn_sigma True'
+  state_dicts.write(tmp_path / 'a.pt', rule_weights(
+      openai.published_shapes(openai.create('unet', base)[0]), seed=4))
+  asked = [] if dialect is None else ['--dialect', dialect]
+  assert main(['convert', str(tmp_path / 'a.pt'), '--out', str(tmp_path / 'a'), '--flags', words,
+               *asked]) == 0
+  network = folders.load(tmp_path / 'a').network
+  assert float(network.diffusion.schedule.network_time(2000)) == time
+  said = capsys.readouterr().out
+  assert ('give --dialect iddpm' in said) == (dialect != 'iddpm')
+  assert ('rescale_timesteps True' in said) == (dialect == 'iddpm')
+  assert (network.module.head_channels is None) == (dialect == 'iddpm')
+
+
+def test_a_published_models_dialect_is_known(tmp_path, capsys):
+  assert main(['convert', 'iddpm-imagenet64', '--out', str(tmp_path / 'a'), '--dialect',
+               'iddpm']) == 2
+  assert 'leave out --dialect' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('words, message', [
+    ('--num_res_blocks 2', '--num_res_blocks 2 contradicts'),
+    ('--class_cond True', '--class_cond True contradicts'),
+    ('--channel_mult 1,1', '--channel_mult 1,1 contradicts'),
+    ('--attention_resolutions 32', '--attention_resolutions 32 contradicts'),
+    ('--num_heads 5', '5 attention heads')])
+def test_a_flag_that_contradicts_the_weights_is_named(tmp_path, capsys, module, weights, words,
+                                                      message):
+  state_dicts.write(tmp_path / 'a.pt', weights)
+  assert main(['convert', str(tmp_path / 'a.pt'), '--out', str(tmp_path / 'a'), '--flags',
+               f'{words} --image_size 32']) == 2
+  error = capsys.readouterr().err
+  assert message in error and error.count('\n') == 1 and not (tmp_path / 'a').exists()
+
+
+@pytest.mark.parametrize('words', ['--channel_mult 1,2.0', '--attention_resolutions 16,3'])
+def test_a_flag_that_says_what_the_shapes_say_passes(tmp_path, weights, words):
+  state_dicts.write(tmp_path / 'a.pt', weights)
+  assert main(['convert', str(tmp_path / 'a.pt'), '--out', str(tmp_path / 'a'), '--flags',
+               f'{words} --image_size 32']) == 0
+
+
 @pytest.mark.parametrize('words, message', [
     (['x.pt'], 'either --out DIR'), (['x.pt', '--out', 'a', '--to', 'b.pt'], 'either --out DIR'),
     (['absent.pt', '--out', 'a'], 'no folder or file absent.pt'),
@@ -60,7 +125,7 @@ def test_what_was_trained_here_on_grey_images_goes_there_and_back(tmp_path):
     (['absent', '--to', 'b.pt'], 'has no checkpoint'),
     (['x.pt', '--out', '.'], 'exists'),
     (['good.pt', '--out', 'a', '--flags', '--num_chanels 3'], '--num_chanels'),
-    (['good.pt', '--out', 'a', '--flags', '--num_res_blocks 2'], 'do not fit the network'),
+    (['good.pt', '--out', 'a', '--flags', '--num_res_blocks 2'], '--num_res_blocks 2 contradicts'),
     (['cut.pt', '--out', 'a'], 'not a whole PyTorch file'),
     (['cut.safetensors', '--out', 'a'], 'not a whole safetensors file')])
 def test_a_mistake_is_one_line_and_writes_nothing(tmp_path, monkeypatch, capsys, weights, words,

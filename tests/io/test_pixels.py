@@ -1,10 +1,11 @@
 """Pixels between 8 bits and [-1, 1]."""
 
+import math
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adm_jax.errors import UsageError
 from adm_jax.io.pixels import shrink, to_float, to_uint8
 
 
@@ -34,6 +35,12 @@ def test_shrinking_averages_areas(height, width):
   np.testing.assert_allclose(shrink(x, height, width), want, atol=1e-6)
 
 
-def test_shrinking_to_sides_that_do_not_divide_is_refused():
-  with pytest.raises(UsageError, match='8 x 12 cannot be averaged down to 3 x 4'):
-    shrink(jnp.zeros((1, 8, 12, 3)), 3, 4)
+@pytest.mark.parametrize('height, width', [(3, 4), (5, 7), (8, 5), (7, 11), (9, 12)])
+def test_areas_of_sides_that_do_not_divide_share_their_borders(height, width):
+  """PyTorch's area interpolation: window i is floor(i H / h) .. ceil((i + 1) H / h)."""
+  x = np.random.default_rng(0).standard_normal((2, 8, 12, 3)).astype(np.float32)
+  def window(i, large, small):
+    return slice(math.floor(i * large / small), math.ceil((i + 1) * large / small))
+  want = np.stack([np.stack([x[:, window(i, 8, height), window(j, 12, width)].mean(axis=(1, 2))
+                             for j in range(width)], axis=1) for i in range(height)], axis=1)
+  np.testing.assert_allclose(shrink(x, height, width), want, atol=1e-6)

@@ -52,6 +52,8 @@ def test_nothing_given_is_the_references_defaults():
     ('--class_cond yes --num_classes 7', lambda m, d: m.num_classes == 7),
     ('--num_heads_upsample 2', lambda m, d: m.num_heads_upsample == 2),
     ('--attention_resolutions 16,3', lambda m, d: m.attention_resolutions == (16,)),
+    ('--attention_resolutions 30,32,10', lambda m, d: m.attention_resolutions == (32,)),
+    ('--image_size 128 --attention_resolutions 60,31', lambda m, d: m.attention_resolutions == (64, 32)),
     ('--sigma_small True', lambda m, d: d.variance == diffusion.FixedSmall()),
     ('--predict_xstart 1', lambda m, d: d.mean == diffusion.X0()),
     ('--diffusion_steps 4000 --rescale_timesteps True',
@@ -67,6 +69,17 @@ def test_the_objective_follows_the_flags(words, objective):
   assert flags.objective('unet', words) is objective
 
 
+@pytest.mark.parametrize('words, rescales', [('', True), ('--rescale_timesteps False', False)])
+def test_improved_diffusions_defaults_are_a_dialect(words, rescales):
+  words += ' --diffusion_steps 4000'
+  network = build(flags.describe('unet', words, dialect='iddpm'))
+  assert float(network.diffusion.schedule.network_time(2000)) == (500 if rescales else 2000)
+  assert flags.objective('unet', words, dialect='iddpm') is losses.rescaled_mse
+  assert flags.parse('unet', words) != flags.parse('unet', words, dialect='iddpm')
+  with pytest.raises(UsageError, match="dialect 'ddpm'.*adm or iddpm"):
+    flags.parse('unet', words, dialect='ddpm')
+
+
 @pytest.mark.parametrize('kind', flags.DEFAULTS)
 def test_what_is_described_is_a_task(kind):
   task = build(flags.describe(kind))
@@ -77,6 +90,8 @@ def test_what_is_described_is_a_task(kind):
     ('vae', '', "kind 'vae'"), ('unet', '--image_sise 64', '--image_sise is no flag'),
     ('unet', '--image_size', 'flags are written'), ('unet', '--image_size big', 'not a int'),
     ('unet', '--class_cond maybe', 'not a bool'), ('unet', '--image_size 100', 'give channel_mult'),
+    ('unet', '--attention_resolutions 16,0', 'whole numbers above 0'),
+    ('unet', '--attention_resolutions 16x', 'whole numbers above 0'),
     ('unet', '--noise_schedule sigmoid', 'linear or cosine'),
     ('unet', '--timestep_respacing ddim300', 'ddim300'),
     ('unet', '--image_size 100 --channel_mult 1,2,3,4', 'cannot be halved')])
