@@ -25,9 +25,12 @@ _VERSION, _NAME = '$version', '$name'
 
 # Modules as they were called in version 1 -> as they are now.
 _MOVED = {
-    'adm_jax.data.images': 'adm_jax.data.open', 'adm_jax.data.pipeline': 'adm_jax.data.loading',
+    'adm_jax.data.pipeline': 'adm_jax.data.loading',
     **{f'adm_jax.{name}': f'adm_jax.process.{name}'
        for name in ('diffusion', 'losses', 'schedules', 'timestep_samplers')}}
+# Functions and classes that have another name.
+_RENAMED = {'adm_jax.data.images:images': 'adm_jax.data.open:open_source',
+            'adm_jax.data.npz:Npz': 'adm_jax.data.npz_file:NpzFile'}
 _TASKS, _NETWORKS = 'adm_jax.training.tasks', 'adm_jax.networks'
 # Arguments that came later, with the values that were in effect: by function. They are added to
 # texts of every version, so that a new one needs no version of its own.
@@ -116,6 +119,8 @@ def _function_of(node: dict) -> str:
 def _renamed(name: Any) -> Any:
   if not isinstance(name, str):
     return name
+  if name in _RENAMED:
+    return _RENAMED[name]
   module, _, path = name.partition(':')
   return f'{_MOVED.get(module, module)}:{path}'
 

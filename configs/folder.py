@@ -7,7 +7,7 @@
 
 from adm_jax.config import call
 from adm_jax.data.loading import Loader
-from adm_jax.data.open import images
+from adm_jax.data.open import open_source
 from adm_jax.process.timestep_samplers import uniform
 from adm_jax.training import recipes
 from adm_jax.training.loop import Run
@@ -18,7 +18,7 @@ def get_config():
   return call(
       Run,
       data=call(
-          images,
+          open_source,
           path='',  # a folder, a .zip or an .npz of images, or tfds:NAME after `adm prepare NAME`
           image_size=64,
           crop='center',  # 'random', or None if all images are of the network's size already

@@ -8,7 +8,7 @@ import tiny
 from adm_jax import config as config_lib
 from adm_jax import stored_configs
 from adm_jax.config import call
-from adm_jax.data.open import images
+from adm_jax.data.open import open_source
 from adm_jax.errors import UsageError
 from adm_jax.models import UNet
 from adm_jax.process import schedules
@@ -48,7 +48,7 @@ def test_overrides_are_python_literals_of_the_old_type(word, path, value):
 
 
 def test_none_may_stand_where_the_annotation_says_so():
-  config = call(images, path='a', labels='prefix')
+  config = call(open_source, path='a', labels='prefix')
   config = config_lib.override(config, ['--config.labels=None'])
   assert config.labels is None
   assert config_lib.override(config, ['--config.labels=folders']).labels == 'folders'

@@ -89,7 +89,7 @@ def train(run, trainer) -> tuple[list[float], dict[str, np.ndarray]]:
   batches = loading.batches(run.data, batch_size=run.batch_size, seed=run.seed)
   state, losses = trainer.init(), []
   for _ in range(STEPS):
-    state, metrics = trainer.step(state, trainer.place(next(batches)), key)
+    state, metrics = trainer.step(state, trainer.place(next(batches)), key, trainer.frozen)
     losses.append(float(metrics['loss'].value))
   return losses, flat(state.params)
 
@@ -97,7 +97,8 @@ def train(run, trainer) -> tuple[list[float], dict[str, np.ndarray]]:
 def exchanged(run, trainer) -> int:
   """How often a step moves parts of activations between devices, rather than weights."""
   batch = next(loading.batches(run.data, batch_size=run.batch_size, seed=run.seed))
-  lowered = trainer.step.lower(trainer.shapes, trainer.place(batch), run.step_key())
+  lowered = trainer.step.lower(trainer.shapes, trainer.place(batch), run.step_key(),
+                               trainer.frozen)
   return lowered.compile().as_text().count(' all-to-all(')
 
 
@@ -131,7 +132,7 @@ def restored(run, trainer, workdir) -> bool:
   placed = all(a.sharding.is_equivalent_to(b.sharding, a.ndim) for a, b in
                zip(jax.tree.leaves(state), jax.tree.leaves(trainer.shapes), strict=True))
   batch = next(loading.batches(run.data, batch_size=run.batch_size, seed=run.seed))
-  later, _ = trainer.step(state, trainer.place(batch), jax.random.key(1))
+  later, _ = trainer.step(state, trainer.place(batch), jax.random.key(1), trainer.frozen)
   return equal and placed and int(later.step) == STEPS + 1
 
 

@@ -95,11 +95,11 @@ def run(arguments, overrides):
 
 def _source(data, overrides, image_shape, labels):
   from adm_jax import config as config_lib
-  from adm_jax.data.open import images
+  from adm_jax.data.open import open_source
 
   if pathlib.Path(data).suffix == '.py':
     config = config_lib.override(config_lib.load(data), overrides)
     return config_lib.build(config.data)
   if overrides:
     raise UsageError(f'adm nll does not understand {" ".join(overrides)}; see adm nll --help')
-  return images(data, image_size=image_shape[0], labels=labels, channels=image_shape[-1])
+  return open_source(data, image_size=image_shape[0], labels=labels, channels=image_shape[-1])

@@ -41,24 +41,26 @@ def run(arguments, overrides):
   if not os.access(out.parent, os.W_OK):
     raise UsageError(f'{out.parent} cannot be written to: give another folder')
   extractor = evaluate.extractor(arguments)
-  with progress.bar(images.count, 'measuring') as advance:
+  with progress.bar(len(images), 'measuring') as advance:
     reference_statistics.measure(out, extractor, images, keep=arguments.images,
                        batch_size=arguments.batch_size, advance=advance)
-  print(f'{out}: {images.count:,} images of {images.name}, {extractor.name} {extractor.hash}\n'
+  print(f'{out}: {len(images):,} images of {images.name}, {extractor.name} {extractor.hash}\n'
         f'compiled programs are kept in {compilation_cache.use()}')
   return 0
 
 
 def _images(data, overrides):
   from adm_jax import config as config_lib
-  from adm_jax.evaluation import batches
+  from adm_jax.data.open import open_source
 
   if pathlib.Path(data).suffix == '.py':
     config = config_lib.override(config_lib.load(data), overrides)
     if 'data' not in config:
       raise UsageError(f'the config {data} has no data: give one like configs/digits_unet.py')
-    return batches.of_source(config_lib.build(config.data))
+    return config_lib.build(config.data)
   if overrides:
     raise UsageError(f'adm reference does not understand {" ".join(overrides)}; see adm reference '
                      '--help')
-  return batches.open_images(data)
+  if not pathlib.Path(data).exists():
+    raise UsageError(f'there is no file or folder {data}')
+  return open_source(data, crop=None, labels=None, channels=None)

@@ -1,7 +1,11 @@
-"""One way to name any data set of images, so that a config's can be replaced by a path."""
+"""One way to name any data set of images, for training, evaluation and all else."""
+
+import pathlib
+
+from PIL import Image
 
 from adm_jax.data.folder import Folder
-from adm_jax.data.npz import Npz
+from adm_jax.data.npz_file import NpzFile
 from adm_jax.data.sources import Source
 from adm_jax.data.tfds import Tfds
 from adm_jax.errors import UsageError
@@ -9,25 +13,55 @@ from adm_jax.errors import UsageError
 _TFDS = 'tfds:'
 
 
-def images(path: str, image_size: int | None = None, split: str = 'train',
-           crop: str | None = 'center', labels: str | None = 'folders', channels: int = 3,
-           data_dir: str | None = None) -> Source:
-  """The images at `path`.
+def open_source(path: str | pathlib.Path, image_size: int | None = None, split: str = 'train',
+                crop: str | None = 'center', labels: str | None = 'folders',
+                channels: int | None = 3, data_dir: str | None = None) -> Source:
+  """Opens the images at `path`.
 
   Args:
-    path: 'tfds:NAME' for a prepared data set of TFDS; else a folder, a .zip or an .npz.
-    image_size, crop, channels: see `decoding.Decoder`; an .npz is taken as it is.
+    path: 'tfds:NAME' for a prepared data set of TFDS; else a folder, a .zip, an .npz, or what
+      `adm sample` wrote.
+    image_size, crop: see `decoding.Decoder`; an .npz is taken as it is.
     split: of a TFDS data set; else ignored.
     labels: where a folder's labels come from: 'folders', 'prefix' or a file, see `labels.label`.
       TFDS and .npz bring their own. None: no labels, whatever it is.
+    channels: 1, 3, or None: 1 where the first picture is gray, else 3.
     data_dir: where TFDS data sets lie, see `tfds.Tfds`.
+
+  Raises:
+    UsageError: there are no such images.
   """
-  if not path:
+  if not str(path):
     raise UsageError('no data set is named: set --config.data.path to a folder, a .zip, an .npz or '
                      'tfds:NAME')
-  if path.startswith(_TFDS):
-    return Tfds(path.removeprefix(_TFDS), split, image_size, crop, channels, data_dir,
+  if str(path).startswith(_TFDS):
+    return Tfds(str(path).removeprefix(_TFDS), split, image_size, crop, channels or 3, data_dir,
                 label=None if labels is None else 'label')
-  if path.endswith('.npz'):
-    return Npz(path, labelled=labels is not None)
-  return Folder(path, image_size, crop, labels, channels)
+  local = pathlib.Path(path).expanduser()
+  if local.suffix == '.npz' or (local.is_file() and local.suffix != '.zip'):
+    return NpzFile(path, labelled=labels is not None)
+  if (local / 'samples.npz').exists():
+    return NpzFile(local / 'samples.npz', labelled=labels is not None)
+  if (local / 'job.json').exists():
+    raise UsageError(f'{path} is a sampling job that is not done: run its adm sample again, and it '
+                     'goes on to samples.npz')
+  return _folder(path, image_size, crop, labels, channels)
+
+
+def _folder(path: str | pathlib.Path, image_size: int | None, crop: str | None, labels: str | None,
+            channels: int | None) -> Folder:
+  if channels is not None:
+    return Folder(path, image_size, crop, labels, channels)
+  folder = Folder(path, image_size, crop, labels)
+  local = pathlib.Path(path).expanduser()
+  if local.is_dir() and _is_gray(local / folder.files[0]):
+    return Folder(path, image_size, crop, labels, channels=1)
+  return folder
+
+
+def _is_gray(path: pathlib.Path) -> bool:
+  try:
+    with Image.open(path) as image:
+      return image.mode == 'L'
+  except OSError:  # damaged, which reading it will say
+    return False

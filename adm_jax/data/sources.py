@@ -11,6 +11,7 @@ from adm_jax.errors import UsageError
 class Source(Protocol):
   """A data set of images.
 
+  A source that is read faster in order than by index has a method `stream`, see `streams`.
   A source of random crops has beside this `draws = True` and `read(index, rng)`, which training
   calls instead of `source[index]`.
 
@@ -40,11 +41,11 @@ class UnreadableImage(Exception):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class ArraySource:
-  """A data set that is in memory: `images` uint8[N H W C], `labels` i32[N]."""
+  """A data set that is in memory: `images` uint8[N H W C], `labels` i32[N] or None."""
   name: str
   images: np.ndarray
-  labels: np.ndarray
-  class_names: tuple[str, ...]
+  labels: np.ndarray | None = None
+  class_names: tuple[str, ...] = ()
 
   @property
   def image_shape(self) -> tuple[int, int, int]:
@@ -54,7 +55,8 @@ class ArraySource:
     return len(self.images)
 
   def __getitem__(self, index: int) -> dict:
-    return {'image': self.images[index], 'label': self.labels[index]}
+    label = np.int32(0) if self.labels is None else self.labels[index]
+    return {'image': self.images[index], 'label': label}
 
   def __repr__(self) -> str:
     # Stable from run to run: an iterator's checkpoint may hold it.

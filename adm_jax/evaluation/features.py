@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from adm_jax.data.sources import Source
+from adm_jax.data.streams import in_batches
 from adm_jax.devices import sharding
 from adm_jax.errors import UsageError
 from adm_jax.evaluation import inception_weights
-from adm_jax.evaluation.batches import Images
 from adm_jax.evaluation.inception import Features, Inception
 from adm_jax.io import functions
 from adm_jax.io.pixels import to_float
@@ -40,7 +41,7 @@ class Extractor:
   published: bool = False
 
 
-def extract_batches(extractor: Extractor, images: Images, *, batch_size: int = 64,
+def extract_batches(extractor: Extractor, images: Source, *, batch_size: int = 64,
                     advance: Callable[[int], None] = lambda count: None
                     ) -> Iterator[tuple[np.ndarray, Features]]:
   """(images uint8[B H W C], their features) of one batch after another, as NumPy arrays.
@@ -57,7 +58,7 @@ def extract_batches(extractor: Extractor, images: Images, *, batch_size: int = 6
     UsageError: the extractor's answer is not finite, or not one vector an image.
   """
   size = -(-batch_size // jax.local_device_count()) * jax.local_device_count()
-  for batch in images.batches(size):
+  for batch in in_batches(images, size):
     have = len(batch)
     padded = np.pad(batch, ((0, size - have), (0, 0), (0, 0), (0, 0)))
     features = jax.tree.map(np.asarray, extractor.function(padded))
@@ -74,7 +75,7 @@ def extract_batches(extractor: Extractor, images: Images, *, batch_size: int = 6
     advance(have)
 
 
-def extract(extractor: Extractor, images: Images, **kwargs: Any) -> Features:
+def extract(extractor: Extractor, images: Source, **kwargs: Any) -> Features:
   """The features of all images, f32[N ...] in NumPy; keyword arguments as `extract_batches`.
 
   Memory: the features, and a batch of images.
@@ -82,7 +83,7 @@ def extract(extractor: Extractor, images: Images, **kwargs: Any) -> Features:
   whole, start = None, 0
   for _, features in extract_batches(extractor, images, **kwargs):
     if whole is None:
-      whole = jax.tree.map(lambda x: np.empty((images.count, x.shape[1]), np.float32), features)
+      whole = jax.tree.map(lambda x: np.empty((len(images), x.shape[1]), np.float32), features)
     end = start + len(features.pool)
     for target, part in zip(jax.tree.leaves(whole), jax.tree.leaves(features)):
       target[start:end] = part

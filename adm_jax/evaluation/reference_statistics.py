@@ -11,9 +11,9 @@ from typing import Callable, Iterator
 
 import numpy as np
 
+from adm_jax.data.sources import Source
 from adm_jax.errors import UsageError
 from adm_jax.evaluation import features, frechet
-from adm_jax.evaluation.batches import Images
 from adm_jax.evaluation.frechet import Moments
 from adm_jax.io import npz
 
@@ -69,7 +69,7 @@ def write(path: pathlib.Path, statistics: Statistics) -> None:
   npz.write(path, _arrays(statistics))
 
 
-def measure(path: pathlib.Path, extractor: features.Extractor, images: Images, *,
+def measure(path: pathlib.Path, extractor: features.Extractor, images: Source, *,
             keep: int = 10_000, batch_size: int = 64,
             advance: Callable[[int], None] = lambda count: None) -> Statistics:
   """Writes the statistics file of a data set, in one pass; memory does not grow with it.
@@ -85,10 +85,10 @@ def measure(path: pathlib.Path, extractor: features.Extractor, images: Images, *
   Raises:
     UsageError: fewer than 2 images, or features that are not finite.
   """
-  if images.count < 2:
-    raise UsageError(f'{images.name} has {images.count} image: statistics need at least 2')
+  if len(images) < 2:
+    raise UsageError(f'{images.name} has {len(images)} image: statistics need at least 2')
   # Evenly spaced: image i of the data set is kept if it is one of these.
-  kept = np.arange(min(keep, images.count)) * images.count // max(1, min(keep, images.count))
+  kept = np.arange(min(keep, len(images))) * len(images) // max(1, min(keep, len(images)))
   sums = {}
 
   def kept_images():
@@ -103,9 +103,9 @@ def measure(path: pathlib.Path, extractor: features.Extractor, images: Images, *
       start += len(batch)
 
   def arrays():
-    yield 'arr_0', npz.Pieces((len(kept), *images.shape), np.dtype(np.uint8), kept_images())
+    yield 'arr_0', npz.Pieces((len(kept), *images.image_shape), np.dtype(np.uint8), kept_images())
     measured = {kind: frechet.moments_of([total]) for kind, total in sums.items()}
-    yield from _arrays(Statistics(**measured, count=images.count, extractor=signature(extractor)))
+    yield from _arrays(Statistics(**measured, count=len(images), extractor=signature(extractor)))
 
   npz.write(path, arrays())
   return read(path)

@@ -4,9 +4,10 @@ import dataclasses
 import pathlib
 from typing import Any, Callable
 
+from adm_jax.data.open import open_source
+from adm_jax.data.sources import Source
 from adm_jax.errors import UsageError
-from adm_jax.evaluation import batches, frechet, reference_statistics
-from adm_jax.evaluation.batches import Images
+from adm_jax.evaluation import frechet, reference_statistics
 from adm_jax.evaluation.features import Extractor, extract
 from adm_jax.evaluation.inception import Features
 from adm_jax.evaluation.inception_score import inception_score
@@ -29,7 +30,7 @@ class ImageSet:
     statistics: its moments, if they come with it.
   """
   name: str
-  images: Images | None
+  images: Source | None
   statistics: Statistics | None = None
 
 
@@ -108,12 +109,22 @@ def open_set(path: str | pathlib.Path) -> ImageSet:
     UsageError: there is neither.
   """
   path = pathlib.Path(path)
+  if not path.exists():
+    raise UsageError(f'there is no file or folder {path}')
   if not path.is_file() or path.suffix == '.zip':
-    return ImageSet(str(path), batches.open_images(path))
+    return ImageSet(str(path), _images(path))
   found = reference_statistics.read(path)
   if found is not None and 'arr_0' not in npz.names(path):
     return ImageSet(str(path), None, found)
-  return ImageSet(str(path), batches.of_npz(path), found)
+  return ImageSet(str(path), _images(path), found)
+
+
+def _images(path: pathlib.Path) -> Source:
+  """The images at `path`, gray or in color."""
+  source = open_source(path, crop=None, labels=None, channels=None)
+  if source.image_shape[-1] not in (1, 3):
+    raise UsageError(f'{path}: its images have {source.image_shape[-1]} channels: give 1 or 3')
+  return source
 
 
 def check(reference: ImageSet, samples: ImageSet) -> None:
@@ -122,9 +133,9 @@ def check(reference: ImageSet, samples: ImageSet) -> None:
     raise UsageError(f'{samples.name} has no arr_0: give the images of the samples, uint8 '
                      '(N, H, W, C)')
   for side in (reference, samples):
-    if side.images is not None and side.images.count < _LEAST:
-      raise UsageError(f'{side.name} has {side.images.count} image'
-                       f'{"" if side.images.count == 1 else "s"}: give at least {_LEAST}, and '
+    if side.images is not None and len(side.images) < _LEAST:
+      raise UsageError(f'{side.name} has {len(side.images)} image'
+                       f'{"" if len(side.images) == 1 else "s"}: give at least {_LEAST}, and '
                        f'{FULL:,} for numbers like the published ones')
   if reference.statistics is not None and samples.statistics is not None:
     made = [side.statistics.extractor for side in (reference, samples)]
@@ -152,7 +163,7 @@ def evaluate(reference: ImageSet, samples: ImageSet, extractor: Extractor, *, ba
   known = {side.name: _usable(side, extractor) for side in (reference, samples)}
 
   def features_of(side, title):
-    with bar(side.images.count, title) as advance:
+    with bar(len(side.images), title) as advance:
       return extract(extractor, side.images, batch_size=batch_size, advance=advance)
   found = features_of(samples, 'samples')
   real = None if reference.images is None else features_of(reference, 'reference')

@@ -7,11 +7,10 @@ from typing import Callable
 import jax
 import numpy as np
 
-from adm_jax.data.sources import Source
+from adm_jax.data.sources import ArraySource, Source
 from adm_jax.devices import hosts
 from adm_jax.errors import UsageError
 from adm_jax.evaluation import features, frechet, reference_statistics
-from adm_jax.evaluation.batches import of_array
 from adm_jax.io import progress
 from adm_jax.networks import Network
 from adm_jax.training import grids
@@ -79,7 +78,7 @@ def measurer(evaluation: Evaluation, network: Network, source: Source, mesh: jax
                              for begin in range(0, evaluation.num, grid.num)])[:evaluation.num]
     if extractor is None:
       return None
-    found = features.extract(extractor, of_array('samples', images))
+    found = features.extract(extractor, ArraySource('samples', images))
     distance = frechet.frechet_distance(frechet.moments(found.pool), known.pool)
     name = 'fid' if extractor.published else 'frechet_distance'
     return {f'{name}_{evaluation.num}': distance}

@@ -4,7 +4,7 @@ from typing import Any
 
 from adm_jax.config import ConfigDict, call
 from adm_jax.data.loading import Loader
-from adm_jax.data.open import images
+from adm_jax.data.open import open_source
 from adm_jax.process.timestep_samplers import uniform
 from adm_jax.training import tasks
 from adm_jax.training.loop import Run
@@ -67,8 +67,8 @@ def classifier(task: ConfigDict, data: ConfigDict, *, batch_size: int, total_ste
 
 
 def images_of(path: str, image_size: int, **kwargs: Any) -> ConfigDict:
-  """`images` to call later; `--config.data.path=FOLDER` replaces them."""
-  return call(images, path=path, image_size=image_size, **kwargs)
+  """`open_source` to call later; `--config.data.path=FOLDER` replaces them."""
+  return call(open_source, path=path, image_size=image_size, **kwargs)
 
 
 def _run(task, data, batch_size, total_steps, timestep_sampler, flip, num_threads,

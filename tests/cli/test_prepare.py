@@ -13,7 +13,7 @@ from adm_jax import stored_configs
 from adm_jax.cli.main import main
 from adm_jax.config import call
 from adm_jax.data.loading import Loader
-from adm_jax.data.open import images
+from adm_jax.data.open import open_source
 from adm_jax.training import loop
 
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
@@ -66,8 +66,8 @@ def test_training_on_a_folder_with_a_damaged_image_goes_through(tmp_path):
     Image.fromarray(pixels).save(tmp_path / 'photos' / f'{i}.jpg')
   (tmp_path / 'photos' / '7.jpg').write_bytes(b'not a photograph')
   config = tiny.get_config(
-      data=call(images, path=str(tmp_path / 'photos'), image_size=8, crop='random', labels=None,
-                channels=1),
+      data=call(open_source, path=str(tmp_path / 'photos'), image_size=8, crop='random',
+                labels=None, channels=1),
       loader=call(Loader, flip=True, max_unreadable=0.1))
   state = loop.train(config_lib.build(config), stored_configs.to_json(config), tmp_path / 'run')
   assert int(state.step) == 12 and int(state.skipped) == 0

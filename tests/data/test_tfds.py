@@ -13,7 +13,7 @@ import tiny_tfds  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from adm_jax.data import crops, loading  # noqa: E402
-from adm_jax.data.open import images  # noqa: E402
+from adm_jax.data.open import open_source  # noqa: E402
 from adm_jax.data.sources import UnreadableImage  # noqa: E402
 from adm_jax.data.tfds import Tfds  # noqa: E402
 from adm_jax.errors import UsageError  # noqa: E402
@@ -45,13 +45,13 @@ def test_a_split_may_be_a_part(data_dir):
 
 def test_a_data_set_without_labels_has_no_classes(data_dir):
   for source in (Tfds('pets/bare', image_size=8, data_dir=data_dir),
-                 images('tfds:pets', 8, labels=None, data_dir=data_dir)):
+                 open_source('tfds:pets', 8, labels=None, data_dir=data_dir)):
     assert source.class_names == () and source[1]['label'] == 0
 
 
 def test_the_usual_folder_is_tfdss(data_dir, monkeypatch):
   monkeypatch.setenv('TFDS_DATA_DIR', data_dir)
-  assert len(images('tfds:pets', 8)) == 7
+  assert len(open_source('tfds:pets', 8)) == 7
 
 
 def test_a_damaged_image_is_named_by_its_place(data_dir):

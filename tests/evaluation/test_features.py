@@ -12,8 +12,9 @@ import tiny
 from golden_networks import rule_params
 
 from adm_jax import config as config_lib
+from adm_jax.data.sources import ArraySource
 from adm_jax.errors import UsageError
-from adm_jax.evaluation import batches, features
+from adm_jax.evaluation import features
 from adm_jax.evaluation.features import Extractor, extract
 from adm_jax.evaluation.inception import Features
 from adm_jax.io.pixels import to_float
@@ -22,7 +23,7 @@ from adm_jax.weights import folders
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (10, 8, 8, 1), dtype=np.uint8)
-STREAM = batches.of_array('x', IMAGES)
+STREAM = ArraySource('x', IMAGES)
 
 
 def test_every_image_counts_and_the_extractor_sees_one_size():
@@ -48,7 +49,7 @@ def test_answers_that_are_no_features_are_refused(answer, message):
 
 def test_no_images_are_refused():
   with pytest.raises(UsageError, match='no images'):
-    extract(Extractor('x', '', None), batches.of_array('none', IMAGES[:0]))
+    extract(Extractor('x', '', None), ArraySource('none', IMAGES[:0]))
 
 
 def test_a_users_function_is_an_extractor(tmp_path):
@@ -114,14 +115,15 @@ def test_every_pool_has_a_last_layer(workdir, pool):
 def test_images_that_the_classifier_cannot_see_are_one_line(workdir):
   with pytest.raises(UsageError, match=r'\(4, 4, 3\)'):
     extract(features.by_name(str(workdir)),
-            batches.of_array('x', np.zeros((3, 4, 4, 3), np.uint8)))
+            ArraySource('x', np.zeros((3, 4, 4, 3), np.uint8)))
 
 
 def test_batches_are_split_over_all_devices():
   """On 3 devices, a batch of 4 is rounded up to 6, and the features are the same."""
   code = """
 import jax, numpy as np
-from adm_jax.evaluation import batches, features
+from adm_jax.data.sources import ArraySource
+from adm_jax.evaluation import features
 from adm_jax.evaluation.inception import Features
 placed = []
 def function(params, images):
@@ -129,7 +131,7 @@ def function(params, images):
   return Features(images.reshape(len(images), -1) * params)
 extractor = features.Extractor('x', '', features.over_devices(function, np.float32(2)))
 images = np.arange(80, dtype=np.uint8).reshape(20, 2, 2, 1)
-got = features.extract(extractor, batches.of_array('x', images), batch_size=4)
+got = features.extract(extractor, ArraySource('x', images), batch_size=4)
 np.testing.assert_array_equal(got.pool, 2.0 * images.reshape(20, -1))
 assert jax.device_count() == 3 and placed[0].shard_shape((6, 2, 2, 1)) == (2, 2, 2, 1)
 """

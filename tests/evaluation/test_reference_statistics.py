@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from adm_jax.data.sources import ArraySource
 from adm_jax.errors import UsageError
-from adm_jax.evaluation import batches, frechet, reference_statistics
+from adm_jax.evaluation import frechet, reference_statistics
 from adm_jax.evaluation.features import Extractor
 from adm_jax.evaluation.inception import Features
 
@@ -49,7 +50,7 @@ def test_published_files_come_back_exactly(tmp_path, save):
 
 def test_a_data_set_is_measured_in_one_pass(tmp_path):
   path = tmp_path / 'a.npz'
-  images = batches.of_array('x', IMAGES)
+  images = ArraySource('x', IMAGES)
   written = reference_statistics.measure(path, EXTRACTOR, images, keep=20, batch_size=8)
   # The keys and types that the published evaluator reads.
   with np.load(path, allow_pickle=False) as file:
@@ -83,5 +84,5 @@ def test_one_image_or_nan_leaves_no_file(tmp_path):
   nan = Extractor('nan', '', lambda images: Features(np.full((len(images), 2), np.nan)))
   for extractor, images in ((EXTRACTOR, IMAGES[:1]), (nan, IMAGES)):
     with pytest.raises(UsageError):
-      reference_statistics.measure(tmp_path / 'a.npz', extractor, batches.of_array('x', images))
+      reference_statistics.measure(tmp_path / 'a.npz', extractor, ArraySource('x', images))
     assert not list(tmp_path.iterdir())

@@ -6,8 +6,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from adm_jax.data.sources import ArraySource
 from adm_jax.errors import UsageError
-from adm_jax.evaluation import batches, frechet, reference_statistics, report
+from adm_jax.evaluation import frechet, reference_statistics, report
 from adm_jax.evaluation.features import Extractor
 from adm_jax.evaluation.inception import Features
 from adm_jax.evaluation.precision_recall import precision_recall
@@ -35,7 +36,7 @@ def bar(total, title):
 
 
 def images(name, array):
-  return ImageSet(name, batches.of_array(name, array))
+  return ImageSet(name, ArraySource(name, array))
 
 
 def measure(reference=images('REF', REAL), samples=images('SAM', SAMPLES), extractor=INCEPTION,

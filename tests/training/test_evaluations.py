@@ -13,7 +13,6 @@ from adm_jax.config import call
 from adm_jax.data.digits import digits
 from adm_jax.errors import UsageError
 from adm_jax.evaluation import features, frechet, reference_statistics
-from adm_jax.evaluation.batches import of_source
 from adm_jax.training import grids, loop
 from adm_jax.training.evaluations import Evaluation
 
@@ -25,7 +24,7 @@ def reference(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   pathlib.Path('mine.py').write_text(FUNCTION)
   reference_statistics.measure(pathlib.Path('real.npz'), features.by_name('mine.py:f'),
-                     of_source(digits('train')), keep=0)
+                     digits('train'), keep=0)
   return 'real.npz'
 
 
