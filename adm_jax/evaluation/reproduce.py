@@ -1,170 +1,220 @@
-"""The paper's numbers beside ours: what a row needs, and the tables that are written."""
+"""Rows of the paper's tables, run: samples, their measurement, and the table of paper against ours.
 
-import base64
+    recipes = tables.select(5, '256-guided')
+    for result in run(recipes, 'runs/paper', features.inception(None, progress.bar)):
+      print(result.rows())
+
+OUT/tableN/ROW holds a row's samples and reports; OUT/table.md and OUT/table.html compare. The same
+call goes on where it was stopped.
+"""
+
 import dataclasses
-import html
-import io
+import hashlib
+import json
 import pathlib
-from typing import Any, Sequence
+import shlex
+from typing import Callable, Iterator, Sequence
 
-import jax
-import numpy as np
-from PIL import Image
+from adm_jax.errors import UsageError
+from adm_jax.evaluation import comparison, report, row_cost, tables
+from adm_jax.evaluation.comparison import Result
+from adm_jax.evaluation.features import Extractor
+from adm_jax.evaluation.tables import METRICS, Recipe, Sampled
+from adm_jax.io import downloads, npz, progress
+from adm_jax.io.files import written_whole
+from adm_jax.sampling import pipeline, shards
+from adm_jax.sampling.guidance import ByClassifier
+from adm_jax.sampling.jobs import SamplingJob
 
-from adm_jax import config as config_lib
-from adm_jax.devices import flops as flops_lib
-from adm_jax.evaluation.report import FULL
-from adm_jax.evaluation.tables import METRICS, Recipe
-from adm_jax.io import npz, pictures
-from adm_jax.process.diffusion import respaced
-from adm_jax.weights import catalog, flags
+_DTYPES = ('float32', 'bfloat16')
 
 
 @dataclasses.dataclass(frozen=True)
-class Needs:
-  """What a row takes to run.
+class SampleOptions:
+  """What a row leaves open: how many samples, and where and how they are made.
 
   Attributes:
-    models: {name: its published checkpoint's parameters}.
-    evaluations: of each model, for one image; a classifier's are of its gradient.
+    num: how many.
+    seed: of their noise and labels.
+    weights: the file of the model that makes images; None: its published one, fetched.
+    classifier_weights: the file of the classifier.
+    upsample_weights: the file of the upsampler.
+    batch_size: over all devices; None: as many as fit well.
+    fsdp: how many devices share one copy of the weights; None: as many as must.
+    dtype: the networks compute in it; None: bfloat16 on accelerators, float32 on CPUs.
   """
-  models: dict[str, int]
-  evaluations: dict[str, int]
+  num: int = 50_000
+  seed: int = 0
+  weights: str | None = None
+  classifier_weights: str | None = None
+  upsample_weights: str | None = None
+  batch_size: int | None = None
+  fsdp: int | None = None
+  dtype: str | None = None
+
+  def __post_init__(self):
+    for name in ('num', 'batch_size', 'fsdp'):
+      value = getattr(self, name)
+      if value is not None and value < 1:
+        raise UsageError(f'{name}={value}: give at least 1')
+    if not 0 <= self.seed < 2**32:
+      raise UsageError(f'seed={self.seed}: give 0 to {2**32 - 1}')
+    if self.dtype not in (None, *_DTYPES):
+      raise UsageError(f'dtype={self.dtype}: give {" or ".join(_DTYPES)}')
 
 
-def needs(model: str, respacing: str | None = None, classifier: str | None = None,
-          upsample: str | None = None, upsample_respacing: str | None = None) -> Needs:
-  """Sizes a row from the registry alone; no weights are touched.
+# Files of weights: the field of `Sampled` that names what each is of, and a word for that.
+_WEIGHTS = {'weights': ('model', 'model'), 'classifier_weights': ('classifier', 'classifier'),
+            'upsample_weights': ('upsample', 'upsampler')}
 
-  Args:
-    model, respacing, classifier, upsample, upsample_respacing: as the options of `adm sample`.
+
+def check(recipes: Sequence[Recipe], options: SampleOptions) -> None:
+  """Raises UsageError unless each file of weights is of one network, the same in all rows."""
+  for name, (of, noun) in _WEIGHTS.items():
+    path = getattr(options, name)
+    named = {getattr(recipe.sampled, of) for recipe in recipes if recipe.sampled is not None}
+    named = sorted(named - {None})
+    if path is not None and not named:
+      raise UsageError(f'{name}={path}: no {noun} is sampled here, leave it out')
+    if path is not None and len(named) > 1:
+      raise UsageError(f'{name}={path}: the rows are of {", ".join(named)}, and a file is of one '
+                       f'{noun}: choose rows of one')
+
+
+def job(sampled: Sampled, options: SampleOptions) -> SamplingJob:
+  """Loads the networks of a row, and returns what makes its samples."""
+  placed = dict(dtype=options.dtype, fsdp=options.fsdp)
+  common = dict(num=options.num, seed=options.seed, batch_size=options.batch_size)
+  guidance = () if sampled.classifier is None else (
+      ByClassifier(sampled.classifier, sampled.scale, weights=options.classifier_weights),)
+  made = SamplingJob(pipeline.load(
+      sampled.model, guidance=guidance, solver=sampled.solver,
+      steps=pipeline.Course(sampled.respacing), weights=options.weights, **placed), **common)
+  if sampled.upsample is None:
+    return made
+  enlarge = pipeline.load(
+      sampled.upsample, solver=sampled.upsample_solver or sampled.solver,
+      steps=pipeline.Course(sampled.upsample_respacing or sampled.respacing),
+      weights=options.upsample_weights, **placed)
+  return SamplingJob(enlarge, base=made, **common)
+
+
+def command(sampled: Sampled, options: SampleOptions) -> str:
+  """Returns the `adm sample` line that asks for the same samples, but for its --out."""
+  words = ['adm', 'sample']
+  def add(name, value):
+    if value is not None:
+      words.extend((f'--{name.replace("_", "-")}', str(value)))
+  for field in dataclasses.fields(Sampled):
+    value = getattr(sampled, field.name)
+    if value != field.default:
+      add(field.name, value)
+  for name, (of, _) in _WEIGHTS.items():
+    if getattr(sampled, of) is not None:
+      add(name, getattr(options, name))
+  for name in ('batch_size', 'fsdp', 'dtype', 'num', 'seed'):
+    add(name, getattr(options, name))
+  return shlex.join(words)
+
+
+def describe(recipe: Recipe, options: SampleOptions, work: bool) -> str:
+  """Says in a few lines what a row is and needs; with `work`, also for how long.
 
   Raises:
-    UsageError: a name or respacing that does not exist.
+    UsageError: a name or respacing of the row does not exist.
   """
-  chain = [(model, respacing)]
-  if upsample is not None:
-    chain.append((upsample, upsample_respacing or respacing))
-  models, evaluations = {}, {}
-  for name, spec in chain:
-    published = catalog.find(name)
-    network = config_lib.build(flags.describe(published.kind, published.flags))
-    process = respaced(network.diffusion, published.respacing if spec is None else spec)
-    models[name], evaluations[name] = published.parameters, process.schedule.num_steps
-  if classifier is not None:
-    models[classifier] = catalog.find(classifier).parameters
-    evaluations[classifier] = evaluations[model]
-  return Needs(models, evaluations)
+  paper = ', '.join(f'{METRICS[key]} {value:g}' for key, value in recipe.expected.items())
+  lines = [f'table {recipe.table}, {recipe.name}: {paper or "no number in the paper"}']
+  if recipe.sampled is not None:
+    cost = row_cost.cost(recipe.sampled)
+    weights = ', '.join(f'{name} ({count / 1e6:.0f} M)' for name, count in cost.models.items())
+    evaluations = ', '.join(f'{count * options.num:,} of {name}'
+                            for name, count in cost.evaluations.items())
+    lines += [f'  {command(recipe.sampled, options)}', f'  weights: {weights}',
+              f'  evaluations: {evaluations}']
+    if work:
+      lines.append(f'  work: {row_cost.work(row_cost.flops(cost) * options.num)}')
+  if recipe.batch is not None:
+    lines.append(f'  samples: {recipe.batch}')
+  if can_be_run(recipe):
+    lines.append(f'  reference: {tables.REFERENCES[recipe.reference]}')
+  if recipe.note:
+    lines.append(f'  note: {recipe.note}')
+  return '\n'.join(lines)
 
 
-def flops(needs: Needs) -> float:
-  """Floating point operations that one image of a row takes; traces the networks, in seconds."""
-  return sum(evaluations * _flops(name) for name, evaluations in needs.evaluations.items())
+def can_be_run(recipe: Recipe) -> bool:
+  """Whether there is something to measure; else its note says why not."""
+  return recipe.sampled is not None or recipe.batch is not None
 
 
-def _flops(name: str) -> float:
-  """Of one evaluation of a published model; of a classifier, of its gradient by the image."""
-  published = catalog.find(name)
-  network = config_lib.build(flags.describe(published.kind, published.flags))
-  struct = jax.ShapeDtypeStruct
-  x, t = struct((1, *network.image_shape), 'float32'), struct((1,), 'float32')
-  low_res = (None if network.low_res_shape is None
-             else struct((1, *network.low_res_shape), 'float32'))
-  y = struct((1,), 'int32')
+def run(recipes: Sequence[Recipe], out: str | pathlib.Path, extractor: Extractor,
+        options: SampleOptions = SampleOptions(), *, files: str | pathlib.Path | None = None,
+        batch_size: int = 64, bar: Callable = progress.bar) -> Iterator[Result]:
+  """Runs rows one after the other, yields the result of each, and writes the tables after each.
 
-  def evaluate(params, x, t, y, low_res):
-    if network.classifies:
-      return jax.grad(lambda x: network.apply(params, x, t).sum())(x)
-    return network.apply(params, x, t, y, low_res=low_res)
-  return flops_lib.count(evaluate, network.abstract_params(), x, t, y, low_res)
+  Args:
+    recipes: the rows.
+    out: the folder of samples, reports and tables.
+    extractor: measures.
+    options: what the rows leave open.
+    files: where reference and published batches lie; None: they are fetched.
+    batch_size: of the extractor.
+    bar: shows progress, see `progress.bar`.
 
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-  """A row that was measured.
-
-  Attributes:
-    recipe: which.
-    source: the command that made its samples, or the address they were fetched from.
-    report: `Report.as_json()` of its samples; None if there are none, as `recipe.note` says.
-    samples: the `.npz` they lie in.
+  Raises:
+    UsageError: weights that are not of all rows, or a row that cannot be had; what was done before
+      stays.
   """
-  recipe: Recipe
-  source: str = ''
-  report: dict[str, Any] | None = None
-  samples: pathlib.Path | None = None
-
-  def rows(self) -> list[tuple[str, float | None, float | None, str]]:
-    """(metric, the paper's value or None, ours or None, a verdict)."""
-    if self.report is None:
-      return [(METRICS[key], value, None, 'not run') for key, value in self.recipe.expected.items()]
-    n, values = self.report['n'], self.report['values']
-    rows = []
-    for key, label in METRICS.items():
-      if key not in values:
-        continue
-      # What another extractor measured is another quantity.
-      paper = self.recipe.expected.get(key) if self.report['published'] else None
-      ours = values[key]['value']
-      if paper is None:
-        verdict = ''
-      elif n < FULL:
-        verdict = f'{n:,} samples: not comparable'
-      else:
-        off = abs(ours - paper)
-        verdict = 'agrees' if off <= self.recipe.tolerance[key] else f'off by {off:.3g}'
-      rows.append((values[key]['label'], paper, ours, verdict))
-    others = [value for key, value in values.items() if key not in METRICS]
-    return rows + [(value['label'], None, value['value'], '') for value in others]
-
-  @property
-  def title(self) -> str:
-    return f'Table {self.recipe.table}, {self.recipe.name}'
-
-  def notes(self) -> list[str]:
-    measured = [] if self.report is None else [self.report['title'], *self.report['notes']]
-    return [note for note in (*measured, self.source and f'samples: {self.source}',
-                              self.recipe.note) if note]
+  check(recipes, options)
+  out, results = pathlib.Path(out).absolute(), []
+  for recipe in recipes:
+    folder = out / f'table{recipe.table}' / recipe.name
+    folder.mkdir(parents=True, exist_ok=True)
+    results.append(_result(recipe, folder, extractor, options, files, batch_size, bar))
+    for name, text in (('table.md', comparison.markdown(results)),
+                       ('table.html', comparison.page(results))):
+      with written_whole(out / name) as part:
+        part.write_text(text)
+    yield results[-1]
 
 
-def markdown(results: Sequence[Result]) -> str:
-  """The table of paper against measured."""
-  lines = ['| row | metric | paper | measured | |', '| --- | --- | --- | --- | --- |']
-  for result in results:
-    for metric, paper, ours, verdict in result.rows():
-      cells = (result.title, metric, _number(paper), _number(ours), verdict)
-      lines.append(f'| {" | ".join(cells)} |')
-  notes = [f'- {result.title}: {note}' for result in results for note in result.notes()]
-  return '\n'.join([*lines, '', *notes, ''])
+def _result(recipe, folder, extractor, options, files, batch_size, bar) -> Result:
+  if not can_be_run(recipe):
+    return Result(recipe)
+  reference = _file(tables.REFERENCES[recipe.reference], files, bar)
+  if recipe.sampled is not None:
+    source, where = command(recipe.sampled, options), folder / 'samples'
+    shards.check_folder(where)  # before networks are loaded
+    samples = job(recipe.sampled, options).write(where).path
+  else:
+    source, samples = recipe.batch, _file(recipe.batch, files, bar)
+  return Result(recipe, source, _measured(folder, reference, samples, extractor, batch_size, bar),
+                samples)
 
 
-def page(results: Sequence[Result]) -> str:
-  """The same as a page of HTML that needs no other file, with a grid of each row's samples."""
-  sections = []
-  for result in results:
-    rows = ''.join(
-        f'<tr><td>{html.escape(metric)}<td>{_number(paper)}<td>{_number(ours)}'
-        f'<td>{html.escape(verdict)}' for metric, paper, ours, verdict in result.rows())
-    notes = ''.join(f'<p>{html.escape(note)}</p>' for note in result.notes())
-    picture = ('' if result.samples is None else
-               f'<img alt="samples" src="data:image/png;base64,{_grid(result.samples)}">')
-    sections.append(f'<h2>{html.escape(result.title)}</h2>{notes}<table><tr><th>metric<th>paper'
-                    f'<th>measured<th></tr>{rows}</table>{picture}')
-  style = ('body{font-family:sans-serif;max-width:60em;margin:2em auto}td,th{padding:.2em 1em;'
-           'text-align:left}img{max-width:100%;margin-top:1em}')
-  return ('<!doctype html><meta charset="utf-8"><title>ADM, paper and measured</title>'
-          f'<style>{style}</style><h1>ADM, paper and measured</h1>{"".join(sections)}')
+def _measured(folder, reference, samples, extractor, batch_size, bar):
+  """Returns the report of a row's samples, measured once for each content of both files."""
+  content = hashlib.sha256(' '.join((npz.checksum(reference), npz.checksum(samples),
+                                     extractor.hash)).encode()).hexdigest()[:16]
+  path = folder / f'report_{content}.json'
+  if path.exists():
+    return json.loads(path.read_text())
+  measured = report.evaluate(report.open_set(reference), report.open_set(samples), extractor,
+                             bar=bar, distances='float16',  # as the published numbers
+                             batch_size=batch_size).as_json()
+  with written_whole(path) as part:
+    part.write_text(json.dumps(measured, indent=1))
+  return measured
 
 
-def _number(value: float | None) -> str:
-  return '' if value is None else f'{value:.4g}'
-
-
-def _grid(samples: pathlib.Path, most: int = 32) -> str:
-  images = npz.read(samples, 'arr_0')
-  # Spread over the job: the first would all be of the first classes.
-  chosen = np.asarray(images[np.linspace(0, len(images) - 1, min(most, len(images)), dtype=int)])
-  scale = max(1, 64 // chosen.shape[2])
-  with io.BytesIO() as file:
-    Image.fromarray(pictures.grid(chosen, 8, scale=scale, gap=2)).save(file, 'PNG')
-    return base64.b64encode(file.getvalue()).decode()
+def _file(address, folder, bar):
+  """Returns the path of a published file, which lies in `folder` or is fetched."""
+  name = address.rsplit('/', 1)[-1]
+  if folder is not None:
+    path = pathlib.Path(folder) / name
+    if not path.exists():
+      raise UsageError(f'{path} is not there: fetch {address} and put it there')
+    return path
+  return downloads.fetch(name, address, bar, sizes=range(10**6, 10**12), sha256=None,
+                         otherwise='give the folder where it lies with --files')

@@ -1,8 +1,9 @@
 """The ADM paper's tables, row by row, as recipes (arXiv 2105.05233; every row that concerns ADM).
 
-A recipe is a command line of `adm sample`, or a batch of samples that was published, with the
+A recipe says how a model is sampled, or names a batch of samples that was published, with the
 reference that it is measured against and what the paper measured. Where the paper says 25 steps,
 this takes 25 steps of DDIM. The 64 x 64 weights that were published are those with dropout.
+`reproduce.job` makes of a recipe what samples it.
 """
 
 import dataclasses
@@ -27,6 +28,30 @@ METRICS = {'fid': 'FID', 'sfid': 'sFID', 'inception_score': 'IS', 'precision': '
 
 
 @dataclasses.dataclass(frozen=True)
+class Sampled:
+  """How the samples of a row are made.
+
+  Attributes:
+    model: the name of a published model (or anything else that `pipeline.load` takes).
+    classifier: the name of what guides it; None for no guidance.
+    scale: of the classifier's gradient.
+    respacing: which steps of the process are taken; None: the paper's for the model.
+    solver: the name of the method.
+    upsample: the name of the upsampler that enlarges the images; None for none.
+    upsample_respacing: the same of the upsampler; None: as the model's.
+    upsample_solver: None: as the model's.
+  """
+  model: str
+  classifier: str | None = None
+  scale: float | None = None
+  respacing: str | None = None
+  solver: str = 'ancestral'
+  upsample: str | None = None
+  upsample_respacing: str | None = None
+  upsample_solver: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Recipe:
   """One row.
 
@@ -35,8 +60,7 @@ class Recipe:
     name: short, unique.
     reference: a key of `REFERENCES`.
     expected: {key of `METRICS`: what the paper says}; the missing are not in its table.
-    command: the options of `adm sample`, but for --num, --seed and --out; None if there is nothing
-      to sample.
+    sampled: how its samples are made; None if there is nothing to sample.
     batch: the address of the published samples, where this row is about them.
     note: why it cannot be run, or what to know.
   """
@@ -44,7 +68,7 @@ class Recipe:
   name: str
   reference: str
   expected: dict[str, float]
-  command: str | None = None
+  sampled: Sampled | None = None
   batch: str | None = None
   note: str = ''
 
@@ -67,23 +91,22 @@ def _row(fid=None, sfid=None, inception_score=None, precision=None, recall=None)
 
 
 def _model(size, classifier=None, scale=None, steps='250'):
-  """An ImageNet model, guided at `scale` if given; 25 steps are DDIM's."""
-  words = f'--model imagenet{size}'
-  if scale is not None:
-    words += f' --classifier imagenet{classifier or size}-classifier --scale {scale}'
-  return words + (' --respacing ddim25 --solver ddim' if steps == '25' else f' --respacing {steps}')
+  """Returns how an ImageNet model is sampled, guided at `scale` if given; 25 steps are DDIM's."""
+  guide = None if scale is None else f'imagenet{classifier or size}-classifier'
+  respacing, solver = ('ddim25', 'ddim') if steps == '25' else (steps, 'ancestral')
+  return Sampled(f'imagenet{size}', guide, scale, respacing, solver)
 
 
 def _stack(base, size, steps, scale=None):
-  """A base model whose samples `{base}_{size}` enlarges; steps (base's, upsampler's)."""
-  words = _model(base, scale=scale, steps=steps[0]) + f' --upsample {base}_{size}'
-  if steps[0] != steps[1]:
-    words += ' --upsample-respacing ddim25 --upsample-solver ddim'
-  return words
+  """Lets `{base}_{size}` enlarge a base model's samples; steps (base's, upsampler's)."""
+  own = ({} if steps[0] == steps[1] else
+         dict(upsample_respacing='ddim25', upsample_solver='ddim'))
+  return dataclasses.replace(_model(base, scale=scale, steps=steps[0]), upsample=f'{base}_{size}',
+                             **own)
 
 
 def _lsun(name, respacing):
-  return f'--model lsun-{name} --respacing {respacing}'
+  return Sampled(f'lsun-{name}', respacing=respacing)
 
 
 _GIVEN_STEPS = 'the weights after {} iterations were not published; train {}'
@@ -101,11 +124,11 @@ _ALL = (
     Recipe(4, '256-cond-guided-10', '256', _row(9.11, 10.93, 283.92, .88, .32),
            _model('256', scale=10.0)),
     # Table 5: the main results.
-    Recipe(5, 'bedroom', 'bedroom', _row(1.90, 5.59, None, .66, .51), _lsun('bedroom', 1000)),
+    Recipe(5, 'bedroom', 'bedroom', _row(1.90, 5.59, None, .66, .51), _lsun('bedroom', '1000')),
     Recipe(5, 'horse-nodropout', 'horse', _row(2.95, 5.94, None, .69, .55),
-           _lsun('horse-nodropout', 1000)),
-    Recipe(5, 'horse', 'horse', _row(2.57, 6.81, None, .71, .55), _lsun('horse', 1000)),
-    Recipe(5, 'cat', 'cat', _row(5.57, 6.69, None, .63, .52), _lsun('cat', 1000)),
+           _lsun('horse-nodropout', '1000')),
+    Recipe(5, 'horse', 'horse', _row(2.57, 6.81, None, .71, .55), _lsun('horse', '1000')),
+    Recipe(5, 'cat', 'cat', _row(5.57, 6.69, None, .63, .52), _lsun('cat', '1000')),
     Recipe(5, '64', '64', _row(2.07, 4.29, None, .74, .63), _model('64')),
     Recipe(5, '128', '128', _row(5.91, 5.09, None, .70, .65), _model('128')),
     Recipe(5, '128-guided-25', '128', _row(5.98, 7.04, None, .78, .51),

@@ -9,7 +9,7 @@ import tiny_models
 
 from adm_jax.cli.main import main
 from adm_jax.evaluation import tables
-from adm_jax.evaluation.tables import Recipe
+from adm_jax.evaluation.tables import Recipe, Sampled
 
 FUNCTION = 'def f(images):\n  return images.reshape(len(images), -1)[:, :5] / 255\n'
 REFERENCE = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), np.uint8)
@@ -27,14 +27,14 @@ def rows(tmp_path, monkeypatch):
   address = 'http://127.0.0.1:9/'
   monkeypatch.setattr(tables, 'REFERENCES', {'tiny': f'{address}real.npz'})
   monkeypatch.setattr(tables, 'RECIPES', (
-      Recipe(4, 'sampled', 'tiny', {'fid': 3.0}, '--model unet --respacing 3'),
+      Recipe(4, 'sampled', 'tiny', {'fid': 3.0}, Sampled('unet', respacing='3')),
       Recipe(4, 'published', 'tiny', {'fid': 0.0}, batch=f'{address}batch.npz'),
       Recipe(8, 'early', 'tiny', {'fid': 9.0}, note='the weights were not published')))
   return tmp_path
 
 
 WORDS = ('--out', 'paper', '--files', 'files', '--extractor', 'mine.py:f', '--samples', '12',
-         '--sample-options=--batch-size 4')
+         '--sampling-batch-size', '4')
 
 
 def test_a_table_end_to_end_and_again_at_once(rows, capsys):
@@ -77,15 +77,31 @@ def test_rows_that_cannot_be_run_stand_in_the_table_with_their_reason(rows, monk
     (('--row', 'sampeld', *WORDS), 'did you mean sampled'), (('--table', '4'), '--out DIR'),
     (('--table', '4', *WORDS, '--files', 'paper'), 'is not there: fetch http'),
     (('--table', '4', *WORDS, '--frob'), '--frob'),
-    (('--table', '4', *WORDS, '--sample-options=--model other'), '--model other'),
-    (('--table', '4', *WORDS, '--sample-options=--weights "x'), 'No closing quotation'),
-    (('--table', '4', *WORDS, '--sample-options=--batch-size x'), 'invalid int'),
+    (('--table', '4', *WORDS, '--classifier-weights', 'x.pt'), 'no classifier is sampled here'),
+    (('--table', '4', *WORDS, '--sampling-batch-size', 'x'), 'invalid int'),
+    (('--table', '4', *WORDS, '--sampling-batch-size', '0'), 'at least 1'),
+    (('--table', '4', *WORDS, '--fsdp', '0'), 'at least 1'),
+    (('--table', '4', *WORDS, '--seed', '-1'), 'seed=-1: give 0 to'),
+    (('--table', '4', *WORDS, '--sampling-dtype', 'int8'), 'float32'),
     (('--table', '4', *WORDS, '--samples', '0'), 'at least 1')])
 def test_a_mistake_is_one_line(rows, capsys, words, message):
   assert main(['reproduce', *words]) == 2
   captured = capsys.readouterr()
   assert message in captured.err and captured.err.count('\n') == 1 and not captured.out
   assert not list((rows / 'paper').rglob('*.npz'))
+
+
+def test_a_file_of_weights_is_of_one_model(capsys):
+  assert main(['reproduce', '--table', '14', '--weights', 'x.pt', '--dry-run']) == 2
+  assert 'the rows are of imagenet128, imagenet256, imagenet512, imagenet64' in (
+      capsys.readouterr().err)
+
+
+def test_weights_stand_in_the_line_of_the_rows_that_they_are_of(capsys):
+  assert main(['reproduce', '--table', '5', '--row', '64', '--weights', 'my 64.pt', '--fsdp', '2',
+               '--dry-run']) == 0
+  assert ("adm sample --model imagenet64 --respacing 250 --weights 'my 64.pt' --fsdp 2 --num 50000 "
+          '--seed 0\n') in capsys.readouterr().out
 
 
 def test_the_real_list_says_what_every_row_needs(capsys):

@@ -1,18 +1,14 @@
 """The paper's rows: every recipe can be built, sized and checked without weights."""
 
-import argparse
 import math
 
 import pytest
 
-from adm_jax.cli import reproduce as command
-from adm_jax.cli import sample
 from adm_jax.errors import UsageError
-from adm_jax.evaluation import reproduce, tables
+from adm_jax.evaluation import comparison, reproduce, row_cost, tables
 from adm_jax.weights import catalog, flags
 
-ARGUMENTS = argparse.Namespace(samples=50_000, seed=0, sample_options='')
-SAMPLED = [recipe for recipe in tables.RECIPES if recipe.command]
+SAMPLED = [recipe for recipe in tables.RECIPES if recipe.sampled]
 
 
 def _id(recipe):
@@ -29,16 +25,14 @@ def test_names_are_unique_and_addresses_are_published_ones():
 
 
 @pytest.mark.parametrize('recipe', SAMPLED, ids=_id)
-def test_a_recipe_is_a_command_that_fits_together(recipe):
-  given = command.parse(recipe, ARGUMENTS)
-  sample.check(given)
-  needs = reproduce.needs(given.model, given.respacing, given.classifier, given.upsample,
-                          given.upsample_respacing)
+def test_the_networks_of_a_recipe_fit_together(recipe):
+  given = recipe.sampled
+  cost = row_cost.cost(given)
   model = catalog.find(given.model)
-  assert needs.models[given.model] == model.parameters
+  assert cost.models[given.model] == model.parameters
   if given.classifier:
     assert model.classifier == given.classifier
-    assert needs.evaluations[given.classifier] == needs.evaluations[given.model]
+    assert cost.evaluations[given.classifier] == cost.evaluations[given.model]
   # The reference has images of the size that comes out last.
   words = flags.parse(catalog.find(given.upsample or given.model).kind,
                       catalog.find(given.upsample or given.model).flags)
@@ -47,14 +41,14 @@ def test_a_recipe_is_a_command_that_fits_together(recipe):
       size, str(size))
   if given.upsample:
     assert words['small_size'] == flags.parse(model.kind, model.flags)['image_size']
-  steps = needs.evaluations[given.model]
+  steps = cost.evaluations[given.model]
   assert steps == {'ddim25': 25, '1000': 1000}.get(given.respacing, 250)
-  assert command.describe(recipe, ARGUMENTS, work=False).count('\n') >= 3
+  assert reproduce.describe(recipe, reproduce.SampleOptions(), work=False).count('\n') >= 3
 
 
 @pytest.mark.parametrize('recipe', tables.RECIPES, ids=_id)
 def test_what_is_expected_is_possible_and_tolerated(recipe):
-  assert recipe.command or recipe.batch or 'not published' in recipe.note
+  assert recipe.sampled or recipe.batch or 'not published' in recipe.note
   assert set(recipe.expected) <= set(tables.METRICS)
   for key, value in recipe.expected.items():
     assert 0 < recipe.tolerance[key] < 0.05 * value + 0.01
@@ -85,19 +79,19 @@ def test_a_verdict_counts_only_for_all_samples():
   recipe = tables.select(5, '256-guided')[0]
   def result(n, fid, published=True):
     values = {'fid': {'label': 'FID', 'value': fid}, 'kid': {'label': 'KID', 'value': 0.001}}
-    return reproduce.Result(recipe, 'x', {'n': n, 'values': values, 'title': 't', 'notes': [],
-                                          'published': published})
+    return comparison.Result(recipe, 'x', {'n': n, 'values': values, 'title': 't', 'notes': [],
+                                           'published': published})
   assert result(50_000, 4.65).rows()[0] == ('FID', 4.59, 4.65, 'agrees')
   assert 'off by' in result(50_000, 4.8).rows()[0][3]
   assert 'not comparable' in result(1000, 4.59).rows()[0][3]
   # Another extractor's number is no FID, precision or recall of the paper's.
   assert result(50_000, 4.59, published=False).rows()[0][1:] == (None, 4.59, '')
-  text = reproduce.markdown([result(50_000, 4.65)])
+  text = comparison.markdown([result(50_000, 4.65)])
   assert '| Table 5, 256-guided | FID | 4.59 | 4.65 | agrees |' in text
   assert math.isclose(recipe.tolerance['fid'], 0.006 + 0.03 * 4.59)
 
 
 def test_work_is_counted_from_the_networks():
   """0.2194 TFLOP an evaluation of the 64 x 64 model, as counted elsewhere from the reference."""
-  needs = reproduce.Needs({}, {'imagenet64': 250})
-  assert math.isclose(reproduce.flops(needs), 250 * 0.2194e12, rel_tol=0.01)
+  cost = row_cost.RowCost({}, {'imagenet64': 250})
+  assert math.isclose(row_cost.flops(cost), 250 * 0.2194e12, rel_tol=0.01)

@@ -1,0 +1,82 @@
+"""What a row of the paper's tables takes to run, from the catalog alone: no weights are touched."""
+
+import dataclasses
+
+import jax
+
+from adm_jax import config as config_lib
+from adm_jax.devices import flops as flops_lib
+from adm_jax.evaluation.tables import Sampled
+from adm_jax.networks import Network
+from adm_jax.process.diffusion import respaced
+from adm_jax.weights import catalog, flags
+
+_SHARE = 0.4  # of a device's peak that hours are estimated with
+
+
+@dataclasses.dataclass(frozen=True)
+class RowCost:
+  """What a row takes to run.
+
+  Attributes:
+    models: {name: its published checkpoint's parameters}.
+    evaluations: of each model, for one image; a classifier's are of its gradient.
+  """
+  models: dict[str, int]
+  evaluations: dict[str, int]
+
+
+def cost(sampled: Sampled) -> RowCost:
+  """Sizes a row of published models.
+
+  Raises:
+    UsageError: a name or respacing that does not exist.
+  """
+  chain = [(sampled.model, sampled.respacing)]
+  if sampled.upsample is not None:
+    chain.append((sampled.upsample, sampled.upsample_respacing or sampled.respacing))
+  models, evaluations = {}, {}
+  for name, spec in chain:
+    published = catalog.find(name)
+    process = respaced(_network(published).diffusion, published.respacing if spec is None else spec)
+    models[name], evaluations[name] = published.parameters, process.schedule.num_steps
+  if sampled.classifier is not None:
+    models[sampled.classifier] = catalog.find(sampled.classifier).parameters
+    evaluations[sampled.classifier] = evaluations[sampled.model]
+  return RowCost(models, evaluations)
+
+
+def flops(row: RowCost) -> float:
+  """Counts the floating point operations of one image; traces the networks, in seconds."""
+  return sum(evaluations * _flops(name) for name, evaluations in row.evaluations.items())
+
+
+def work(total: float) -> str:
+  """Says in hours how long so many operations take, on an H100 and on the devices at hand."""
+  words = [f'{total / 1e18:.3g} EFLOP']
+  have = flops_lib.peak(jax.devices()[0])
+  for name, speed in (('one H100', flops_lib.peak_of('NVIDIA H100 80GB HBM3')),
+                      ('the devices here', have and have * jax.device_count())):
+    if speed is not None:
+      words.append(f'{total / (_SHARE * speed) / 3600:.3g} hours on {name} at {_SHARE:.0%} of peak')
+  return ', '.join(words)
+
+
+def _network(published: catalog.Model) -> Network:
+  return config_lib.build(flags.describe(published.kind, published.flags))
+
+
+def _flops(name: str) -> float:
+  """Counts one evaluation of a published model; of a classifier, its gradient by the image."""
+  network = _network(catalog.find(name))
+  struct = jax.ShapeDtypeStruct
+  x, t = struct((1, *network.image_shape), 'float32'), struct((1,), 'float32')
+  low_res = (None if network.low_res_shape is None
+             else struct((1, *network.low_res_shape), 'float32'))
+  y = struct((1,), 'int32')
+
+  def evaluate(params, x, t, y, low_res):
+    if network.classifies:
+      return jax.grad(lambda x: network.apply(params, x, t).sum())(x)
+    return network.apply(params, x, t, y, low_res=low_res)
+  return flops_lib.count(evaluate, network.abstract_params(), x, t, y, low_res)
