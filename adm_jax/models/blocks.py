@@ -44,8 +44,8 @@ def precision(dtype: Dtype) -> jax.lax.Precision | None:
   """The precision of convolutions and products of `dtype`, forward and in gradients.
 
   Float32 means float32. By JAX's default it would not: TPUs round both factors to bfloat16 and
-  NVIDIA's GPUs may round them to TF32, 8 and 11 bits of 24, and what was compared with the reference
-  on a CPU would hold nowhere else. Who wants speed asks for bfloat16, where there is one way to
+  NVIDIA's GPUs may round them to TF32, 8 and 11 bits of 24, and what was compared with the
+  reference on a CPU would hold nowhere else. Who wants speed asks for bfloat16, where there is one way to
   multiply and JAX's default stands.
 
   The embedding and the head, which stay float32 in a bfloat16 network, are float32 by the same

@@ -82,8 +82,8 @@ def check_numbers(network: nn.Module) -> None:
       raise UsageError(f'{name}={given} is no dtype: give float32 or bfloat16') from error
     if known not in (jnp.float32, jnp.bfloat16, jnp.float64):
       # Float16's range needs a scaled loss, which bfloat16's makes needless.
-      raise UsageError(f'{name}={known} is no dtype for a network: give float32, or bfloat16, which '
-                       'takes as little memory as float16')
+      raise UsageError(f'{name}={known} is no dtype for a network: give float32, or bfloat16, '
+                       'which takes as little memory as float16')
   if not network.channel_mult:
     raise UsageError('channel_mult=(): give a multiplier for each level')
   if not 0 <= network.dropout < 1:

@@ -55,7 +55,8 @@ def test_what_was_trained_here_on_grey_images_goes_there_and_back(tmp_path):
 
 @pytest.mark.parametrize('words, heads', [
     ('', dict(head_channels=64)), ('--num_heads 4', dict(num_heads=4)),
-    ('--num_heads 1', dict(num_heads=1)), ('--num_heads 1 --num_heads_upsample -1', dict(num_heads=1)),
+    ('--num_heads 1', dict(num_heads=1)),
+    ('--num_heads 1 --num_heads_upsample -1', dict(num_heads=1)),
     ('--num_heads_upsample 2', dict(num_heads=4, num_heads_upsample=2)),
     ('--num_head_channels 32', dict(head_channels=32)),
     ('--num_heads 2 --num_head_channels 32', dict(num_heads=2, head_channels=32))])
