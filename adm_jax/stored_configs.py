@@ -37,6 +37,7 @@ _TASKS, _NETWORKS = 'adm_jax.training.tasks', 'adm_jax.networks'
 _ADDED: dict[str, dict[str, Any]] = {
     'adm_jax.training.state:adamw': {'decay_after_step': False},
     'adm_jax.training.loop:Run': {
+        'validation': None, 'validate_every': 0,
         'loader': {'fn': {_NAME: 'adm_jax.data.loading:Loader'}, 'flip': False, 'num_threads': 1,
                    'num_workers': 0, 'max_unreadable': 0.01}},
     'adm_jax.process.diffusion:Diffusion': {

@@ -29,6 +29,8 @@ def add_arguments(parser):
   parser.add_argument('--respacing', default='', metavar='SPEC',
                       help="default: all of the process's steps")
   parser.add_argument('--batch-size', type=int, default=16, metavar='B', help='default: 16')
+  parser.add_argument('--dtype', choices=('float32', 'bfloat16'),
+                      help='of the network; default: bfloat16 on accelerators, float32 on CPUs')
   parser.add_argument('--seed', type=int, default=0, help='of the noise')
   parser.add_argument('--out', required=True, metavar='DIR', help='a new folder')
 
@@ -43,6 +45,7 @@ def run(arguments, overrides):
   from adm_jax.io import npz
   from adm_jax.networks import check_source
   from adm_jax.process.diffusion import respaced
+  from adm_jax.sampling import pipeline
   from adm_jax.weights import folders, pretrained
 
   out = pathlib.Path(arguments.out)
@@ -56,7 +59,8 @@ def run(arguments, overrides):
   trained = (pretrained.load(arguments.model, arguments.weights) if arguments.config is None
              else folders.load(arguments.model, weights=arguments.weights,
                                config=config_lib.load(arguments.config)))
-  network = trained.network
+  dtype = arguments.dtype or pipeline.default_dtype()
+  network = trained.network.having(dtype=dtype)
   if network.classifies or network.low_res_shape is not None:
     raise UsageError(f'{arguments.model} is no plain diffusion model: give one that makes images')
   process = respaced(network.diffusion, arguments.respacing)
@@ -79,7 +83,7 @@ def run(arguments, overrides):
                         batch_size=min(arguments.batch_size, num), seed=arguments.seed,
                         advance=advance)
   print(f'{arguments.model} ({trained.weights}, step {trained.step}) on {num:,} images of '
-        f'{source.name}, {process.schedule.num_steps} steps')
+        f'{source.name}, {process.schedule.num_steps} steps, {dtype}')
   error = '' if terms.error is None else f' +- {terms.error:.2g}'
   print(f'bits per dimension: {terms.total:.4f}{error}')
   print(f'  prior: {terms.prior:.4g}')

@@ -63,6 +63,11 @@ def place_batch(batch: Any, mesh: Mesh) -> Any:
   return jax.device_put(batch, shardings)
 
 
+def place_rows(batch: dict, mesh: Mesh) -> dict:
+  """{name: [B / processes ...]}, this process's rows in NumPy, split over all devices."""
+  return _place(over_batch(mesh), batch)
+
+
 def place_params(params: Any, mesh: Mesh) -> Any:
   """A tree of arrays, or of shapes, where `of_params` says."""
   def place(leaf, sharding):

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 
 from adm_jax import config as config_lib
+from adm_jax.devices import chips
 from adm_jax.devices import flops as flops_lib
 from adm_jax.evaluation.tables import Sampled
 from adm_jax.networks import Network
@@ -54,8 +55,8 @@ def flops(row: RowCost) -> float:
 def work(total: float) -> str:
   """Says in hours how long so many operations take, on an H100 and on the devices at hand."""
   words = [f'{total / 1e18:.3g} EFLOP']
-  have = flops_lib.peak(jax.devices()[0])
-  for name, speed in (('one H100', flops_lib.peak_of('NVIDIA H100 80GB HBM3')),
+  have = chips.peak(jax.devices()[0].device_kind)
+  for name, speed in (('one H100', chips.peak('NVIDIA H100 80GB HBM3')),
                       ('the devices here', have and have * jax.device_count())):
     if speed is not None:
       words.append(f'{total / (_SHARE * speed) / 3600:.3g} hours on {name} at {_SHARE:.0%} of peak')

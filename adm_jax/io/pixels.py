@@ -32,8 +32,7 @@ def shrink(x: Array, height: int, width: int) -> Array:
 
 
 def _areas(large: int, small: int) -> np.ndarray:
-  """f32[small large]: row i averages pixels floor(i large / small) .. ceil((i + 1) large / small).
-  """
+  """f32[S L]: row i averages pixels floor(i L / S) .. ceil((i + 1) L / S) - 1."""
   i, pixel = np.arange(small)[:, None], np.arange(large)[None]
   inside = (pixel >= i * large // small) & (pixel < -(-(i + 1) * large // small))
   return (inside / inside.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -320,7 +320,7 @@ def load(model: Name | Trained, *, guidance: Sequence[Guidance] = (),
   diffusion = respaced(network.diffusion, respacing)
   run = Run(None if isinstance(model, Trained) else str(model), trained, published,
             diffusion.schedule, course.steps(diffusion.schedule), solver)
-  dtype = dtype or ('float32' if jax.default_backend() == 'cpu' else 'bfloat16')
+  dtype = dtype or default_dtype()
   guidance = tuple(guidance)
   bound = _of_different_roles(value.bind(run, dtype) for value in guidance)
   params = {'model': trained.params,
@@ -336,6 +336,11 @@ def load(model: Name | Trained, *, guidance: Sequence[Guidance] = (),
   named = [trained, *(each.trained for each in bound if each.trained is not None)]
   return Pipeline(sampler, run, guidance, bound, sharding.place_params(params, mesh),
                   _class_names(named, denoiser.num_classes), description)
+
+
+def default_dtype() -> str:
+  """What networks compute in unless another dtype is asked for."""
+  return 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
 
 
 def course_of(steps: int | str | Course | None, spacing: str | Callable | None,

@@ -13,7 +13,7 @@ from adm_jax.devices import chips, hosts, sharding
 from adm_jax.errors import Preempted, TrainingStopped, UsageError
 from adm_jax.io import files
 from adm_jax.process.timestep_samplers import TimestepSampler
-from adm_jax.training import evaluations, flops, grids
+from adm_jax.training import evaluations, flops, grids, validation
 from adm_jax.training.checkpoints import Checkpoints
 from adm_jax.training.metrics import Reports, Stopwatch, Window
 from adm_jax.training.state import TrainState, init_state
@@ -28,7 +28,7 @@ _INIT, _STEPS = 0, 1
 MAY_CHANGE = ('total_steps', 'log_every', 'save_every', 'keep', 'max_skipped_in_a_row',
               'loader.num_threads', 'loader.num_workers', 'loader.max_unreadable',
               'parallel', 'fsdp', 'num_devices', 'microbatches', 'data.data_dir', 'sample_every',
-              'grid', 'evaluate_every', 'evaluation',
+              'grid', 'evaluate_every', 'evaluation', 'validation', 'validate_every',
               *(f'task.network.module.{name}' for name in (
                   'remat', 'unet.remat', 'attention_implementation',
                   'unet.attention_implementation')))
@@ -63,6 +63,9 @@ class Run:
     grid: what these show.
     evaluate_every: steps between quick evaluations; 0: none.
     evaluation: what is measured then, an `evaluations.Evaluation`.
+    validation: images that are not trained on, of the same classes, or None.
+    validate_every: steps between measurements on all of them (`validation.validator`); 0: none. A
+      run that is stopped at such a step has none of it. Training is the same with and without.
   """
   data: Source
   task: Task
@@ -86,6 +89,8 @@ class Run:
   grid: grids.Grid = grids.Grid()
   evaluate_every: int = 0
   evaluation: evaluations.Evaluation = evaluations.Evaluation()
+  validation: Source | None = None
+  validate_every: int = 0
 
   def __post_init__(self):
     for name in ('batch_size', 'total_steps', 'log_every', 'save_every', 'keep', 'microbatches',
@@ -112,6 +117,14 @@ class Run:
       raise UsageError(f'evaluate_every={self.evaluate_every}: give 0, for none, or more')
     if self.evaluate_every:
       self.evaluation.check(self.task.network)
+    if self.validate_every < 0:
+      raise UsageError(f'validate_every={self.validate_every}: give 0, for none, or more')
+    if self.validate_every and self.validation is None:
+      raise UsageError(f'validate_every={self.validate_every}, but there is nothing to validate '
+                       'on: give the images as validation, as the data are given, or set '
+                       'validate_every to 0')
+    if self.validation is not None:
+      self._check_validation()
     if self.seed < 0:
       raise UsageError(f'seed={self.seed}: give 0 or more')
     num_steps = self.task.network.diffusion.schedule.num_steps
@@ -119,6 +132,16 @@ class Run:
       raise UsageError(f'timestep_sampler.num_steps={self.timestep_sampler.num_steps}, but the '
                        f'process has {num_steps} steps: set the one to the other')
     self.task.check(self.data)
+
+  def _check_validation(self):
+    self.task.check(self.validation)
+    if self.validation.class_names != self.data.class_names:
+      raise UsageError(
+          f'{self.validation.name}, for validation, has other classes than {self.data.name}, or '
+          f'another order of them: {len(self.validation.class_names)} and '
+          f'{len(self.data.class_names)}; give images of the same classes')
+    if not len(self.validation):
+      raise UsageError(f'{self.validation.name}, for validation, is empty: give some images')
 
   def init(self) -> TrainState:
     """The state before the first step, a function of the seed alone."""
@@ -169,7 +192,7 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
     run: what to train.
     config_json: the config that built it, kept in the work directory and in each checkpoint.
     workdir: a folder of its own, or an address in a bucket, the same for all processes:
-      `config.json`, `metrics.jsonl`, `speed.jsonl`, `samples/`, `checkpoints/`.
+      `config.json`, `metrics.jsonl`, `speed.jsonl`, `validation.jsonl`, `samples/`, `checkpoints/`.
     progress: called with (step, metrics and speed of the latest line) after every step; with the
       restored step first.
     start: parameters to start from, instead of random ones; a resumed run ignores them.
@@ -220,6 +243,9 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
                                             trainer.mesh, run.seed)
     measure = run.evaluate_every and evaluations.measurer(
         run.evaluation, run.task.network, run.data, trainer.mesh, run.seed)
+    validate = run.validate_every and validation.validator(
+        run.task, run.validation, trainer.mesh, batch_size=run.batch_size, seed=run.seed,
+        num_threads=run.loader.num_threads)
     watch = stopwatch(run, trainer.mesh)
     key = run.step_key()
     line, stopping = {}, False
@@ -239,6 +265,12 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
           with checkpoints.writing():
             reports.write(done, means, speed)
         _stop_if_lost(run, state, checkpoints.latest_step())
+      # Before the checkpoint, so that no run that goes on from it lacks the line.
+      if run.validate_every and done % run.validate_every == 0 and not stopping:
+        measured = validate(state, trainer.frozen, done)
+        if reports is not None:
+          with checkpoints.writing():
+            reports.validation(done, measured)
       if done % run.save_every == 0 or last or stopping:
         checkpoints.save(done, state, {'batches': batches.get_state().decode(),
                                        'window': window.stored()})

@@ -27,6 +27,7 @@ Array = jax.Array
 
 _log = logging.getLogger(__name__)
 _METRICS, _SPEED, _EVALUATIONS = 'metrics.jsonl', 'speed.jsonl', 'evaluations.jsonl'
+_VALIDATION = 'validation.jsonl'
 
 
 class Lines:
@@ -163,6 +164,7 @@ class Reports:
     self._metrics = Lines(workdir / _METRICS, resume_at)
     self._speed = Lines(workdir / _SPEED, resume_at)
     self._open_evaluations = functools.cache(lambda: Lines(workdir / _EVALUATIONS, resume_at))
+    self._open_validation = functools.cache(lambda: Lines(workdir / _VALIDATION, resume_at))
 
   def write(self, step: int, means: dict[str, float], speed: dict[str, float]) -> None:
     self._metrics.append(step, means)
@@ -179,6 +181,15 @@ class Reports:
   def evaluation(self, step: int, measured: dict[str, float]) -> None:
     self._open_evaluations().append(step, measured)
     self._open_evaluations().flush()
+
+  def validation(self, step: int, measured: dict[str, float]) -> None:
+    self._open_validation().append(step, measured)
+    self._open_validation().flush()
+    _log.info('step %d, on held-out images: %s', step, ', '.join(
+        f'{name} {measured[name]:.4f}' for name in ('loss', 'accuracy_top1') if name in measured))
+    if self._tensorboard is not None:
+      self._tensorboard.write_scalars(step, {f'validation/{name}': value
+                                             for name, value in measured.items()})
 
   def flush(self) -> None:
     self._metrics.flush()

@@ -35,17 +35,22 @@ Metrics = dict[str, Mean]
 TrainStep = Callable[[TrainState, dict, Array, Any], tuple[TrainState, Metrics]]
 
 
-def by_quartile(terms: dict[str, Array], t: Array, num_timesteps: int) -> Metrics:
+def by_quartile(terms: dict[str, Array], t: Array, num_timesteps: int,
+                weight: Array | None = None) -> Metrics:
   """The mean of each term f32[B], and its mean over each quarter of the timesteps: `loss_q0` .. 3.
 
-  Quarter 0 holds the least noise.
+  Quarter 0 holds the least noise. With `weight`, 0 or 1 of f32[B], examples of weight 0 count as
+  absent, whatever their terms.
   """
   quartile = 4 * t // num_timesteps
+  if weight is not None:
+    terms = {name: jnp.where(weight > 0, values, 0) for name, values in terms.items()}
   means = {}
   for name, values in terms.items():
-    means[name] = Mean(values.sum(), jnp.float32(values.size))
+    means[name] = Mean(values.sum(), jnp.float32(values.size) if weight is None else weight.sum())
     for q in range(4):
       inside = (quartile == q).astype(jnp.float32)
+      inside = inside if weight is None else inside * weight
       means[f'{name}_q{q}'] = Mean((values * inside).sum(), inside.sum())
   return means
 

@@ -48,6 +48,20 @@ def test_the_terms_are_those_of_the_bound_whatever_the_batches(folder, capsys):
         np.testing.assert_allclose(arrays['arr_0'], np.asarray(terms).mean(axis=0), rtol=1e-4)
 
 
+def test_the_dtype_is_asked_for_and_said(folder, capsys):
+  words = ['nll', '--model', 'unet', '--data', 'images.npz', '--respacing', '4']
+  found = {}
+  for dtype in (None, 'float32', 'bfloat16'):
+    assert main([*words, '--out', str(dtype), *(() if dtype is None else ('--dtype', dtype))]) == 0
+    said = capsys.readouterr().out
+    assert f', {dtype or "float32"}\n' in said  # what a CPU computes in
+    with np.load(f'{dtype}/mse_terms.npz') as arrays:
+      found[dtype] = arrays['arr_0']
+  np.testing.assert_array_equal(found[None], found['float32'])
+  assert (found['bfloat16'] != found['float32']).any()
+  np.testing.assert_allclose(found['bfloat16'], found['float32'], rtol=0.05)
+
+
 @pytest.mark.parametrize('words, message', [
     ('--data images.npz --num 0', 'at least 1'), ('--data absent', 'absent'),
     ('--data images.npz --respacing 9999', 'of the 1000 steps'),
