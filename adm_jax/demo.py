@@ -65,7 +65,7 @@ class Settings:
 
   def __post_init__(self):
     for name in ('num', 'batch_size', 'likelihood_images', 'encoded'):
-      least = 10 if name == 'num' else 1  # an image a class
+      least = 10 if name == 'num' else 1  # an image per class
       if getattr(self, name) < least:
         raise UsageError(f'{name}={getattr(self, name)}: give at least {least}')
     if not math.isfinite(self.scale):
@@ -186,7 +186,7 @@ def _measure(out: pathlib.Path, settings: Settings, bar: Bar) -> dict[str, Any]:
 
 def _picture(real: ArraySource, samples: dict[str, np.ndarray], labels: np.ndarray,
              settings: Settings):
-  """Real, unguided and guided images side by side; a row a digit for real and guided."""
+  """Real, unguided and guided images side by side; a row per digit for real and guided."""
   classes = range(len(real.class_names))
   columns = min(8, settings.num // len(classes))
   def rows(images, of_class):
@@ -259,7 +259,7 @@ def _report(results: dict[str, Any], settings: Settings, trained: float, total: 
   ]
   lines = [
       '# ADM on 8 x 8 digits', '',
-      f'{settings.num} images a set, {settings.respacing} ancestral steps, classifier scale '
+      f'{settings.num} images per set, {settings.respacing} ancestral steps, classifier scale '
       f'{settings.scale:g}, average of the weights: {results["weights"]}.', '',
       '| what | measured |', '| --- | --- |',
       *(f'| {name} | {value} |' for name, value in rows), '',

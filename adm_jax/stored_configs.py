@@ -56,7 +56,7 @@ def from_json(text: str) -> ConfigDict:
 
 
 def differences(old: str, new: str, ignore: tuple[str, ...] = ()) -> list[str]:
-  """What two configs, as JSON, disagree on: 'batch_size: 64 before, 128 now', a key each.
+  """What two configs, as JSON, disagree on: 'batch_size: 64 before, 128 now', one key each.
 
   Keys in `ignore`, and all below them, may differ.
 

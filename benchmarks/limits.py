@@ -57,7 +57,7 @@ def main() -> None:
   parser.add_argument('--models', nargs='+', default=['imagenet64', 'imagenet256'])
   parser.add_argument('--batch', type=int, default=8)
   arguments = parser.parse_args()
-  print(f'batch {arguments.batch}; milliseconds a step: the larger of arithmetic and memory\n')
+  print(f'batch {arguments.batch}; milliseconds per step: the larger of arithmetic and memory\n')
   print(''.join(f'{head:>24}' for head in ('model', 'step', 'TFLOP', 'GB', *_CHIPS)))
   rows = []
   for name in arguments.models:

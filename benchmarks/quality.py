@@ -88,7 +88,7 @@ def measure(folder: pathlib.Path, plan: list[tuple[str, int]], num: int, scale: 
 
 
 def table(rows: list[dict[str, Any]], budgets: list[int]) -> str:
-  """Markdown: a line a method, a column a budget, each cell `distance (agreement)`."""
+  """Markdown: a line per method, a column per budget, each cell `distance (agreement)`."""
   cells = {(row['method'], row['budget']): f'{row["frechet"]:.2f} ({row["agreement"]:.0%})'
            for row in rows}
   names = list(dict.fromkeys(row['method'] for row in rows))
@@ -111,7 +111,7 @@ def plot(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
   axes[0].set(yscale='log', ylabel='Frechet distance to held-out digits (judge, not FID)')
   axes[1].set(ylabel='share of samples that the judge gives the asked class')
   for axis in axes:
-    axis.set(xscale='log', xlabel='evaluations an image')
+    axis.set(xscale='log', xlabel='evaluations per image')
     axis.grid(alpha=0.3)
   axes[0].legend(fontsize=7)
   figure.savefig(path, dpi=120)
@@ -121,8 +121,8 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('demo', type=pathlib.Path, help="the folder of `adm demo`")
   parser.add_argument('--out', type=pathlib.Path, default=pathlib.Path('runs/quality'))
-  parser.add_argument('--num', type=int, default=1000, help='images a cell')
-  parser.add_argument('--budgets', default='5,10,20,50', help='evaluations an image, at most')
+  parser.add_argument('--num', type=int, default=1000, help='images per cell')
+  parser.add_argument('--budgets', default='5,10,20,50', help='evaluations per image, at most')
   parser.add_argument('--reference', type=int, default=250, help='of ancestral sampling')
   parser.add_argument('--scale', type=float, default=2.0, help="of the classifier's gradient")
   parser.add_argument('--seed', type=int, default=0)
@@ -136,8 +136,8 @@ def main() -> None:
   rows = [{**row, 'budget': budget} for row, (_, budget) in zip(rows, plan)]
   arguments.out.mkdir(parents=True, exist_ok=True)
   text = (f'Frechet distance to held-out digits in the judge\'s features (not FID), and agreement; '
-          f'{arguments.num} images a cell, classifier scale {arguments.scale:g}; columns are '
-          'evaluations an image, at most.\n\n' + table(rows, [*budgets, arguments.reference]))
+          f'{arguments.num} images per cell, classifier scale {arguments.scale:g}; columns are '
+          'evaluations per image, at most.\n\n' + table(rows, [*budgets, arguments.reference]))
   (arguments.out / 'quality.md').write_text(text + '\n')
   (arguments.out / 'quality.json').write_text(json.dumps(rows, indent=1))
   plot(rows, arguments.out / 'quality.png')

@@ -1,4 +1,4 @@
-"""Images a second, end to end: from labels to images on the host, for some solvers.
+"""Images per second, end to end: from labels to images on the host, for some solvers.
 
   adm demo --out runs/demo
   python benchmarks/sampling.py --model runs/demo/unet --classifier runs/demo/classifier
@@ -90,7 +90,7 @@ def main():
     for key, adm in runs.items():
       runs_took[key].append(whole(adm, num, turn))
       steps_took[key] += [steps[key]() for _ in range(10)]
-  print('| method | guidance | batch | evaluations | images/s | ms an evaluation | scan |\n'
+  print('| method | guidance | batch | evaluations | images/s | ms per evaluation | scan |\n'
         '| --- | --- | --- | --- | --- | --- | --- |')
   results = []
   for (name, guidance), adm in runs.items():

@@ -73,8 +73,8 @@ class GaussianData:
 
 @dataclasses.dataclass(frozen=True)
 class MixtureData:
-  """sum_k weight_k N(centre_k, std^2), independently for each pixel."""
-  centres: tuple[float, ...] = (-0.6, 0.1, 0.7)
+  """sum_k weight_k N(center_k, std^2), independently for each pixel."""
+  centers: tuple[float, ...] = (-0.6, 0.1, 0.7)
   weights: tuple[float, ...] = (0.3, 0.5, 0.2)
   std: float = 0.25
 
@@ -86,7 +86,7 @@ class MixtureData:
       sigma = jnp.asarray(sigmas)[t].astype(x.dtype)
       scaled = x * jnp.sqrt(1 + sigma ** 2)
       v = self.std ** 2 + sigma ** 2
-      offsets = jnp.stack([scaled - centre for centre in self.centres])  # [K B H W C]
+      offsets = jnp.stack([scaled - center for center in self.centers])  # [K B H W C]
       logs = jnp.log(jnp.asarray(self.weights)).reshape(-1, 1, 1, 1, 1)
       share = jax.nn.softmax(logs - offsets ** 2 / (2 * v), axis=0)
       x0 = scaled - sigma ** 2 / v * (share * offsets).sum(axis=0)
@@ -101,8 +101,8 @@ class MixtureData:
     In float64, to 1e-13.
     """
     def quantile(point, level):
-      return sum(weight * special.ndtr((point - centre) / np.sqrt(self.std ** 2 + level ** 2))
-                 for centre, weight in zip(self.centres, self.weights))
+      return sum(weight * special.ndtr((point - center) / np.sqrt(self.std ** 2 + level ** 2))
+                 for center, weight in zip(self.centers, self.weights))
     return np.array([
         optimize.brentq(lambda y, q=quantile(point, sigma): quantile(y, sigma_next) - q, -9, 9,
                         xtol=1e-13) for point in np.asarray(x, np.float64)])

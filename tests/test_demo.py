@@ -24,7 +24,7 @@ def out(tmp_path_factory):
 
 def test_it_writes_what_it_promises(out):
   width, height = Image.open(out / 'samples.png').size
-  assert width > 3 * 2 * 8 * 5 and height > 10 * 8 * 5  # three panels, a row a digit
+  assert width > 3 * 2 * 8 * 5 and height > 10 * 8 * 5  # three panels, a row per digit
   for name in ('guided', 'unguided'):
     with np.load(out / f'samples_{name}.npz') as file:
       assert file['arr_0'].shape == (20, 8, 8, 1) and file['arr_0'].dtype == np.uint8

@@ -17,7 +17,7 @@ def photo(index: int, height: int = 12, width: int = 17) -> np.ndarray:
   return np.random.default_rng(index).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def write(data_dir: pathlib.Path, name: str = 'pets', count: int = 7, labelled: bool = True,
+def write(data_dir: pathlib.Path, name: str = 'pets', count: int = 7, labeled: bool = True,
           damaged: tuple[int, ...] = (), suffix: str = 'array_record') -> None:
   """Makes `data_dir/name/1.0.0`, a split 'train' of `count` photos, class i % 3 of photo i.
 
@@ -26,7 +26,7 @@ def write(data_dir: pathlib.Path, name: str = 'pets', count: int = 7, labelled: 
   folder = data_dir / name / '1.0.0'
   folder.mkdir(parents=True)
   features = {'image': tfds.features.Image(shape=(None, None, 3))}
-  if labelled:
+  if labeled:
     features['label'] = tfds.features.ClassLabel(names=CLASSES)
   template = '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}'
   writer = ArrayRecordWriter(
@@ -37,7 +37,7 @@ def write(data_dir: pathlib.Path, name: str = 'pets', count: int = 7, labelled: 
     example = tf_example_pb2.Example()
     encoded = b'no image' if i in damaged else file.getvalue()
     example.features.feature['image'].bytes_list.value.append(encoded)
-    if labelled:
+    if labeled:
       example.features.feature['label'].int64_list.value.append(i % 3)
     writer.write(example.SerializeToString())
   writer.close()

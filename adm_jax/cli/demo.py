@@ -20,7 +20,7 @@ RESUMES = True
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--out', default='runs/demo', metavar='DIR', help='default: runs/demo')
-  parser.add_argument('--num', type=int, metavar='N', help='images a set')
+  parser.add_argument('--num', type=int, metavar='N', help='images per set')
   parser.add_argument('--scale', type=float, metavar='S', help="of the classifier's gradient")
   parser.add_argument('--respacing', metavar='SPEC', help='sampling steps: "100", "ddim50", ...')
   parser.add_argument('--seed', type=int, help='of the sampling noise')

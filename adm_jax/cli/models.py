@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
         ('address', model.address), ('parameters', f'{model.parameters:,}'),
         ('sha256', model.sha256 or 'not published'),
         ('classifier', model.classifier and f'{model.classifier}, scale {model.scale:g}'),
-        ('respacing', model.respacing), ('paper', model.paper), ('licence', catalog.LICENCE)):
+        ('respacing', model.respacing), ('paper', model.paper), ('license', catalog.LICENSE)):
       if value:
         print(f'{label:<12}{value}')
     return 0
@@ -34,5 +34,5 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     gib = model.least_bytes / 2**30
     print(f'{model.name:<26}{model.kind:<12}{model.parameters:>12,}{gib:>6.2f} GiB'
           f'{gib / 2:>6.2f} GiB  {model.paper}')
-  print(f'\nlicence: {catalog.LICENCE}\ndownloads: {cache.folder()}')
+  print(f'\nlicense: {catalog.LICENSE}\ndownloads: {cache.folder()}')
   return 0

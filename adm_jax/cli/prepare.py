@@ -16,7 +16,7 @@ from adm_jax.errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument('name', metavar='NAME', help="as in TFDS's catalogue: cifar10, lsun/cat ...")
+  parser.add_argument('name', metavar='NAME', help="as in TFDS's catalog: cifar10, lsun/cat ...")
   parser.add_argument('--data-dir', metavar='DIR',
                       help='where data sets lie; default $TFDS_DATA_DIR or ~/tensorflow_datasets')
 

@@ -30,7 +30,7 @@ def add_arguments(parser):
 
   samples = parser.add_argument_group('samples')
   samples.add_argument('--samples', type=int, default=50_000, metavar='N',
-                       help='fewer for a quick look, which is labelled as such; default: 50,000')
+                       help='fewer for a quick look, which is labeled as such; default: 50,000')
   samples.add_argument('--seed', type=int, default=0, help='default: 0')
   samples.add_argument('--weights', metavar='FILE',
                        help="of the rows' model, if not to be fetched")

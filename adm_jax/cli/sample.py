@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   sampling_options.add_guidance_arguments(parser)
 
   what = parser.add_argument_group('which images')
-  what.add_argument('--num', type=int, metavar='N', help='default: one a class named, or 16')
+  what.add_argument('--num', type=int, metavar='N', help='default: one per class named, or 16')
   what.add_argument('--classes', metavar='LIST',
                     help='indices, ranges and names: 207,360-362,"golden retriever"; default: all')
   what.add_argument('--class-order', choices=('turn', 'drawn'),

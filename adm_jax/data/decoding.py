@@ -22,7 +22,7 @@ class Decoder:
 
   What the reference does is `convert('RGB')` and the crop, and on ordinary photographs this gives
   its pixels to the bit. It differs where that is wrong: a picture is turned as its EXIF says,
-  transparent pixels show white rather than whatever colour hides in them, and 16-bit grey levels
+  transparent pixels show white rather than whatever color hides in them, and 16-bit gray levels
   are scaled rather than cut off at 255. Of an animation the first frame counts.
 
   Attributes:
@@ -30,7 +30,7 @@ class Decoder:
       (H = W) that every image must have.
     crop: 'center', 'random' (as ADM's classifiers are trained; needs an `rng`, else the center is
       taken) or None.
-    channels: 3, or 1 for grey levels.
+    channels: 3, or 1 for gray levels.
   """
   image_size: int | None
   crop: str | None = 'center'
@@ -44,7 +44,7 @@ class Decoder:
     if self.image_size is not None and self.image_size < 1:
       raise UsageError(f'image_size={self.image_size}: give at least 1')
     if self.channels not in (1, 3):
-      raise UsageError(f'channels={self.channels}: images have 3, or 1 for grey levels')
+      raise UsageError(f'channels={self.channels}: images have 3, or 1 for gray levels')
 
   def __call__(self, data: bytes, rng: np.random.Generator | None = None) -> np.ndarray:
     """uint8[H W C]; raises whatever Pillow does where `data` is no image."""
@@ -74,7 +74,7 @@ def reason(error: Exception) -> str:
 
 
 def straighten(image: Image.Image, channels: int) -> Image.Image:
-  """Any of Pillow's modes to upright RGB, or to grey levels where `channels` is 1."""
+  """Any of Pillow's modes to upright RGB, or to gray levels where `channels` is 1."""
   wanted = 'RGB' if channels == 3 else 'L'
   image.load()  # it also completes `info`
   if not _ORIENTED.isdisjoint(image.info):

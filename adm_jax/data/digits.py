@@ -23,7 +23,7 @@ def digits(split: str = 'train') -> ArraySource:
   if split not in ('train', 'held_out'):
     raise UsageError(f'the digits have no split {split!r}: give train or held_out')
   images, labels = datasets.load_digits(return_X_y=True)
-  # 17 grey levels, 0 to 16, over the whole of 0 to 255.
+  # 17 gray levels, 0 to 16, over the whole of 0 to 255.
   images = np.round(images.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
   order = np.random.default_rng(0).permutation(len(images))
   chosen = order[:HELD_OUT] if split == 'held_out' else order[HELD_OUT:]

@@ -35,7 +35,7 @@ class Folder:
       image_size: the side to crop to. Without a crop None, or the side that all images must have.
       crop: 'center', 'random' or None; without a crop all images must be of one size.
       labels: 'folders', 'prefix', the path of a .json or .csv, or None.
-      channels: 3, or 1 for grey levels.
+      channels: 3, or 1 for gray levels.
 
     Raises:
       UsageError: no such folder, no image in it, labels missing, or sizes mixed without a crop.

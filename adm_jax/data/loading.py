@@ -189,7 +189,7 @@ class Reader:
 def _random_words(seed: int, first: int, count: int) -> np.ndarray:
   """u64[count 4]: those of position i are a function of (seed, i) alone.
 
-  A counter-based generator makes four words a count, so that the words of neighbours lie in a row.
+  A counter-based generator makes four words per count, so that the words of neighbors lie in a row.
   """
   return np.random.Philox(key=seed, counter=first).random_raw(4 * count).reshape(count, 4)
 

@@ -21,8 +21,8 @@ class NpzFile:
     As `sources.Source`; `class_names` are the numbers up to the largest label.
   """
 
-  def __init__(self, path: str | pathlib.Path, labelled: bool = True):
-    """Opens the file; without `labelled` its labels are ignored.
+  def __init__(self, path: str | pathlib.Path, labeled: bool = True):
+    """Opens the file; without `labeled` its labels are ignored.
 
     Raises:
       UsageError: the file does not hold such arrays.
@@ -33,8 +33,8 @@ class NpzFile:
     if len(shape) != 4 or dtype != np.uint8 or not shape[0]:
       raise UsageError(f'{path}: arr_0 is {dtype}{list(shape)}: images are uint8[N H W C]')
     self._num, self.image_shape = shape[0], tuple(shape[1:])
-    self._labelled = labelled
-    self.labels, self.class_names = self._read_labels(path) if labelled else (None, ())
+    self._labeled = labeled
+    self.labels, self.class_names = self._read_labels(path) if labeled else (None, ())
     if self.labels is None:
       self.labels = np.zeros(len(self), np.int32)
 
@@ -70,4 +70,4 @@ class NpzFile:
 
   def __reduce__(self):
     # A worker process maps the file itself, rather than being sent all images.
-    return NpzFile, (self.name, self._labelled)
+    return NpzFile, (self.name, self._labeled)

@@ -39,9 +39,9 @@ def open_source(path: str | pathlib.Path, image_size: int | None = None, split: 
                 label=None if labels is None else 'label')
   local = pathlib.Path(path).expanduser()
   if local.suffix == '.npz' or (local.is_file() and local.suffix != '.zip'):
-    return NpzFile(path, labelled=labels is not None)
+    return NpzFile(path, labeled=labels is not None)
   if (local / 'samples.npz').exists():
-    return NpzFile(local / 'samples.npz', labelled=labels is not None)
+    return NpzFile(local / 'samples.npz', labeled=labels is not None)
   if (local / 'job.json').exists():
     raise UsageError(f'{path} is a sampling job that is not done: run its adm sample again, and it '
                      'goes on to samples.npz')

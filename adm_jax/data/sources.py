@@ -1,4 +1,4 @@
-"""What a data set is to this project: labelled 8-bit images by index, and their metadata."""
+"""What a data set is to this project: labeled 8-bit images by index, and their metadata."""
 
 import dataclasses
 from typing import Protocol
@@ -18,7 +18,7 @@ class Source(Protocol):
   Attributes:
     name: for messages, and for the iterator's checkpoint.
     image_shape: (H, W, C).
-    class_names: one a class, in the order of the labels; () where there are no labels.
+    class_names: one per class, in the order of the labels; () where there are no labels.
   """
   name: str
   image_shape: tuple[int, int, int]

@@ -55,7 +55,7 @@ def extract_batches(extractor: Extractor, images: Source, *, batch_size: int = 6
     advance: advance(count) after each batch.
 
   Raises:
-    UsageError: the extractor's answer is not finite, or not one vector an image.
+    UsageError: the extractor's answer is not finite, or not one vector per image.
   """
   size = -(-batch_size // jax.local_device_count()) * jax.local_device_count()
   for batch in in_batches(images, size):
@@ -65,7 +65,7 @@ def extract_batches(extractor: Extractor, images: Source, *, batch_size: int = 6
     for array in jax.tree.leaves(features):
       if array.ndim != 2 or len(array) != size:
         raise UsageError(f'{extractor.name} gives {array.shape} for {size} images: give one vector '
-                         'an image')
+                         'per image')
     features = jax.tree.map(lambda array: array[:have], features)
     for array in jax.tree.leaves(features):
       if not np.isfinite(array).all():

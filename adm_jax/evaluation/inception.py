@@ -52,7 +52,7 @@ def resize(x: Array, height: int, width: int) -> Array:
 
 
 def prepare(images: Array) -> Array:
-  """[B H W C], 0..255, C 3 or 1 (grey) -> f32[B 299 299 3], -1..1, what the network sees."""
+  """[B H W C], 0..255, C 3 or 1 (gray) -> f32[B 299 299 3], -1..1, what the network sees."""
   x = images.astype(jnp.float32)
   if x.shape[-1] == 1:
     x = jnp.repeat(x, 3, axis=-1)

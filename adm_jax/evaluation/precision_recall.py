@@ -2,7 +2,7 @@
 manifold, the union of balls that reach from each image to its k-th neighbor.
 
 Never N x N: blocks of distances are made on the accelerator, and of each only a few neighbors, or
-one truth value an image, are kept. Distances within one set are symmetric, and made once a pair.
+one truth value per image, are kept. Distances within one set are symmetric, and made once per pair.
 """
 
 import functools

@@ -17,7 +17,7 @@ def grid(images: np.ndarray, columns: int, *, scale: int = 1, gap: int = 1) -> n
 
   Args:
     images: uint8[N H W C], C 1 or 3.
-    columns: images a row.
+    columns: images per row.
     scale: whole factor of enlargement, by repetition.
     gap: white pixels between images.
 

@@ -1,7 +1,7 @@
 """The parts that ADM's networks are built of (paper, section 3 and appendix; reference `unet.py`).
 
 Letters: B batch, H W space, C channels, L = H * W tokens, N heads, D head width, E embedding.
-Parameters are `param_dtype`; convolutions and attention compute in `dtype`; normalisation
+Parameters are `param_dtype`; convolutions and attention compute in `dtype`; normalization
 statistics, the softmax and the embedding layers are float32.
 """
 
@@ -58,7 +58,7 @@ def precision(dtype: Dtype) -> jax.lax.Precision | None:
 
 def conv(channels: int, size: int, fan_in: int, *, strides: int = 1, zero: bool = False,
          dtype: Dtype, param_dtype: Dtype, name: str) -> nn.Conv:
-  """A convolution of `size` x `size`, padded by size // 2, with torch's initialisation or zeros."""
+  """A convolution of `size` x `size`, padded by size // 2, with torch's initialization or zeros."""
   return nn.Conv(channels, (size, size), strides, padding=size // 2,
                  kernel_init=zeros_init if zero else kernel_init,
                  bias_init=zeros_init if zero else bias_init(fan_in * size * size),
@@ -68,7 +68,7 @@ def conv(channels: int, size: int, fan_in: int, *, strides: int = 1, zero: bool 
 
 def dense(features: int, fan_in: int, *, zero: bool = False, dtype: Dtype, param_dtype: Dtype,
           name: str) -> nn.Dense:
-  """A linear map of the last axis, with torch's initialisation or zeros."""
+  """A linear map of the last axis, with torch's initialization or zeros."""
   return nn.Dense(features, kernel_init=zeros_init if zero else kernel_init,
                   bias_init=zeros_init if zero else bias_init(fan_in), promote_dtype=promote,
                   precision=precision(dtype), dtype=dtype, param_dtype=param_dtype, name=name)
@@ -87,10 +87,10 @@ def timestep_embedding(t: Array, dim: int, max_period: float = 10000.0) -> Array
 
 
 class Norm(nn.Module):
-  """Group normalisation, an optional scale and shift, and an optional SiLU, in one affine pass.
+  """Group normalization, an optional scale and shift, and an optional SiLU, in one affine pass.
 
   Statistics are taken per channel first and combined within groups on [B C]; then everything is one
-  affine map of the centred array, with factors of [B C].
+  affine map of the centered array, with factors of [B C].
   """
   num_groups: int = 32
   silu: bool = True
@@ -102,26 +102,26 @@ class Norm(nn.Module):
     """x [B ... C] -> same; `scale` and `shift` f32[B C] make it norm(x) * (1 + scale) + shift."""
     batch, channels = x.shape[0], x.shape[-1]
     if channels % self.num_groups:
-      raise UsageError(f'{channels} channels cannot be normalised in {self.num_groups} groups: '
+      raise UsageError(f'{channels} channels cannot be normalized in {self.num_groups} groups: '
                        f'choose channels and multipliers whose products {self.num_groups} divides, '
                        'or another num_groups')
     gamma = self.param('scale', nn.initializers.ones_init(), (channels,), self.param_dtype)
     beta = self.param('bias', zeros_init, (channels,), self.param_dtype)
     gamma, beta = gamma.astype(jnp.float32)[None], beta.astype(jnp.float32)[None]  # [1 C]
 
-    # Of the centred array: E[x^2] - E[x]^2 would lose the variance beside a large mean.
+    # Of the centered array: E[x^2] - E[x]^2 would lose the variance beside a large mean.
     wide = x.astype(jnp.float32)
     space = tuple(range(1, x.ndim - 1))
     mean = self._over_groups(wide.mean(axis=space), batch, channels)  # [B C]
-    centred = wide - mean.reshape(batch, *(1,) * len(space), channels)
-    variance = self._over_groups((centred ** 2).mean(axis=space), batch, channels)
+    centered = wide - mean.reshape(batch, *(1,) * len(space), channels)
+    variance = self._over_groups((centered ** 2).mean(axis=space), batch, channels)
 
     a = gamma * jax.lax.rsqrt(variance + 1e-5)  # torch's epsilon; Flax's default is 1e-6
     b = jnp.broadcast_to(beta, a.shape)
     if scale is not None:
       a, b = a * (1 + scale), b * (1 + scale) + shift
     wide_shape = (batch, *(1,) * len(space), channels)
-    y = centred * a.reshape(wide_shape) + b.reshape(wide_shape)
+    y = centered * a.reshape(wide_shape) + b.reshape(wide_shape)
     if self.silu:
       y = nn.silu(y)
     return y.astype(self.dtype)
@@ -134,7 +134,7 @@ class Norm(nn.Module):
 
 
 def upsample(x: Array) -> Array:
-  """Nearest neighbour: [B H W C] -> [B 2H 2W C]."""
+  """Nearest neighbor: [B H W C] -> [B 2H 2W C]."""
   batch, height, width, channels = x.shape
   x = jnp.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))
   return x.reshape(batch, 2 * height, 2 * width, channels)
@@ -149,8 +149,8 @@ def downsample(x: Array) -> Array:
 class Resample(nn.Module):
   """Halves or doubles the image between levels, for networks without residual resampling.
 
-  With `learned`, down is a strided 3 x 3 convolution, and up is nearest neighbour and a
-  convolution; without, down is average pooling, and up nearest neighbour.
+  With `learned`, down is a strided 3 x 3 convolution, and up is nearest neighbor and a
+  convolution; without, down is average pooling, and up nearest neighbor.
   """
   up: bool
   learned: bool = True
@@ -187,7 +187,7 @@ class ResBlock(nn.Module):
     channels: of the output.
     resample: `upsample`, `downsample` or None; applied to both branches, to the inner one between
       SiLU and convolution.
-    scale_shift: the embedding scales and shifts the second normalisation (ADM's AdaGN) instead of
+    scale_shift: the embedding scales and shifts the second normalization (ADM's AdaGN) instead of
       being added before it.
     dropout: rate, before the last convolution.
   """

@@ -84,7 +84,7 @@ class Classifier(nn.Module):
   def __call__(self, x: Array, t: Array, *, dropout_keys: Array | None = None) -> Array:
     """x [B H W in_channels], t [B] integer or float -> logits f32[B num_classes].
 
-    With `dropout_keys` key[B], one an example, dropout is on.
+    With `dropout_keys` key[B], one per example, dropout is on.
     """
     dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
     res_block, attention = encoder_lib.network_blocks(self)

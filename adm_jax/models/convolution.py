@@ -88,7 +88,7 @@ def _by_kernel(x: Array, gradient: Array, size: int, precision: Precision) -> Ar
 
 
 def _shifts(size: int) -> range:
-  """Of a kernel's taps from its centre."""
+  """Of a kernel's taps from its center."""
   return range(-(size // 2), size // 2 + 1)
 
 

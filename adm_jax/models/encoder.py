@@ -62,7 +62,7 @@ def widths(channels: int, channel_mult: tuple[float, ...], num_groups: int) -> t
   wrong = [width for width in (channels, *result) if width % num_groups]
   if wrong:
     raise UsageError(f'{wrong[0]} channels (channels={channels}, channel_mult={channel_mult}) '
-                     f'cannot be normalised in {num_groups} groups: choose channels whose products '
+                     f'cannot be normalized in {num_groups} groups: choose channels whose products '
                      f'with channel_mult {num_groups} divides, or another num_groups')
   return result
 
@@ -153,7 +153,7 @@ class Encoder(nn.Module):
 
   Attributes:
     widths: channels of each level.
-    depth: ResBlocks a level.
+    depth: ResBlocks per level.
     attention_levels: levels with attention after each ResBlock; the middle always has it.
     res_block: (channels, resample, name) -> module.
     attention: (channels, name) -> module.

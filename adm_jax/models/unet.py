@@ -24,8 +24,8 @@ class UNet(nn.Module):
     out_channels: twice the image's where the variance is learned.
     in_channels: of x.
     channels: base width; level l has int(channel_mult[l] * channels).
-    channel_mult: one entry a level; fractions are allowed.
-    depth: ResBlocks a level (the decoder has one more).
+    channel_mult: one entry per level; fractions are allowed.
+    depth: ResBlocks per level (the decoder has one more).
     attention_resolutions: pixels of the shorter side where blocks are followed by attention.
     num_heads: attention heads, where `head_channels` is None.
     num_heads_upsample: the same for the decoder; None: as `num_heads`.
@@ -34,9 +34,9 @@ class UNet(nn.Module):
     dropout: rate, active if called with `dropout_keys`.
     resblock_updown: resample in ResBlocks (BigGAN's) rather than by convolution or pooling.
     conv_resample: without `resblock_updown`, resample by convolutions rather than pooling.
-    scale_shift: the embedding scales and shifts normalisations (AdaGN) rather than being added.
+    scale_shift: the embedding scales and shifts normalizations (AdaGN) rather than being added.
     qkv_first: the "new attention order" of the reference, see `blocks.Attention`.
-    num_groups: of the normalisations.
+    num_groups: of the normalizations.
     remat: what the backward pass stores: none, attention, blocks or full (`blocks.remat`).
     attention_implementation: 'xla', 'cudnn', or None: see `blocks.attention_implementation`.
     dtype: of activations; bfloat16 on accelerators.
@@ -83,7 +83,7 @@ class UNet(nn.Module):
       x: [B H W in_channels], noised images.
       t: [B], integer or float: the time of the process the network is trained on.
       y: i32[B], classes; only for class-conditional networks.
-      dropout_keys: key[B], one an example: dropout on.
+      dropout_keys: key[B], one per example: dropout on.
 
     Returns:
       f32[B H W out_channels].

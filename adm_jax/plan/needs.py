@@ -121,7 +121,7 @@ class Needs:
     activations: bytes of everything that the program holds in between, gradients included.
     total: bytes at the most.
     memory: bytes that a device has; None where that is not known.
-    peak: FLOPs a second of one device; None where that is not known.
+    peak: FLOPs per second of one device; None where that is not known.
     compile_seconds: how long lowering and compiling took.
     refused: the compiler found that it does not fit, and gave up; the bytes are those it named.
   """

@@ -30,9 +30,9 @@ def hours(needs: Needs, utilization: float, total_steps: int | None = None) -> s
     return f'how fast a {needs.device_kind} is at most is not known here'
   seconds = needs.flops / (needs.peak * needs.num_devices * utilization)
   if needs.evaluations is None:
-    return (f'{total_steps:,} steps at {utilization:.0%} of peak: {seconds:.3g} s a step, '
+    return (f'{total_steps:,} steps at {utilization:.0%} of peak: {seconds:.3g} s per step, '
             f'{total_steps * seconds / 3600:,.1f} hours')
-  return (f'at {utilization:.0%} of peak: {seconds:.3g} s a batch, '
+  return (f'at {utilization:.0%} of peak: {seconds:.3g} s per batch, '
           f'{needs.batch_size / seconds:.3g} images/s, 50,000 images in '
           f'{50_000 * seconds / needs.batch_size / 3600:,.1f} hours')
 

@@ -1,7 +1,7 @@
 """Training objectives of DDPM, IDDPM and ADM.
 
 Each is a function of (diffusion, network, x0, t, eps) that returns a dict of f32[B] terms, of which
-`loss` is to be minimised. The expectation over t is the caller's (`timestep_samplers`).
+`loss` is to be minimized. The expectation over t is the caller's (`timestep_samplers`).
 """
 
 from typing import Callable

@@ -43,7 +43,7 @@ def uniform(num_steps: int) -> TimestepSampler:
 @dataclasses.dataclass(frozen=True)
 class LossHistory:
   """The latest losses of each timestep."""
-  losses: Array  # f32[T K]: a ring of the latest K a timestep
+  losses: Array  # f32[T K]: a ring of the latest K per timestep
   counts: Array  # i32[T]: how many were ever written
 
 
@@ -81,7 +81,7 @@ def loss_second_moment(num_steps: int, *, history: int = 10,
 
 
 def second_moment_weights(state: LossHistory, uniform_probability: float) -> Array:
-  """The unnormalised probability of each timestep, f32[T]."""
+  """The unnormalized probability of each timestep, f32[T]."""
   num_steps, history = state.losses.shape
   root = jnp.sqrt((state.losses ** 2).mean(axis=1))
   weights = (1 - uniform_probability) * root / root.sum() + uniform_probability / num_steps

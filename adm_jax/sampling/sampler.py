@@ -304,7 +304,7 @@ def check_labels(labels: Any, num: int, num_classes: int | None) -> np.ndarray |
   if labels.dtype.kind not in 'iu':
     raise UsageError(f'labels are {labels.dtype}: give whole numbers')
   if labels.shape != (num,):
-    raise UsageError(f'labels of shape {labels.shape} for {num} images: give one an image')
+    raise UsageError(f'labels of shape {labels.shape} for {num} images: give one per image')
   wrong = labels[(labels < 0) | (labels >= (np.inf if num_classes is None else num_classes))]
   if wrong.size:
     rule = ('labels count from 0' if num_classes is None

@@ -99,10 +99,10 @@ class Stopwatch:
   """How fast a run goes.
 
   Attributes:
-    batch_size: images a step.
+    batch_size: images per step.
     total_steps: of the run.
     flops: of a step, over all devices.
-    peak: FLOPs a second that all devices could do; None where that is not known.
+    peak: FLOPs per second that all devices could do; None where that is not known.
   """
   batch_size: int
   total_steps: int

@@ -66,7 +66,7 @@ def train_step(task: Task, optimizer: optax.GradientTransformation,
   devices change anything but rounding.
 
   A step whose loss, gradient or result is not finite changes neither parameters, averages,
-  optimiser nor timestep sampler; it is counted.
+  optimizer nor timestep sampler; it is counted.
 
   Args:
     task: network and loss.
@@ -144,7 +144,7 @@ def train_step(task: Task, optimizer: optax.GradientTransformation,
     if isinstance(optimizer, Optimizer):
       rate = optimizer.learning_rate(before.step - before.skipped)
       metrics['learning_rate'] = Mean(jnp.float32(rate), one)
-    # A skipped step must not turn the means of its neighbours into NaN.
+    # A skipped step must not turn the means of its neighbors into NaN.
     metrics = jax.tree.map(lambda a: jnp.where(good, a, 0), metrics)
     return state, metrics | {'skipped': Mean(bad.astype(jnp.float32), one)}
 

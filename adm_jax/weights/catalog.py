@@ -14,7 +14,7 @@ from adm_jax.io import downloads
 
 _ADM = 'https://openaipublic.blob.core.windows.net/diffusion/jul-2021/'
 _IDDPM = 'https://openaipublic.blob.core.windows.net/diffusion/march-2021/'
-LICENCE = 'code MIT; weights for research, see the model card of openai/guided-diffusion'
+LICENSE = 'code MIT; weights for research, see the model card of openai/guided-diffusion'
 
 
 @dataclasses.dataclass(frozen=True)

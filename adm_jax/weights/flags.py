@@ -109,7 +109,7 @@ def objective(kind: str, flags: str | Mapping[str, Any] = '',
 
 
 def create(kind: str, flags: str | Mapping[str, Any] = '') -> tuple[Any, Diffusion]:
-  """(linen module, the respaced process with its parameterisation); arguments as `describe`."""
+  """(linen module, the respaced process with its parameterization); arguments as `describe`."""
   network = build(describe(kind, flags))
   return network.module, network.diffusion
 

@@ -16,7 +16,7 @@ class Inferred(NamedTuple):
   Attributes:
     kind: 'unet', 'superres' or 'classifier'.
     flags: the reference's.
-    assumed: what no shape says, a clause each, for the user to confirm.
+    assumed: what no shape says, one clause each, for the user to confirm.
   """
   kind: str
   flags: dict[str, Any]

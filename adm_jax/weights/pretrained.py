@@ -23,7 +23,7 @@ class Pretrained(NamedTuple):
   Attributes:
     kind: 'unet', 'superres' or 'classifier'.
     flags: the reference's.
-    assumed: what the file does not say and `flags` assume, a clause each.
+    assumed: what the file does not say and `flags` assume, one clause each.
     network_config: the config of the `networks.Network` that the flags mean.
     params: our parameter tree, of `LazyArray` arrays: each is read when it is asked for.
     num_parameters: how many values it holds.
@@ -155,7 +155,7 @@ def _is_path(name: str | pathlib.Path) -> bool:
 
 
 def _assumed_clock(kind, given, dialect):
-  """What is assumed of the network's clock and its loss, a clause each, as the dialect has them."""
+  """What is assumed of the network's clock and its loss, one clause each, as the dialect has them."""
   if dialect == 'iddpm':
     return [f'{name} {value}, as improved-diffusion has it'
             for name, value in flags.DIALECTS[dialect].items()]

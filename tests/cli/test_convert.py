@@ -43,7 +43,7 @@ def test_a_file_becomes_a_folder_and_the_same_file_again(tmp_path, capsys, weigh
     np.testing.assert_array_equal(back[name], array)
 
 
-def test_what_was_trained_here_on_grey_images_goes_there_and_back(tmp_path):
+def test_what_was_trained_here_on_gray_images_goes_there_and_back(tmp_path):
   words = (f'{WORDS} --image_channels 1').replace('--image_size 32', '--image_size 16')
   words = words.replace('--attention_resolutions 16', '--attention_resolutions 8')
   weights = rule_weights(openai.published_shapes(openai.create('unet', words)[0]), seed=4)

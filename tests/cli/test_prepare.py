@@ -59,7 +59,7 @@ def test_a_run_without_its_data_is_one_line(name, words, message, capsys, tmp_pa
 
 
 def test_training_on_a_folder_with_a_damaged_image_goes_through(tmp_path):
-  """Grey levels from a folder of photographs, with the tiny network of the other tests."""
+  """Gray levels from a folder of photographs, with the tiny network of the other tests."""
   (tmp_path / 'photos').mkdir()
   for i in range(20):
     pixels = np.random.default_rng(i).integers(0, 256, (10, 12, 3), np.uint8)

@@ -31,11 +31,11 @@ def test_the_splits_part_the_1797_real_digits():
   train, held_out = digits('train'), digits('held_out')
   images, labels = datasets.load_digits(return_X_y=True)
   both = np.concatenate([train.images, held_out.images]).reshape(-1, 64)
-  grey = np.concatenate(
+  gray = np.concatenate(
       [np.round(both / 255 * 16), np.append(train.labels, held_out.labels)[:, None]], axis=1)
   wanted = np.concatenate([images, labels[:, None]], axis=1)
   assert len(train) == 1437 and len(held_out) == 360
-  assert sorted(map(tuple, grey)) == sorted(map(tuple, wanted))
+  assert sorted(map(tuple, gray)) == sorted(map(tuple, wanted))
 
 
 def test_an_unknown_split_is_refused():

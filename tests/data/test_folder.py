@@ -125,29 +125,29 @@ def _one(tmp_path, image, name='one.png', channels=3, **kwargs):
   return Folder(tmp_path / 'one', crop=None, labels=None, channels=channels)[0]['image']
 
 
-def test_grey_levels_show_as_grey(tmp_path):
-  grey = _photo(3, 10, 14, 1)
-  got = _one(tmp_path, Image.fromarray(grey[..., 0]))
-  np.testing.assert_array_equal(got, np.repeat(grey, 3, axis=-1))
+def test_gray_levels_show_as_gray(tmp_path):
+  gray = _photo(3, 10, 14, 1)
+  got = _one(tmp_path, Image.fromarray(gray[..., 0]))
+  np.testing.assert_array_equal(got, np.repeat(gray, 3, axis=-1))
 
 
-def test_one_channel_is_the_grey_level_of_colours(tmp_path):
+def test_one_channel_is_the_gray_level_of_colors(tmp_path):
   image = Image.fromarray(_photo(3, 10, 14))
   got = _one(tmp_path, image, channels=1)
   luma = np.asarray(image) @ (0.299, 0.587, 0.114)  # ITU-R 601
   assert got.shape == (10, 14, 1) and np.abs(got[..., 0] - luma).max() <= 1
 
 
-def test_16_bit_grey_is_scaled_not_cut(tmp_path):
+def test_16_bit_gray_is_scaled_not_cut(tmp_path):
   levels = np.linspace(0, 65535, 140).reshape(10, 14).astype(np.uint16)
   got = _one(tmp_path, Image.fromarray(levels))
   assert np.abs(got - levels[..., None] / 257).max() <= 0.5
 
 
 def test_palettes_are_looked_up(tmp_path):
-  """40 colours, which a palette holds exactly."""
-  colours = np.random.default_rng(0).integers(0, 256, (40, 3), np.uint8)
-  pixels = colours[np.arange(140).reshape(10, 14) % 40]
+  """40 colors, which a palette holds exactly."""
+  colors = np.random.default_rng(0).integers(0, 256, (40, 3), np.uint8)
+  pixels = colors[np.arange(140).reshape(10, 14) % 40]
   for name in ('one.png', 'one.gif'):
     image = Image.fromarray(pixels).convert('P', palette=Image.Palette.ADAPTIVE, colors=64)
     np.testing.assert_array_equal(_one(tmp_path / name, image, name), pixels)
@@ -162,7 +162,7 @@ def test_transparent_pixels_are_white_and_opaque_ones_untouched(tmp_path):
   np.testing.assert_array_equal(got[5:], pixels[5:, :, :3])
 
 
-def test_cmyk_comes_out_in_its_colours(tmp_path):
+def test_cmyk_comes_out_in_its_colors(tmp_path):
   pixels = _photo(1, 16, 16)
   got = _one(tmp_path, Image.fromarray(pixels).convert('CMYK'), 'one.jpg', quality=100)
   assert np.abs(got.astype(int) - pixels).mean() < 3

@@ -37,7 +37,7 @@ def test_stored_arrays_are_mapped_and_a_copy_does_not_carry_them(tmp_path):
 def test_without_labels_there_are_no_classes(tmp_path):
   np.savez(tmp_path / 'a.npz', IMAGES)
   np.savez(tmp_path / 'b.npz', IMAGES, LABELS)
-  for source in (NpzFile(tmp_path / 'a.npz'), NpzFile(tmp_path / 'b.npz', labelled=False)):
+  for source in (NpzFile(tmp_path / 'a.npz'), NpzFile(tmp_path / 'b.npz', labeled=False)):
     assert source.class_names == () and source[0]['label'] == 0
 
 

@@ -23,7 +23,7 @@ from adm_jax.errors import UsageError  # noqa: E402
 def data_dir(tmp_path_factory):
   folder = tmp_path_factory.mktemp('tfds')
   tiny_tfds.write(folder)
-  tiny_tfds.write(folder, 'pets/bare', labelled=False)
+  tiny_tfds.write(folder, 'pets/bare', labeled=False)
   tiny_tfds.write(folder, 'hurt', damaged=(2,))
   tiny_tfds.write(folder, 'other', suffix='tfrecord')
   return str(folder)

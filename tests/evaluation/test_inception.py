@@ -94,10 +94,10 @@ def test_the_fingerprint_sees_every_weight(params):
   assert inception_weights.fingerprint(changed) != inception_weights.fingerprint(params)
 
 
-def test_grey_images_are_seen_as_rgb():
-  grey = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 1), dtype=np.uint8)
-  np.testing.assert_array_equal(inception.prepare(grey),
-                                inception.prepare(grey.repeat(3, axis=-1)))
+def test_gray_images_are_seen_as_rgb():
+  gray = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 1), dtype=np.uint8)
+  np.testing.assert_array_equal(inception.prepare(gray),
+                                inception.prepare(gray.repeat(3, axis=-1)))
 
 
 def test_resizing_samples_at_i_times_the_scale_and_holds_the_edge():

@@ -51,7 +51,7 @@ def moments(array, extractor=INCEPTION):
                     extractor=reference_statistics.signature(extractor))
 
 
-def test_fewer_than_50_000_samples_are_labelled_and_have_error_bars():
+def test_fewer_than_50_000_samples_are_labeled_and_have_error_bars():
   got = measure()
   assert [value.label for value in got.values] == [
       'Inception Score', 'FID-40', 'sFID-40', 'Precision', 'Recall', 'KID']

@@ -38,14 +38,14 @@ def test_embeddings_of_equal_distances_are_alike():
   np.testing.assert_allclose(products, products[0], rtol=1e-4)
 
 
-def test_a_float_timestep_lies_between_its_neighbours():
+def test_a_float_timestep_lies_between_its_neighbors():
   """t is not cut to an integer on the way."""
   e = blocks.timestep_embedding(jnp.array([10.0, 10.5, 11.0]), 32)
   assert jnp.abs(e[1] - e[0]).max() > 0.1 and jnp.abs(e[1] - e[2]).max() > 0.1
 
 
 # ---------------------------------------------------------------------------------------------
-# Normalisation.
+# Normalization.
 
 
 def group_norm(x, num_groups, gamma, beta):
@@ -63,7 +63,7 @@ def silu(x):
 
 @pytest.mark.parametrize('mean, atol', [(0.0, 1e-5), (3.0, 1e-5), (1000.0, 5e-4)])
 @pytest.mark.parametrize('shape', [(2, 5, 3, 64), (3, 7, 32), (2, 2048)])
-def test_norm_is_group_normalisation(shape, mean, atol):
+def test_norm_is_group_normalization(shape, mean, atol):
   """On images, tokens and vectors, also where the mean is a thousand standard deviations: only the
   rounding of the input is left, 6e-5 of 1."""
   gamma, beta = np.asarray(normal(1, shape[-1])), np.asarray(normal(2, shape[-1]))
@@ -73,7 +73,7 @@ def test_norm_is_group_normalisation(shape, mean, atol):
 
 
 def test_norm_scales_and_shifts_before_the_silu():
-  """silu(norm(x) (1 + scale) + shift), each [B C]: adaptive normalisation in one pass."""
+  """silu(norm(x) (1 + scale) + shift), each [B C]: adaptive normalization in one pass."""
   x, scale, shift = normal(0, 2, 4, 6, 64), normal(1, 2, 64), normal(2, 2, 64)
   gamma, beta = np.asarray(normal(3, 64)), np.asarray(normal(4, 64))
   got = blocks.Norm().apply({'params': {'scale': gamma, 'bias': beta}}, x, scale, shift)
@@ -101,7 +101,7 @@ def test_norm_refuses_channels_that_its_groups_do_not_divide():
 
 
 def test_down_undoes_up():
-  """Nearest neighbour repeats a pixel four times; the average of four equal pixels is one."""
+  """Nearest neighbor repeats a pixel four times; the average of four equal pixels is one."""
   x = normal(0, 2, 3, 5, 4)
   large = blocks.upsample(x)
   assert large.shape == (2, 6, 10, 4)
@@ -248,7 +248,7 @@ def test_heads_that_do_not_divide_are_refused(count, width, words):
 
 
 # ---------------------------------------------------------------------------------------------
-# Initialisation.
+# Initialization.
 
 
 def layers():

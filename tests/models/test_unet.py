@@ -139,7 +139,7 @@ def value_and_gradient(policy, params):
 
 
 @pytest.mark.parametrize('policy', ['attention', 'blocks', 'full'])
-def test_rematerialisation_changes_no_value_and_no_gradient(one_level, policy):
+def test_rematerialization_changes_no_value_and_no_gradient(one_level, policy):
   """It trades memory for time; parameters have the same names, so checkpoints fit any policy."""
   params, value, gradient = one_level
   got_value, got_gradient = value_and_gradient(policy, params)
@@ -162,7 +162,7 @@ def stored_for_backward(policy):
       4 * leaf.size for leaf in jax.tree.leaves(params))
 
 
-def test_rematerialised_blocks_store_a_quarter():
+def test_rematerialized_blocks_store_a_quarter():
   """At most half is asked for; what XLA then allocates differs from device to device."""
   stored = {policy: stored_for_backward(policy) for policy in ('none', 'blocks', 'full')}
   assert stored['full'] < stored['blocks'] < 0.25 * stored['none']
@@ -225,11 +225,11 @@ def test_low_resolution_is_enlarged_bilinearly_beside_the_image():
   """A ramp stays a ramp: the U-Net gets the same from 4 x 4 as from the ramp's own 8 x 8."""
   module, params = superres()
   x, t, _ = inputs()
-  large = np.linspace(-1, 1, 8)  # pixel centres at (i + 1/2) / 8
+  large = np.linspace(-1, 1, 8)  # pixel centers at (i + 1/2) / 8
   small = (large[::2] + large[1::2]) / 2
   low_res = jnp.broadcast_to(jnp.asarray(small, jnp.float32)[None, :, None, None], (2, 4, 4, 3))
   wanted = large.copy()
-  wanted[[0, -1]] = small[[0, -1]]  # beyond the outer centres there is nothing to interpolate with
+  wanted[[0, -1]] = small[[0, -1]]  # beyond the outer centers there is nothing to interpolate with
   enlarged = jnp.broadcast_to(jnp.asarray(wanted, jnp.float32)[None, :, None, None], x.shape)
 
   got = jax.jit(lambda: module.apply({'params': params}, x, t, low_res=low_res))()

@@ -96,7 +96,7 @@ def test_cosine_alpha_bar_is_a_squared_cosine(num_steps):
 
 
 @pytest.mark.parametrize('schedule', SCHEDULES)
-def test_the_neighbours_of_alpha_bar_are_its_shifts(schedule):
+def test_the_neighbors_of_alpha_bar_are_its_shifts(schedule):
   """Clean data lies before the first step, pure noise after the last."""
   np.testing.assert_allclose(schedule.alpha_bar, schedule.alpha_bar_prev * (1 - schedule.betas))
   np.testing.assert_array_equal(schedule.alpha_bar_prev[1:], schedule.alpha_bar[:-1])

@@ -76,7 +76,7 @@ def test_gradients_average_to_zero_over_the_classes():
   np.testing.assert_allclose(jnp.einsum('k,khwc->hwc', p, gradients), 0, atol=1e-5)
 
 
-def test_half_precision_logits_are_normalised_in_float32():
+def test_half_precision_logits_are_normalized_in_float32():
   """The log-softmax of bfloat16 logits loses nothing more."""
   weight, x = jnp.eye(4, dtype=jnp.bfloat16), jnp.arange(8.0).reshape(2, 2, 2, 1)
   labels = jnp.array([0, 3])
@@ -90,16 +90,16 @@ def test_half_precision_logits_are_normalised_in_float32():
   np.testing.assert_allclose(got, want, atol=2 ** -8)
 
 
-def mixture_denoiser(schedule, centres, std):
-  """(the ideal denoiser of a mixture of N(centre, std^2 I), its exact classifier, each part's own).
+def mixture_denoiser(schedule, centers, std):
+  """(the ideal denoiser of a mixture of N(center, std^2 I), its exact classifier, each part's own).
 
-  centres: f32[K H W C], of equal probability.
+  centers: f32[K H W C], of equal probability.
   """
   def at(x, t):
     a = lookup(schedule.alpha_bar, t, x)[..., None]  # [B 1 1 1 1]
-    offset = x[..., None] - jnp.sqrt(a) * jnp.moveaxis(centres, 0, -1)[None]  # [B H W C K]
+    offset = x[..., None] - jnp.sqrt(a) * jnp.moveaxis(centers, 0, -1)[None]  # [B H W C K]
     variance = a * std ** 2 + 1 - a
-    x0 = jnp.moveaxis(centres, 0, -1)[None] + jnp.sqrt(a) * std ** 2 / variance * offset
+    x0 = jnp.moveaxis(centers, 0, -1)[None] + jnp.sqrt(a) * std ** 2 / variance * offset
     logits = (-0.5 * offset ** 2 / variance).sum(axis=(1, 2, 3))  # [B K]
     return x0, logits
 
@@ -127,8 +127,8 @@ def mixture_denoiser(schedule, centres, std):
 @pytest.mark.parametrize('schedule', SCHEDULES[:2])
 def test_guidance_by_the_exact_classifier_is_the_conditional_denoiser(schedule, t):
   """Bayes: grad log p(x_t | y) = grad log p(x_t) + grad log p(y | x_t), of a mixture."""
-  centres = 0.2 * jax.random.normal(jax.random.key(0), (3, 2, 2, 3))
-  denoise, classifier, denoise_class = mixture_denoiser(schedule, centres, 0.4)
+  centers = 0.2 * jax.random.normal(jax.random.key(0), (3, 2, 2, 3))
+  denoise, classifier, denoise_class = mixture_denoiser(schedule, centers, 0.4)
   labels, t = jnp.array([0, 1, 2, 1]), jnp.int32(t)
   x = jax.random.normal(jax.random.key(1), (4, 2, 2, 3))
   gradient = classifier_gradient(classifier, labels, 1.0)
@@ -247,8 +247,8 @@ def test_classifier_free_guidance_is_a_line_through_both_predictions(t):
 @pytest.mark.parametrize('t', TIMES)
 def test_classifier_free_guidance_is_the_conditional_denoiser_s_own_classifier(t):
   """Of exact predictions of a mixture, scale w is the gradient of p(y | x_t) ** (w - 1) more."""
-  centres = 0.2 * jax.random.normal(jax.random.key(0), (3, 2, 2, 3))
-  denoise, classifier, denoise_class = mixture_denoiser(COSINE, centres, 0.4)
+  centers = 0.2 * jax.random.normal(jax.random.key(0), (3, 2, 2, 3))
+  denoise, classifier, denoise_class = mixture_denoiser(COSINE, centers, 0.4)
   x, t = points(t)
 
   def exact_as(labels):

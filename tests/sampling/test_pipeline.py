@@ -102,7 +102,7 @@ def test_an_upsampler_keeps_order_and_labels(models, images):
 
 
 @pytest.mark.parametrize('kwargs, message', [
-    ({'labels': [1, 2], 'num': 3}, 'give one an image'), ({'num': -1}, 'at least 1'),
+    ({'labels': [1, 2], 'num': 3}, 'give one per image'), ({'num': -1}, 'at least 1'),
     ({'labels': [1.7]}, 'whole numbers'), ({'labels': [5]}, 'label 5 is out of range')])
 def test_wrong_labels_are_refused(adm, kwargs, message):
   with pytest.raises(UsageError, match=message):

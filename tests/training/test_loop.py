@@ -196,7 +196,7 @@ def test_a_run_that_never_saved_anything_may_start_anew_with_another_config(tmp_
 
 
 def test_where_and_how_fast_a_run_goes_on_may_change(copy, tmp_path, monkeypatch):
-  """Microbatches, rematerialisation, pictures and evaluations change nothing but rounding."""
+  """Microbatches, rematerialization, pictures and evaluations change nothing but rounding."""
   config = tiny.get_config(total_steps=13, microbatches=2, log_every=1, grid=call(Grid, num=4))
   config.task.network.module.remat = 'full'
   assert int(_train(copy, config).step) == 13

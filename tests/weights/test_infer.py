@@ -22,7 +22,7 @@ def _told(module):
 
 
 @golden_files.published_checkpoints()
-def test_published_networks_are_recognised(checkpoint):
+def test_published_networks_are_recognized(checkpoint):
   shapes = {name: tuple(shape) for name, shape in checkpoint['tensors'].items()}
   found = infer(shapes)
   wanted, _ = openai.create(checkpoint['kind'], checkpoint['flags'])
@@ -42,7 +42,7 @@ def test_published_networks_are_recognised(checkpoint):
     ('classifier', '--image_size 32 --channel_mult 1,2 --classifier_width 64 '
                    '--classifier_pool adaptive --classifier_resblock_updown False'),
     ('superres', '--large_size 64 --num_channels 32 --num_res_blocks 1 --learn_sigma True')])
-def test_networks_of_ones_own_are_recognised(kind, words):
+def test_networks_of_ones_own_are_recognized(kind, words):
   wanted, _ = openai.create(kind, words)
   found = infer(openai.published_shapes(wanted))
   got, _ = openai.create(found.kind, found.flags)

@@ -119,7 +119,7 @@ def classifier_gradient(classifier: Callable[[Array, Array], Array], labels: Arr
   Args:
     classifier: (x_t [B H W C], network time [B]) -> logits [B classes].
     labels: i32[B], the class y of each image.
-    scale: ADM's classifier scale: p(y | x_t) ** scale, renormalised, is what guides.
+    scale: ADM's classifier scale: p(y | x_t) ** scale, renormalized, is what guides.
   """
   def log_probability(x, time):
     log_p = jax.nn.log_softmax(classifier(x, time).astype(jnp.float32))  # [B classes]
