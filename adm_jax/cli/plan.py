@@ -60,6 +60,7 @@ def run(arguments, overrides):
   at_least_one(arguments, 'fsdp', 'batch_size')
   target = compiled.Target(arguments.topology, arguments.devices, arguments.device_kind)
   total_steps, remat, microbatches = None, None, 1
+  remat_key = 'task.network.module.remat'
   if arguments.config is None:
     asked = compiled.Sampling(**of_sampling)
   else:
@@ -68,10 +69,12 @@ def run(arguments, overrides):
     module, total_steps = config.task.network.module, config.total_steps
     microbatches = config.get('microbatches', 1)
     remat = module.get('unet', module).get('remat')
+    if 'unet' in module:  # an upsampler's
+      remat_key = 'task.network.module.unet.remat'
   needs = compiled.measure(asked, target)
   for line in compiled.report(needs):
     print(line)
   if needs.fits is False:
-    print(f'what to change: {compiled.advice(needs, remat, microbatches)}')
+    print(f'what to change: {compiled.advice(needs, remat, microbatches, remat_key)}')
   print(compiled.hours(needs, arguments.utilization, total_steps))
   return 0
