@@ -3,9 +3,11 @@
 `python tests/test_configs.py` writes the golden texts anew, to be read before they are committed.
 """
 
+import dataclasses
 import functools
 import math
 import pathlib
+import re
 
 import jax
 import pytest
@@ -13,7 +15,8 @@ import pytest
 from adm_jax import config as config_lib
 from adm_jax import stored_configs
 from adm_jax.errors import UsageError
-from adm_jax.weights import catalog
+from adm_jax.training.evaluations import Evaluation
+from adm_jax.weights import catalog, flags
 
 CONFIGS = pathlib.Path(__file__).parent.parent / 'configs'
 GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'configs'
@@ -56,13 +59,55 @@ def test_network_process_and_data_of_a_config_fit(name):
   assert stored_configs.to_json(restored) == stored_configs.to_json(config)
 
 
-@pytest.mark.parametrize('name, published', [
-    ('imagenet64', 'imagenet64'), ('imagenet512_classifier', 'imagenet512-classifier'),
-    ('upsampler_128_512', '128_512'), ('lsun_cat', 'lsun-cat'),
-    ('iddpm_imagenet64_cond', 'iddpm-imagenet64-cond')])
-def test_a_config_trains_the_published_network(name, published):
+# The config of each published model that has one.
+PUBLISHED = {
+    **{f'imagenet{size}': f'imagenet{size}' for size in (64, 128, 256, 512)},
+    **{f'imagenet{size}_classifier': f'imagenet{size}-classifier' for size in (64, 128, 256, 512)},
+    'imagenet256_uncond': 'imagenet256-uncond', 'upsampler_64_256': '64_256',
+    'upsampler_128_512': '128_512', 'lsun_bedroom': 'lsun-bedroom', 'lsun_cat': 'lsun-cat',
+    'lsun_horse': 'lsun-horse', 'iddpm_cifar10': 'iddpm-cifar10',
+    'iddpm_cifar10_vlb': 'iddpm-cifar10-vlb', 'iddpm_imagenet64': 'iddpm-imagenet64',
+    'iddpm_imagenet64_cond': 'iddpm-imagenet64-cond',
+    'iddpm_imagenet64_vlb': 'iddpm-imagenet64-vlb'}
+# ADM's network for CIFAR-10, as published with DDPM-IP, and what is like it.
+_CIFAR10 = ('--image_size 32 --num_channels 128 --num_head_channels 32 --num_res_blocks 3 '
+            '--attention_resolutions 16,8 --resblock_updown True --use_new_attention_order True '
+            '--learn_sigma True --dropout 0.3 --noise_schedule cosine '
+            '--rescale_learned_sigmas True ')
+_FLAGS = {
+    **{name: (catalog.find(published).kind, catalog.find(published).flags)
+       for name, published in PUBLISHED.items()},
+    'cifar10': ('unet', _CIFAR10),
+    'cifar10_cond': ('unet', _CIFAR10 + '--class_cond True --num_classes 10'),
+    'cifar10_classifier': (
+        'classifier', '--image_size 32 --classifier_depth 2 --num_classes 10 '
+        '--classifier_attention_resolutions 16,8 --noise_schedule cosine')}
+
+
+def test_only_small_examples_and_the_template_have_no_flags_of_the_reference():
+  assert set(NAMES) - set(_FLAGS) == {'digits_unet', 'digits_classifier', 'folder'}
+
+
+@pytest.mark.parametrize('name', _FLAGS)
+def test_the_network_on_a_page_is_that_of_the_references_flags(name):
+  """Module and process, but in bfloat16 and storing less; and what it is trained for."""
+  kind, words = _FLAGS[name]
+  meant = config_lib.build(flags.describe(kind, words)).having(dtype='bfloat16', remat='blocks')
+  task = _load(name).task
+  found = config_lib.build(task.network)
+  assert found.module == meant.module
+  assert found.diffusion == meant.diffusion
+  assert found == meant
+  if kind != 'classifier':
+    assert task.objective is flags.objective(kind, words)
+
+
+@pytest.mark.parametrize('name', ['imagenet64', 'imagenet512_classifier', 'upsampler_128_512',
+                                  'lsun_cat', 'iddpm_imagenet64_cond'])
+def test_a_config_trains_the_published_network(name):
   """Its size is the published file's."""
-  assert _parameters(config_lib.build(_load(name).task)) == catalog.find(published).parameters
+  size = catalog.find(PUBLISHED[name]).parameters
+  assert _parameters(config_lib.build(_load(name).task)) == size
 
 
 def test_cifar10_has_the_parameters_of_the_published_recipe():
@@ -104,6 +149,73 @@ def test_the_folder_template_asks_for_its_folder():
   with pytest.raises(UsageError, match='config.data.path') as error:
     config_lib.build(_load('folder'))
   assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('words, classes, null_label, shape', [
+    (('module.num_classes=10',), 10, None, (64, 64, 3)),
+    (('module.num_classes=10', 'with_null_label=True'), 11, 10, (64, 64, 3)),
+    (('module.in_channels=1', 'module.out_channels=2'), None, None, (64, 64, 1)),
+    (('module.image_size=32', 'module.channel_mult=(1, 2, 2)',
+      'module.attention_resolutions=(16, 8)', 'module.dtype=float32', 'module.remat=none'),
+     None, None, (32, 32, 3))])
+def test_what_the_folder_template_says_of_overrides_is_true(words, classes, null_label, shape):
+  dropout = [] if null_label is None else ['--config.task.label_dropout=0.1']
+  config = config_lib.override(_load('folder'), dropout + [
+      f'--config.task.network.{word}' for word in words])
+  network = config_lib.build(config.task).network
+  assert (network.module.num_classes, network.null_label, network.image_shape) == (
+      classes, null_label, shape)
+
+
+def test_defaults_that_no_config_writes_are_overridden_all_the_same(monkeypatch):
+  """Those of what a run holds too: loader, grid and evaluation."""
+  # Whether the reference is there is asked when the run starts.
+  monkeypatch.setattr(Evaluation, 'check', lambda self, network: None)
+  config = config_lib.override(_load('digits_unet'), [
+      '--config.loader.num_threads=2', '--config.grid.num=4', '--config.evaluate_every=100',
+      '--config.evaluation.reference=x.npz'])
+  run = config_lib.build(config)
+  assert (run.loader.num_threads, run.grid.num) == (2, 4)
+  assert (run.evaluate_every, run.evaluation.reference) == (100, 'x.npz')
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_every_field_of_a_run_and_what_it_holds_is_in_a_config(name):
+  config = _load(name)
+  for node in (config, config.loader, config.grid, config.evaluation):
+    assert set(node) - {config_lib.FN} == {field.name for field in dataclasses.fields(node.fn)}
+
+
+_FLAG, _KEY = r'--config\.([a-z_0-9.]*[a-z_0-9])', r"'(task\.[a-z_0-9.]+)'"
+
+
+def _recommended():
+  """(key, file) of each --config.key=value in the sources, and of keys that f-strings fill in."""
+  for path in sorted((CONFIGS.parent / 'adm_jax').rglob('*.py')):
+    text = path.read_text()
+    for key in re.findall(_FLAG, text) + re.findall(_KEY, text):
+      yield key, path.relative_to(CONFIGS.parent)
+
+
+# One of these has what a message may recommend.
+_LIKELY = ('folder', 'digits_unet', 'upsampler_64_256')
+
+
+def _has(config, key):
+  for name in key.split('.'):
+    if not isinstance(config, config_lib.ConfigDict) or name not in config:
+      return False
+    config = config[name]
+  return True
+
+
+def test_a_flag_that_a_message_recommends_exists():
+  recommended = [(key, path) for key, path in _recommended()
+                 if key not in ('key', 'x.y')]  # 'overrides are written --config.key=value'
+  assert {'loader.max_unreadable', 'data.path', 'task.network.module.unet.remat'} <= {
+      key for key, _ in recommended}
+  for key, path in recommended:
+    assert any(_has(_load(name), key) for name in _LIKELY), f'{path} names --config.{key}'
 
 
 if __name__ == '__main__':

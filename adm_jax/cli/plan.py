@@ -62,6 +62,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
   at_least_one(arguments, 'fsdp', 'batch_size')
   target = plan.Target(arguments.topology, arguments.devices, arguments.device_kind)
   total_steps, remat, microbatches = None, None, 1
+  remat_key = 'task.network.module.remat'
   if arguments.config is None:
     asked = plan.Sampling(**of_sampling)
   else:
@@ -70,10 +71,12 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     module, total_steps = config.task.network.module, config.total_steps
     microbatches = config.get('microbatches', 1)
     remat = module.get('unet', module).get('remat')
+    if 'unet' in module:  # an upsampler's
+      remat_key = 'task.network.module.unet.remat'
   needs = plan.measure(asked, target)
   for line in report.lines(needs):
     print(line)
   if needs.fits is False:
-    print(f'what to change: {report.advice(needs, remat, microbatches)}')
+    print(f'what to change: {report.advice(needs, remat, microbatches, remat_key)}')
   print(report.hours(needs, arguments.utilization, total_steps))
   return 0

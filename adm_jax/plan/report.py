@@ -37,10 +37,11 @@ def hours(needs: Needs, utilization: float, total_steps: int | None = None) -> s
           f'{50_000 * seconds / needs.batch_size / 3600:,.1f} hours')
 
 
-def advice(needs: Needs, remat: str | None, microbatches: int = 1) -> str:
+def advice(needs: Needs, remat: str | None, microbatches: int = 1,
+           remat_key: str = 'task.network.module.remat') -> str:
   """What to change first so that a run fits; state is split, activations are cut or recomputed.
 
-  `remat` is the trained network's; None for sampling.
+  `remat` is the trained network's, which its config has at `remat_key`; None for sampling.
   """
   rows = needs.batch_size // needs.num_devices // microbatches
   if needs.state > needs.memory / 2 and needs.fsdp < needs.num_devices:
@@ -49,8 +50,8 @@ def advice(needs: Needs, remat: str | None, microbatches: int = 1) -> str:
   if remat is None and rows > 1:
     return f'sample fewer at once: --batch-size {max(1, rows // 2) * needs.num_devices}'
   if remat in ('none', 'attention'):
-    return ('store less for the backward pass: --config.task.network.module.remat=blocks, which '
-            'costs no convolution')
+    return (f'store less for the backward pass: --config.{remat_key}=blocks, which costs no '
+            'convolution')
   if rows > 1:
     wanted = max(2, needs.activations / max(1, needs.memory - needs.state))
     more = next(n for n in range(1, rows + 1) if rows % n == 0 and (n >= wanted or n == rows))

@@ -118,6 +118,13 @@ def test_what_does_not_fit_is_told_what_to_change(changes, remat, wanted):
   assert 'too little' in report.lines(needs)[-1]
 
 
+def test_an_upsampler_is_told_where_its_own_remat_is():
+  needs = dataclasses.replace(NEEDS, total=40 * compiled.GIB, activations=30 * compiled.GIB,
+                              state=compiled.GIB)
+  key = 'task.network.module.unet.remat'
+  assert f'--config.{key}=blocks' in compiled.advice(needs, 'none', remat_key=key)
+
+
 @pytest.mark.parametrize('remat, batch_size, microbatches, wanted', [
     ('blocks', 64, 4, 'microbatches=8'), ('blocks', 64, 8, 'one image at a time'),
     ('blocks', 24, 1, 'microbatches=3'), (None, 8, 1, 'one image at a time')])
