@@ -45,13 +45,14 @@ def precision(dtype: Dtype) -> jax.lax.Precision | None:
 
   Float32 means float32. By JAX's default it would not: TPUs round both factors to bfloat16 and
   NVIDIA's GPUs may round them to TF32, 8 and 11 bits of 24, and what was compared with the
-  reference on a CPU would hold nowhere else. Who wants speed asks for bfloat16, where there is one way to
-  multiply and JAX's default stands.
+  reference on a CPU would hold nowhere else. Who wants speed asks for bfloat16, where there is one
+  way to multiply and JAX's default stands.
 
   The embedding and the head, which stay float32 in a bfloat16 network, are float32 by the same
   rule. They are what reads the timestep and what writes the result, and no rounding of the trunk
   makes up for theirs; they cost little, since the embedding has a row per image instead of one per
-  pixel, and the head, of 3 or 6 channels, is less than a hundredth of the arithmetic.
+  pixel, the U-Net's head makes 3 or 6 channels of hundreds, and the classifier's works at the
+  smallest size.
   """
   return jax.lax.Precision.HIGHEST if jnp.dtype(dtype).itemsize >= 4 else None
 
