@@ -36,8 +36,8 @@ def block_names(module: UNet | SuperRes | Classifier) -> dict[Path, str]:
     UsageError: it is no network of the reference.
   """
   if not isinstance(module, (UNet, SuperRes, Classifier)):
-    raise UsageError(f'{type(module).__name__} is no network of openai/guided-diffusion, whose names '
-                     'and layouts these files have: only UNet, SuperRes and Classifier are')
+    raise UsageError(f'{type(module).__name__} is no network of openai/guided-diffusion, whose '
+                     'names and layouts these files have: only UNet, SuperRes and Classifier are')
   if isinstance(module, SuperRes):
     return {('unet', *path): name for path, name in block_names(module.unet).items()}
   names = {('embedding', 'dense_0'): 'time_embed.0', ('embedding', 'dense_1'): 'time_embed.2'}

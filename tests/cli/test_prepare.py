@@ -44,7 +44,8 @@ def test_what_it_does_not_understand_is_one_line(capsys):
                 '--config.data.image_size=None'], 'without a crop'),
     ('cifar10_cond', ['--config.data.path=pets', '--config.data.labels=None'], 'has no labels'),
     ('cifar10_cond', ['--config.data.path=pets', '--config.data.labels=prefix',
-                      '--config.task.network.module.num_classes=2'], 'has 3 classes, the network 2'),
+                      '--config.task.network.module.num_classes=2'],
+     'has 3 classes, the network 2'),
 ])
 def test_a_run_without_its_data_is_one_line(name, words, message, capsys, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)

@@ -34,7 +34,8 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def adm(models):
-  return pipeline.load(models['unet'], guidance=(ByClassifier(models['classifier'], 2.0),), steps='5')
+  return pipeline.load(models['unet'], guidance=(ByClassifier(models['classifier'], 2.0),),
+                       steps='5')
 
 
 @pytest.fixture(scope='module')
@@ -63,7 +64,8 @@ def test_a_scale_may_be_one_a_step(models, images, adm):
   assert close(steady(LABELS, seed=3), images)
   falling = load(lambda sigma: np.linspace(0, 9, len(sigma)))
   assert not close(falling(LABELS, seed=3), images)
-  assert json.loads(json.dumps(falling.description))['guidance']['classifier']['scale'] == [0, 2.25, 4.5, 6.75, 9]
+  described = json.loads(json.dumps(falling.description))['guidance']['classifier']
+  assert described['scale'] == [0, 2.25, 4.5, 6.75, 9]
   assert adm.description['guidance']['classifier']['scale'] == 2.0
 
 

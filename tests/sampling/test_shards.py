@@ -15,7 +15,8 @@ LABELS = np.arange(NUM, dtype=np.int32)
 
 
 def _open(folder, description=None, num=NUM):
-  return shards.open_folder(folder, description or {'version': 2, 'seed': 0}, num, SHAPE, LABELS[:num])
+  return shards.open_folder(folder, description or {'version': 2, 'seed': 0}, num, SHAPE,
+                            LABELS[:num])
 
 
 def _batches(begin, size, most=None):

@@ -296,6 +296,7 @@ def test_an_impossible_run_is_refused_when_it_is_described(kwargs, match):
     ('--config.task.network.module.dtype=float31', 'dtype=float31'),
     ('--config.task.network.module.channel_mult=()', 'a multiplier for each level'),
     ('--config.task.network.diffusion.schedule.num_steps=0', 'at least 1 step'),
-    ('--config.task.network.diffusion.schedule.num_steps=50', 'num_steps=40, but the process has 50')])
+    ('--config.task.network.diffusion.schedule.num_steps=50',
+     'num_steps=40, but the process has 50')])
 def test_a_network_that_cannot_be_is_refused_when_it_is_described(word, match):
   _refused(match, lambda: config_lib.build(config_lib.override(tiny.get_config(), [word])))
