@@ -1,5 +1,6 @@
 """List the published models: parameters, size, the paper's row, and which are already here.
 
+`adm models NAME` shows all of one, with its largest arrays of parameters; nothing is fetched.
 `adm convert NAME --out DIR` fetches and converts one. ADM_CACHE moves the folder of downloads.
 """
 
@@ -8,9 +9,13 @@ import argparse
 from adm_jax.errors import UsageError
 from adm_jax.io import cache
 
+_LARGEST = 10  # arrays of a model that are shown
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('name', nargs='?', help='show all of one model')
+  parser.add_argument('--all-arrays', action='store_true',
+                      help='of the model, not the largest only')
 
 
 def run(arguments: argparse.Namespace, rest: list[str]) -> int:
@@ -28,7 +33,10 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
         ('respacing', model.respacing), ('paper', model.paper), ('license', catalog.LICENSE)):
       if value:
         print(f'{label:<12}{value}')
+    print(_arrays(model.name, None if arguments.all_arrays else _LARGEST))
     return 0
+  if arguments.all_arrays:
+    raise UsageError('--all-arrays is of one model: give its name, as adm models imagenet64')
   print(f'{"name":<26}{"kind":<12}{"parameters":>12}{"float32":>10}{"bfloat16":>10}  paper')
   for model in catalog.MODELS.values():
     gib = model.least_bytes / 2**30
@@ -36,3 +44,23 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
           f'{gib / 2:>6.2f} GiB  {model.paper}')
   print(f'\nlicense: {catalog.LICENSE}\ndownloads: {cache.folder()}')
   return 0
+
+
+def _arrays(name: str, most: int | None) -> str:
+  """A table of a model's arrays of parameters: the `most` largest, or all in their order."""
+  import math
+
+  import flax
+  from clu import parameter_overview  # alone of clu's modules that we use, it needs no TensorFlow
+
+  from adm_jax.weights import pretrained
+
+  arrays = flax.traverse_util.flatten_dict(pretrained.outline(name).params, sep='/')
+  shown = arrays
+  if most is not None:
+    largest = sorted(arrays, key=lambda path: math.prod(arrays[path].shape), reverse=True)[:most]
+    shown = {path: arrays[path] for path in largest}
+  table = parameter_overview.get_parameter_overview(shown, include_stats=False)
+  # What clu adds up is of the rows shown.
+  table = table.rpartition('\nTotal: ')[0]
+  return f'{table}\n{len(shown)} of {len(arrays)} arrays'

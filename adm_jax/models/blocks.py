@@ -51,7 +51,8 @@ def precision(dtype: Dtype) -> jax.lax.Precision | None:
   The embedding and the head, which stay float32 in a bfloat16 network, are float32 by the same
   rule. They are what reads the timestep and what writes the result, and no rounding of the trunk
   makes up for theirs; they cost little, since the embedding has a row per image instead of one per
-  pixel, and the head, of 3 or 6 channels, is less than a hundredth of the arithmetic.
+  pixel, the U-Net's head makes 3 or 6 channels of hundreds, and the classifier's works at the
+  smallest size.
   """
   return jax.lax.Precision.HIGHEST if jnp.dtype(dtype).itemsize >= 4 else None
 

@@ -158,7 +158,7 @@ class Reports:
     """Opens the files of `workdir`; with `tensorboard` also `workdir/tensorboard`, through clu.
 
     Raises:
-      UsageError: TensorBoard is asked for, and clu or what it needs is not installed.
+      UsageError: TensorBoard is asked for, and what clu needs for it is not installed.
     """
     self._tensorboard = _tensorboard(workdir / 'tensorboard') if tensorboard else None
     self._metrics = Lines(workdir / _METRICS, resume_at)
@@ -203,7 +203,7 @@ def _tensorboard(folder: pathlib.Path):
     from clu import metric_writers  # imports TensorFlow, for its file format
     return metric_writers.SummaryWriter(str(folder))
   except ImportError as error:
-    raise UsageError(f'TensorBoard files need clu, tensorflow-cpu and tensorboard ({error}): pip '
+    raise UsageError(f'TensorBoard files need tensorflow-cpu and tensorboard ({error}): pip '
                      "install 'adm_jax[tensorboard]', or leave out --tensorboard") from error
 
 

@@ -155,7 +155,7 @@ def _is_path(name: str | pathlib.Path) -> bool:
 
 
 def _assumed_clock(kind, given, dialect):
-  """What is assumed of the network's clock and its loss, one clause each, as the dialect has them."""
+  """What is assumed of the network's clock and its loss, one clause each, by the dialect."""
   if dialect == 'iddpm':
     return [f'{name} {value}, as improved-diffusion has it'
             for name, value in flags.DIALECTS[dialect].items()]

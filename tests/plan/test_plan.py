@@ -119,10 +119,10 @@ def test_what_does_not_fit_is_told_what_to_change(changes, remat, wanted):
 
 
 def test_an_upsampler_is_told_where_its_own_remat_is():
-  needs = dataclasses.replace(NEEDS, total=40 * compiled.GIB, activations=30 * compiled.GIB,
-                              state=compiled.GIB)
+  needs = dataclasses.replace(NEEDS, total=40 * GIB, activations=30 * GIB,
+                              state=GIB)
   key = 'task.network.module.unet.remat'
-  assert f'--config.{key}=blocks' in compiled.advice(needs, 'none', remat_key=key)
+  assert f'--config.{key}=blocks' in report.advice(needs, 'none', remat_key=key)
 
 
 @pytest.mark.parametrize('remat, batch_size, microbatches, wanted', [

@@ -36,7 +36,12 @@ def test_models_are_listed_and_shown(capsys, monkeypatch, tmp_path):
   listing = capsys.readouterr().out
   assert all(name in listing for name in catalog.MODELS) and str(tmp_path) in listing
   assert main(['models', 'imagenet256-uncond']) == 0
-  assert '552,814,086' in capsys.readouterr().out
+  shown = capsys.readouterr().out
+  assert '552,814,086' in shown and shown.rstrip().endswith(' arrays')
+  assert '| up_5_0/conv_0/kernel ' in shown and '| conv_out/bias ' not in shown
+  assert main(['models', 'imagenet256-uncond', '--all-arrays']) == 0
+  assert '| conv_out/bias ' in capsys.readouterr().out
+  assert main(['models', '--all-arrays']) == 2
   assert main(['models', 'imagenet']) == 2
 
 
