@@ -24,6 +24,7 @@ _LOST = re.compile('UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED|Gloo|gloo|NC
                    '[Ss]ocket|[Hh]eartbeat|[Pp]eer')
 # How far apart processes may end.
 _SHUTDOWN_SECONDS = 120
+_PR_SET_PDEATHSIG = 1  # of Linux
 
 
 def join(coordinator: str | None = None, num_processes: int | None = None,
@@ -53,6 +54,7 @@ def join(coordinator: str | None = None, num_processes: int | None = None,
                      f'{num_processes - 1}')
   if not missing and not coordinator.rpartition(':')[2].isdigit():
     raise UsageError(f'--coordinator {coordinator} has no port: give HOST:PORT')
+  _supervised()
   try:
     jax.distributed.initialize(coordinator, num_processes, process,
                                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
@@ -61,24 +63,32 @@ def join(coordinator: str | None = None, num_processes: int | None = None,
     raise UsageError('the processes of this run did not find each other '
                      f'({_reason(error)}): check that all were started and reach '
                      f'{coordinator or "the first"}') from error
-  if jax.process_count() > 1:
-    _explain_abort()
 
 
-def _explain_abort() -> None:
-  """Lets this process end with `PeerLost`'s line and code where the runtime would abort it.
+def _supervised() -> None:
+  """Goes on in a child process, of which this one says why it ended.
 
-  Once heartbeats are missed, a thread of JAX's calls abort(), whatever Python is waiting for.
+  Once heartbeats are missed, a thread of JAX's calls abort(), whatever Python is waiting for. No
+  handler of that signal may run Python, which could wait for itself; another process may. To be
+  called before there are threads, which a fork would leave behind.
   """
-  @ctypes.CFUNCTYPE(None, ctypes.c_int)
-  def explain(_):
+  parent, child = os.getpid(), os.fork()
+  if not child:
+    # What kills the parent, even SIGKILL, kills the child.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # killed already
+      os._exit(RESTART)
+    return
+  signal.signal(signal.SIGTERM, lambda number, _: os.kill(child, number))
+  signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the child as well
+  code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+  if code == -signal.SIGABRT:
     os.write(2, f'adm: {_GONE.format("the runtime says why above")}\n'.encode())
     os._exit(RESTART)
-  _kept_alive.append(explain)
-  ctypes.CDLL(None).signal(signal.SIGABRT, explain)
-
-
-_kept_alive = []  # C calls it, which Python does not see
+  if code < 0:  # it ends as the child did
+    signal.signal(-code, signal.SIG_DFL)
+    os.kill(os.getpid(), -code)
+  os._exit(code)
 
 
 def _in_cluster() -> bool:
