@@ -82,7 +82,7 @@ def run(arguments, overrides):
     terms = nll.measure(network, process, trained.params, batches(),
                         batch_size=min(arguments.batch_size, num), seed=arguments.seed,
                         advance=advance)
-  print(f'{arguments.model} ({trained.weights}, step {trained.step}) on {num:,} images of '
+  print(f'{arguments.model} ({trained.weights}, step {trained.step}) on {terms.count:,} images of '
         f'{source.name}, {process.schedule.num_steps} steps, {dtype}')
   error = '' if terms.error is None else f' +- {terms.error:.2g}'
   print(f'bits per dimension: {terms.total:.4f}{error}')

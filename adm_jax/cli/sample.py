@@ -184,12 +184,12 @@ def _start(arguments: argparse.Namespace, adm: 'Pipeline') -> 'InitialStates | N
 
 
 def _folder(arguments: argparse.Namespace, adm: 'Pipeline') -> 'Source':
-  from adm_jax.data.folder import Folder
+  from adm_jax.data.open import open_source
 
   height, width, channels = adm.sampler.shape
   if height != width:
     raise UsageError(f'--images are cut to squares, and the model makes {height} x {width}')
-  return Folder(arguments.images, height, labels=None, channels=channels)
+  return open_source(arguments.images, height, labels=None, channels=channels)
 
 
 def _draw(arguments: argparse.Namespace, out: pathlib.Path, made: 'Made') -> None:

@@ -1,7 +1,7 @@
 """An .npz of images, as samples and reference batches are published, as a data set."""
 
-import functools
 import pathlib
+import threading
 from typing import Iterator
 
 import numpy as np
@@ -33,6 +33,7 @@ class NpzFile:
     if len(shape) != 4 or dtype != np.uint8 or not shape[0]:
       raise UsageError(f'{path}: arr_0 is {dtype}{list(shape)}: images are uint8[N H W C]')
     self._num, self.image_shape = shape[0], tuple(shape[1:])
+    self._read, self._lock = None, threading.Lock()
     self._labeled = labeled
     self.labels, self.class_names = self._read_labels(path) if labeled else (None, ())
     if self.labels is None:
@@ -50,9 +51,12 @@ class NpzFile:
     names = labels_lib.names_up_to(int(labels.max()), self._path)
     return np.asarray(labels, np.int32), names
 
-  @functools.cached_property
+  @property
   def _images(self) -> np.ndarray:
-    return npz.read(self._path, 'arr_0')
+    with self._lock:  # a loader's threads come at once
+      if self._read is None:
+        self._read = npz.read(self._path, 'arr_0')
+      return self._read
 
   def __len__(self) -> int:
     return self._num
@@ -63,6 +67,10 @@ class NpzFile:
   def stream(self, size: int) -> Iterator[np.ndarray]:
     """Yields all images in order, uint8[B H W C], B = size but for the last."""
     return npz.read_pieces(self._path, 'arr_0', size).pieces
+
+  def fingerprint(self) -> str:
+    """Tells the file's contents from others."""
+    return npz.checksum(self._path)
 
   def __repr__(self) -> str:
     # Stable from run to run: an iterator's checkpoint may hold it.

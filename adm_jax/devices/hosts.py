@@ -86,7 +86,8 @@ def _supervised() -> None:
     os.write(2, f'adm: {_GONE.format("the runtime says why above")}\n'.encode())
     os._exit(RESTART)
   if code < 0:  # it ends as the child did
-    signal.signal(-code, signal.SIG_DFL)
+    if -code != signal.SIGKILL:
+      signal.signal(-code, signal.SIG_DFL)
     os.kill(os.getpid(), -code)
   os._exit(code)
 

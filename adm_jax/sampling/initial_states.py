@@ -66,7 +66,7 @@ class Noised:
     return noised(adm, Rows(self.images), seed)
 
   def describe(self):
-    return {'images': self.images.fingerprint()}
+    return {'images': _fingerprint(self.images)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -91,7 +91,7 @@ class Encoded:
     return encoded(adm, Rows(self.images), labels)
 
   def describe(self):
-    return {'images': self.images.fingerprint(), 'reconstruct': True}
+    return {'images': _fingerprint(self.images), 'reconstruct': True}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -124,8 +124,13 @@ class Between:
     return between(*codes(adm, Rows(self.images)[ends], both), num)
 
   def describe(self):
-    return {'images': None if self.images is None else self.images.fingerprint(),
+    return {'images': None if self.images is None else _fingerprint(self.images),
             'interpolate': f'{self.first},{self.last}'}
+
+
+def _fingerprint(images: Source) -> str:
+  """Tells the images from others; of a source that cannot say, its name and number."""
+  return images.fingerprint() if hasattr(images, 'fingerprint') else repr(images)
 
 
 def _check_images(images: Source, adm: Pipeline, num: int) -> None:

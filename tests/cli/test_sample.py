@@ -13,6 +13,7 @@ import tiny_models
 from PIL import Image
 
 from adm_jax.cli.main import main
+from adm_jax.data.folder import Folder
 
 
 @pytest.fixture(scope='module')
@@ -108,11 +109,17 @@ def test_labels_are_kept_by_an_upsampler_that_knows_none(sample):
   np.testing.assert_array_equal(labels, [3, 0, 3, 1])
 
 
-def test_other_starts_than_noise(sample):
+def test_other_starts_than_noise(sample, tmp_path):
   ddim = ('--model', 'uncond', '--solver', 'ddim')
   between, _ = sample(*ddim, '--interpolate', '4,9', '--num', '5', out='between')
   alone, _ = sample(*ddim, '--seed', '4', '--num', '1', out='alone')
   assert (np.abs(between[0].astype(int) - alone[0]) <= 1).all()
+  # The same pixels as an .npz.
+  folder, _ = sample(*ddim, '--images', 'photos', '--reconstruct', out='folder')
+  np.savez(tmp_path / 'photos.npz', np.stack([Folder('photos', 8, labels=None)[i]['image']
+                                              for i in range(3)]))
+  file, _ = sample(*ddim, '--images', str(tmp_path / 'photos.npz'), '--reconstruct', out='file')
+  np.testing.assert_array_equal(file, folder)
   photos = ('--images', 'photos')
   assert len(sample(*ddim, *photos, '--reconstruct', out='again')[0]) == 3
   assert len(sample(*ddim, *photos, '--interpolate', '0,2', '--num', '4', out='photos')[0]) == 4
