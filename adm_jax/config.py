@@ -17,7 +17,7 @@ from typing import Any, Callable, get_args
 
 import ml_collections
 
-from adm_jax.errors import UsageError
+from adm_jax.errors import UsageError, one_line
 
 ConfigDict = ml_collections.ConfigDict
 FN = 'fn'  # the key of the function among its arguments
@@ -65,7 +65,7 @@ def load(path: str | pathlib.Path) -> ConfigDict:
   except UsageError:
     raise
   except Exception as error:
-    reason = ' '.join(str(error).split())
+    reason = one_line(error)
     raise UsageError(f'{path} cannot be run: {type(error).__name__}: {reason}') from error
   if not isinstance(config, ConfigDict):
     raise UsageError(f'{path} defines no get_config() that returns a config: see '

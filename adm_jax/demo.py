@@ -1,7 +1,6 @@
 """ADM end to end on the embedded digits, in minutes: train, guide, look, measure."""
 
 import dataclasses
-import hashlib
 import json
 import math
 import pathlib
@@ -19,7 +18,7 @@ from adm_jax.data.sources import ArraySource
 from adm_jax.errors import UsageError
 from adm_jax.evaluation.frechet import frechet_distance, moments
 from adm_jax.evaluation.independent_classifier import Judge
-from adm_jax.io import pictures
+from adm_jax.io import digests, pictures
 from adm_jax.io.files import written_whole
 from adm_jax.io.pixels import to_float
 from adm_jax.process import likelihood
@@ -132,7 +131,7 @@ def _stamp(settings: Settings, configs: dict) -> str:
   """Names everything that the report depends on."""
   content = [json.dumps(dataclasses.asdict(settings)),
              *map(stored_configs.to_json, configs.values())]
-  return hashlib.sha256('\n'.join(content).encode()).hexdigest()[:16]
+  return digests.short('\n'.join(content))
 
 
 def _train(workdir: pathlib.Path, config: config_lib.ConfigDict, bar: Bar, title: str) -> None:

@@ -28,3 +28,8 @@ class Preempted(Restart):
 
 class PeerLost(Restart):
   """Another process of the run is gone."""
+
+
+def one_line(error: BaseException, most: int = 200) -> str:
+  """Returns what an exception says, in one line of at most so many characters."""
+  return ' '.join(str(error).split())[:most]

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from adm_jax.data.sources import Source
-from adm_jax.errors import UsageError
+from adm_jax.errors import UsageError, one_line
 from adm_jax.models import Classifier, SuperRes, UNet
 from adm_jax.models.encoder import height_width
 from adm_jax.process.diffusion import Diffusion
@@ -194,7 +194,7 @@ def _check_foreign(network: Network) -> None:
         lambda params, x, t, y, low_res: network.apply(params, x, t, y, low_res=low_res), params, x,
         jax.ShapeDtypeStruct((1,), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.int32), low_res)
   except Exception as error:
-    reason = ' '.join(str(error).split())[:300]
+    reason = one_line(error, 300)
     raise UsageError(f'{given}, and fails: {type(error).__name__}: {reason}') from error
   channels = network.diffusion.output_channels(network.image_shape[-1])
   wanted = ((1, network.num_classes) if network.classifies

@@ -24,7 +24,7 @@ def get_config():
   data = call(
       open_source,
       path='',  # a folder, a .zip or an .npz of images, or tfds:NAME after `adm prepare NAME`
-      image_size=64,  # and the network's; its levels must halve it without a rest
+      image_size=64,  # and the network's; divisible by 2 for each level but the first
       crop='center',  # 'random', or None if all images are of the network's size already
       labels=None,  # 'folders', 'prefix' (cat_0001.png), or the path of a .json or .csv
       channels=3,  # 1: gray levels; then in_channels=1 and out_channels=2 below

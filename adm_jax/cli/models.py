@@ -19,10 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, rest: list[str]) -> int:
-  from adm_jax.weights import catalog
+  from adm_jax.weights import catalog, shipped
 
   if rest:
     raise UsageError(f'adm models does not understand {" ".join(rest)}; see adm models --help')
+  if arguments.name in shipped.names():
+    print(shipped.card(arguments.name))
+    return 0
   if arguments.name is not None:
     model = catalog.find(arguments.name)
     for label, value in (
@@ -37,6 +40,8 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     return 0
   if arguments.all_arrays:
     raise UsageError('--all-arrays is of one model: give its name, as adm models imagenet64')
+  for name in shipped.names():
+    print(f'{name:<26}comes with the package: {shipped.card(name).splitlines()[0].lstrip("# ")}')
   print(f'{"name":<26}{"kind":<12}{"parameters":>12}{"float32":>10}{"bfloat16":>10}  paper')
   for model in catalog.MODELS.values():
     gib = model.least_bytes / 2**30

@@ -1,6 +1,5 @@
 """A folder, or a zip, of images as a data set."""
 
-import hashlib
 import io
 import pathlib
 
@@ -11,6 +10,7 @@ from adm_jax.data import labels as labels_lib
 from adm_jax.data.archives import open_files
 from adm_jax.data.sources import UnreadableImage
 from adm_jax.errors import UsageError
+from adm_jax.io import digests
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.gif', '.webp', '.bmp')
 _SIZES_CHECKED = 64
@@ -80,7 +80,7 @@ class Folder:
   def fingerprint(self) -> str:
     """Tells one state of the files from another, by their names, sizes and times."""
     content = '\n'.join(f'{name} {self._files.stamp(name)}' for name in self.files)
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+    return digests.short(content)
 
   def __repr__(self) -> str:
     # Stable from run to run: an iterator's checkpoint may hold it.

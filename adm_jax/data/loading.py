@@ -8,7 +8,7 @@ from typing import Iterator
 import numpy as np
 
 from adm_jax.data.sources import Source, UnreadableImage
-from adm_jax.errors import UsageError
+from adm_jax.errors import UsageError, one_line
 
 _log = logging.getLogger(__name__)
 
@@ -168,7 +168,7 @@ class Reader:
         self._unreadable.add(index)
         _log.warning('skipped an unreadable image, %d of %d so far: %s', len(self._unreadable),
                      len(self._source), error)
-        self._latest = ' '.join(str(error).split())
+        self._latest = one_line(error)
     count, total = len(self._unreadable), len(self._source)
     if count == total or count > self._max_unreadable * total:
       raise UsageError(

@@ -13,7 +13,7 @@ from typing import Callable, Iterator
 import jax
 import numpy as np
 
-from adm_jax.errors import RESTART, PeerLost, UsageError
+from adm_jax.errors import RESTART, PeerLost, UsageError, one_line
 
 # The others end so long after one of them has vanished, if no broken connection tells them before.
 HEARTBEAT_SECONDS = int(os.environ.get('ADM_HEARTBEAT_SECONDS', 30))
@@ -61,7 +61,7 @@ def join(coordinator: str | None = None, num_processes: int | None = None,
                                shutdown_timeout_seconds=_SHUTDOWN_SECONDS)
   except (RuntimeError, ValueError) as error:
     raise UsageError('the processes of this run did not find each other '
-                     f'({_reason(error)}): check that all were started and reach '
+                     f'({one_line(error, 160)}): check that all were started and reach '
                      f'{coordinator or "the first"}') from error
 
 
@@ -164,14 +164,10 @@ def noticing_lost_peers() -> Iterator[None]:
   except jax.errors.JaxRuntimeError as error:
     if not is_of_lost_peer(error):
       raise
-    raise PeerLost(_GONE.format(_reason(error))) from error
+    raise PeerLost(_GONE.format(one_line(error, 160))) from error
 
 
 def is_of_lost_peer(error: BaseException | None) -> bool:
   """Whether this is how a device reports that another process has gone, and no mistake of ours."""
   return (isinstance(error, jax.errors.JaxRuntimeError) and jax.process_count() > 1
           and _LOST.search(str(error)) is not None)
-
-
-def _reason(error: Exception) -> str:
-  return ' '.join(str(error).split())[:160]

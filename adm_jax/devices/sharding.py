@@ -209,13 +209,18 @@ def trainer(parallel: str, mesh: Mesh, init: Callable[[], Any],
                  place_params(frozen, mesh), step)
 
 
+def round_up(number: int, divisor: int) -> int:
+  """Returns the least multiple of `divisor` that is at least `number`."""
+  return -(-number // divisor) * divisor
+
+
 def check_batch(batch_size: int, devices: int, microbatches: int) -> None:
   """Raises UsageError unless every device has the same number of rows of every microbatch."""
   rows = devices * microbatches
   if batch_size % rows:
     raise UsageError(
         f'batch_size={batch_size} cannot be shared by {devices} devices x microbatches='
-        f'{microbatches}: choose a multiple of {rows}, as {-(-batch_size // rows) * rows}, or '
+        f'{microbatches}: choose a multiple of {rows}, as {round_up(batch_size, rows)}, or '
         'other microbatches')
 
 

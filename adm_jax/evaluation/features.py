@@ -57,7 +57,7 @@ def extract_batches(extractor: Extractor, images: Source, *, batch_size: int = 6
   Raises:
     UsageError: the extractor's answer is not finite, or not one vector per image.
   """
-  size = -(-batch_size // jax.local_device_count()) * jax.local_device_count()
+  size = sharding.round_up(batch_size, jax.local_device_count())
   for batch in in_batches(images, size):
     have = len(batch)
     padded = np.pad(batch, ((0, size - have), (0, 0), (0, 0), (0, 0)))

@@ -1,6 +1,5 @@
 """Inception's weights: from the published graph, or from the state dict of its PyTorch port."""
 
-import hashlib
 import pathlib
 import re
 from typing import Any, Callable, Mapping
@@ -13,7 +12,7 @@ from flax import traverse_util
 from adm_jax.errors import UsageError
 from adm_jax.evaluation import graph_def
 from adm_jax.evaluation.inception import Inception
-from adm_jax.io import downloads
+from adm_jax.io import digests, downloads
 from adm_jax.weights import state_dicts
 
 Params = Any
@@ -59,11 +58,9 @@ def load(path: pathlib.Path | None, bar: Callable) -> tuple[Params, bool]:
 
 def fingerprint(params: Params) -> str:
   """16 hexadecimal digits: equal for equal weights, whatever file they came from."""
-  digest = hashlib.sha256()
-  for name, array in sorted(traverse_util.flatten_dict(params, sep='/').items()):
-    digest.update(name.encode())
-    digest.update(np.ascontiguousarray(array, '<f4').data)
-  return digest.hexdigest()[:16]
+  return digests.short(
+      part for name, array in sorted(traverse_util.flatten_dict(params, sep='/').items())
+      for part in (name, np.ascontiguousarray(array, '<f4').tobytes()))
 
 
 def from_graph(constants: Mapping[str, np.ndarray]) -> Params:

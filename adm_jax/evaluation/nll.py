@@ -51,7 +51,7 @@ def measure(network: Network, diffusion: Diffusion, params: Any,
     advance: advance(count) after each batch.
   """
   mesh = sharding.mesh()
-  batch_size = -(-batch_size // mesh.size) * mesh.size
+  batch_size = sharding.round_up(batch_size, mesh.size)
   params = jax.device_put({'model': params}, sharding.replicated(mesh))
   make = GuidedNetwork(network, diffusion)
 

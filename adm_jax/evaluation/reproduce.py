@@ -9,7 +9,6 @@ call goes on where it was stopped.
 """
 
 import dataclasses
-import hashlib
 import json
 import pathlib
 import shlex
@@ -20,7 +19,7 @@ from adm_jax.evaluation import comparison, report, row_cost, tables
 from adm_jax.evaluation.comparison import Result
 from adm_jax.evaluation.features import Extractor
 from adm_jax.evaluation.tables import METRICS, Recipe, Sampled
-from adm_jax.io import downloads, npz, progress
+from adm_jax.io import digests, downloads, npz, progress
 from adm_jax.io.files import written_whole
 from adm_jax.sampling import pipeline, shards
 from adm_jax.sampling.guidance import ByClassifier
@@ -167,7 +166,7 @@ def run(recipes: Sequence[Recipe], out: str | pathlib.Path, extractor: Extractor
       stays.
   """
   check(recipes, options)
-  out, results = pathlib.Path(out).absolute(), []
+  out, results = pathlib.Path(out), []
   for recipe in recipes:
     folder = out / f'table{recipe.table}' / recipe.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -186,7 +185,8 @@ def _result(recipe, folder, extractor, options, files, batch_size, bar) -> Resul
   if recipe.sampled is not None:
     source, where = command(recipe.sampled, options), folder / 'samples'
     shards.check_folder(where)  # before networks are loaded
-    samples = job(recipe.sampled, options).write(where).path
+    job(recipe.sampled, options).write(where)
+    samples = where / 'samples.npz'
   else:
     source, samples = recipe.batch, _file(recipe.batch, files, bar)
   return Result(recipe, source, _measured(folder, reference, samples, extractor, batch_size, bar),
@@ -195,8 +195,8 @@ def _result(recipe, folder, extractor, options, files, batch_size, bar) -> Resul
 
 def _measured(folder, reference, samples, extractor, batch_size, bar):
   """Returns the report of a row's samples, measured once for each content of both files."""
-  content = hashlib.sha256(' '.join((npz.checksum(reference), npz.checksum(samples),
-                                     extractor.hash)).encode()).hexdigest()[:16]
+  content = digests.short(' '.join((npz.checksum(reference), npz.checksum(samples),
+                                    extractor.hash)))
   path = folder / f'report_{content}.json'
   if path.exists():
     return json.loads(path.read_text())

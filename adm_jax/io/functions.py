@@ -1,12 +1,12 @@
 """Functions of somebody's own, which are named FILE.py:FUNCTION."""
 
 import functools
-import hashlib
 import pathlib
 import runpy
 from typing import Callable
 
-from adm_jax.errors import UsageError
+from adm_jax.errors import UsageError, one_line
+from adm_jax.io import digests
 
 
 def is_own(name: str) -> bool:
@@ -26,7 +26,7 @@ def load(name: str) -> Callable:
   try:
     found = runpy.run_path(str(path)).get(function)
   except Exception as error:
-    raise UsageError(f'{path} cannot be run: {_one_line(error)}') from error
+    raise UsageError(f'{path} cannot be run: {type(error).__name__}: {one_line(error)}') from error
   if not callable(found):
     raise UsageError(f'{path} has no function {function!r}')
   return found
@@ -41,13 +41,13 @@ def guarded(function: Callable, name: str) -> Callable:
     except UsageError:
       raise
     except Exception as error:
-      raise UsageError(f'{name} fails: {_one_line(error)}') from error
+      raise UsageError(f'{name} fails: {type(error).__name__}: {one_line(error)}') from error
   return call
 
 
 def fingerprint(name: str) -> str:
   """Returns a checksum of the file that FILE.py:FUNCTION names."""
-  return hashlib.sha256(_parts(name)[0].read_bytes()).hexdigest()[:16]
+  return digests.short(_parts(name)[0].read_bytes())
 
 
 def described(name: str) -> str:
@@ -60,7 +60,3 @@ def described(name: str) -> str:
 def _parts(name: str) -> tuple[pathlib.Path, str]:
   file, _, function = name.rpartition(':')
   return pathlib.Path(file), function
-
-
-def _one_line(error: Exception) -> str:
-  return f'{type(error).__name__}: {" ".join(str(error).split())}'

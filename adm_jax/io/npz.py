@@ -4,7 +4,6 @@ The file is what `np.savez` writes and `np.load` reads; pickled arrays are neith
 """
 
 import contextlib
-import hashlib
 import math
 import pathlib
 import struct
@@ -15,6 +14,7 @@ from typing import Iterable, Iterator, Mapping, NamedTuple
 import numpy as np
 
 from adm_jax.errors import UsageError
+from adm_jax.io import digests
 from adm_jax.io.files import written_whole
 
 
@@ -53,7 +53,7 @@ def checksum(path: str | pathlib.Path) -> str:
   """Tells the contents of files apart: of the CRCs in the zip's directory, so it reads no array."""
   with _archive(path) as archive:
     crcs = [f'{info.filename} {info.file_size} {info.CRC}' for info in archive.infolist()]
-  return hashlib.sha256('\n'.join(crcs).encode()).hexdigest()[:16]
+  return digests.short('\n'.join(crcs))
 
 
 def read(path: str | pathlib.Path, name: str) -> np.ndarray:

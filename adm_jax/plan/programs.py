@@ -20,7 +20,7 @@ from adm_jax import stored_configs
 from adm_jax.data.sources import ArraySource
 from adm_jax.devices import chips, flops, sharding
 from adm_jax.devices.chips import CHIPS
-from adm_jax.errors import UsageError
+from adm_jax.errors import UsageError, one_line
 from adm_jax.networks import Network
 from adm_jax.plan.needs import Needs, Sampling, Target, Training, has_libtpu
 from adm_jax.sampling import guidance, pipeline
@@ -155,7 +155,7 @@ def _devices(target: Target) -> list[Any]:
   try:
     return topologies.get_topology_desc(topology_name=target.topology, platform='tpu').devices
   except Exception as error:
-    reason = ' '.join(str(error).split())[:160]
+    reason = one_line(error, 160)
     raise UsageError(f'libtpu knows no slice {target.topology} ({reason}): give one as v5e:8x8'
                      ) from error
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from adm_jax.data.sources import Rows, Source
+from adm_jax.devices.sharding import round_up
 from adm_jax.errors import UsageError
 from adm_jax.io.pixels import to_float
 from adm_jax.process.diffusion import q_sample
@@ -203,7 +204,7 @@ def encoded(adm: Pipeline, images: np.ndarray, labels: np.ndarray | None) -> Sta
 def codes(adm: Pipeline, images: np.ndarray, labels: np.ndarray | None) -> Array:
   """`encoded` of a few images uint8[N H W C] at once: f32[N H W C]."""
   size = adm.sampler.mesh.size
-  index = np.resize(np.arange(len(images)), -(-len(images) // size) * size)
+  index = np.resize(np.arange(len(images)), round_up(len(images), size))
   return encoded(adm, images, labels)(index)[:len(images)]
 
 

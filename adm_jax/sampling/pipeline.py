@@ -224,7 +224,7 @@ class Pipeline:
                   chunks: int = 10) -> Iterator[np.ndarray]:
     """Yields the predicted x_0 as uint8[N H W C] after each of the chunks of one batch."""
     num, labels, low_res = self._prepared(labels, num, seed, low_res)
-    index = np.minimum(np.arange(-(-num // self.sampler.mesh.size) * self.sampler.mesh.size),
+    index = np.minimum(np.arange(sharding.round_up(num, self.sampler.mesh.size)),
                        num - 1)
     for _, x0 in self.sampler.progressive(
         self.params, image_keys(self.key(seed), index),

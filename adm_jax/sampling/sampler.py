@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adm_jax.devices.sharding import not_before, place_batch, splitting_params
+from adm_jax.devices.sharding import not_before, place_batch, round_up, splitting_params
 from adm_jax.errors import UsageError
 from adm_jax.networks import Network
 from adm_jax.process.diffusion import Denoiser, Diffusion, denoiser
@@ -271,7 +271,7 @@ def sample_job(sampler: Sampler, params: Any, *, key: Array, num: int, batch_siz
     raise UsageError(f'num={num}, batch_size={batch_size}: give at least 1 of each')
   labels = check_labels(labels, num, getattr(sampler.denoiser, 'num_classes', None))
   num_devices = 1 if sampler.mesh is None else sampler.mesh.size
-  batch_size = -(-min(batch_size, num) // num_devices) * num_devices
+  batch_size = round_up(min(batch_size, num), num_devices)
   end = num if end is None else end
   for first in range(begin, end, batch_size):
     count = min(batch_size, end - first)

@@ -9,12 +9,12 @@ from typing import Any, Iterator
 
 from adm_jax import stored_configs
 from adm_jax.devices import hosts
-from adm_jax.errors import PeerLost, TrainingStopped, UsageError
+from adm_jax.errors import PeerLost, TrainingStopped, UsageError, one_line
 from adm_jax.io import files
 from adm_jax.io.files import written_whole
 from adm_jax.training.state import TrainState
 from adm_jax.weights import checkpoint_files
-from adm_jax.weights.checkpoint_files import STATE, one_line, restoring, saved_steps
+from adm_jax.weights.checkpoint_files import STATE, restoring, saved_steps
 
 _POSITION, _CONFIG, _LOCK = 'position', 'config', '.lock'
 

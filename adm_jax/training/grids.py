@@ -62,7 +62,7 @@ def drawer(grid: Grid, network: Network, source: Source, mesh: jax.sharding.Mesh
   process = respaced(network.diffusion, grid.respacing)
   sampler = Sampler(GuidedNetwork(network, process), solvers.ancestral(),
                     descend(process.schedule), network.image_shape, mesh)
-  num = -(-grid.num // mesh.size) * mesh.size
+  num = sharding.round_up(grid.num, mesh.size)
   key = jax.random.fold_in(jax.random.key(seed), _GRID)
   reader = Reader(source, max_unreadable=1.0)
   whole = jax.jit(to_uint8, out_shardings=sharding.replicated(mesh))

@@ -55,7 +55,7 @@ def classifier(task: ConfigDict, data: ConfigDict, *, batch_size: int, total_ste
 
 
 def images_of(path: str, image_size: int, **kwargs: Any) -> ConfigDict:
-  """`open_source` to call later; `--config.data.path=FOLDER` replaces them."""
+  """Returns a call of `open_source`; `--config.data.path=FOLDER` replaces them."""
   return call(open_source, path=path, image_size=image_size, **kwargs)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Callable, Iterator
 
 import jax
 
-from adm_jax.errors import UsageError
+from adm_jax.errors import UsageError, one_line
 from adm_jax.io import files
 
 STATE = 'state'  # the item of a checkpoint that holds the arrays
@@ -89,8 +89,3 @@ def _damaged(folder: pathlib.Path, error: Exception) -> str:
   reason = 'a file is missing' if missing else one_line(error)
   return (f'the checkpoint {folder} cannot be read ({reason}): if it was cut short, move it away '
           'and the run goes on from the one before')
-
-
-def one_line(error: Exception) -> str:
-  """Returns what an exception says, in one line that is not too long."""
-  return ' '.join(str(error).split())[:200]

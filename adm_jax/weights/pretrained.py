@@ -1,7 +1,6 @@
 """Weights by name or path: a published model, a file of PyTorch's, or a folder of this project."""
 
 import dataclasses
-import hashlib
 import pathlib
 from typing import Any, Callable, NamedTuple
 
@@ -11,8 +10,8 @@ import numpy as np
 from adm_jax import config as config_lib
 from adm_jax.config import ConfigDict
 from adm_jax.errors import UsageError
-from adm_jax.io import files, progress
-from adm_jax.weights import catalog, flags, folders, openai, state_dicts
+from adm_jax.io import digests, files, progress
+from adm_jax.weights import catalog, flags, folders, openai, shipped, state_dicts
 from adm_jax.weights.folders import Trained
 from adm_jax.weights.infer import infer
 
@@ -41,8 +40,9 @@ def load(name: str | pathlib.Path, weights: str | pathlib.Path | None = None,
   """A network with its weights and its process.
 
   Args:
-    name: a published model (`weights.catalog`), a work directory, a folder of converted weights, or
-      a .pt or .safetensors file, whose flags are then inferred.
+    name: a model that comes with the package (`weights.shipped`), a published one
+      (`weights.catalog`), a work directory, a folder of converted weights, or a .pt or .safetensors
+      file, whose flags are then inferred.
     weights: for a published model, its file, if it is already here; for a work directory, which
       weights (`folders.load`).
     bar: shows the progress of a download, see `progress.bar`.
@@ -50,6 +50,10 @@ def load(name: str | pathlib.Path, weights: str | pathlib.Path | None = None,
   Raises:
     UsageError: none of these; or weights that do not fit, cannot be fetched or are not whole.
   """
+  if str(name) in shipped.names():
+    found = folders.load(shipped.folder(str(name)))
+    # They are stored in 16 bits, and compute as they were trained.
+    return dataclasses.replace(found, params=jax.tree.map(np.float32, found.params))
   if str(name) not in catalog.MODELS and files.folder(name).is_dir():
     return folders.load(name, weights=None if weights is None else str(weights))
   found = read(name, weights=weights, bar=bar)
@@ -71,13 +75,13 @@ def describe(model: str | pathlib.Path | Trained, found: Trained) -> dict[str, A
 
 def fingerprint(params: Any) -> str:
   """Tells sets of weights apart; looks at a few numbers of each array, so that it takes no time."""
-  digest = hashlib.sha256()
-  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-    digest.update(f'{jax.tree_util.keystr(path)}{leaf.shape}{leaf.dtype}'.encode())
-    if not isinstance(leaf, jax.ShapeDtypeStruct):
-      flat = np.asarray(leaf).reshape(-1)
-      digest.update(flat[::max(1, len(flat) // 64)].tobytes())
-  return digest.hexdigest()[:16]
+  def parts():
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+      yield f'{jax.tree_util.keystr(path)}{leaf.shape}{leaf.dtype}'
+      if not isinstance(leaf, jax.ShapeDtypeStruct):
+        flat = np.asarray(leaf).reshape(-1)
+        yield flat[::max(1, len(flat) // 64)].tobytes()
+  return digests.short(parts())
 
 
 def outline(name: str | pathlib.Path) -> Trained:

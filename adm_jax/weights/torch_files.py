@@ -17,7 +17,7 @@ from typing import Any, Callable, Iterator, Mapping, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from adm_jax.errors import UsageError
+from adm_jax.errors import UsageError, one_line
 from adm_jax.io.files import written_whole
 from adm_jax.weights.lazy_arrays import LazyArray, raw_bytes
 
@@ -61,7 +61,7 @@ def read_state_dict(path: str | pathlib.Path) -> dict[str, LazyArray]:
     raise UsageError(f'{path}: {error}' if str(path) not in str(error) else str(error)) from error
   except (zipfile.BadZipFile, pickle.UnpicklingError, EOFError, OSError, KeyError, IndexError,
           ValueError, TypeError, AttributeError, struct.error) as error:
-    reason = ' '.join(str(error).split())[:120]
+    reason = one_line(error, 120)
     raise UsageError(f'{path} is not a whole PyTorch file ({reason}): fetch it again') from error
   return _tensors(content, path)
 

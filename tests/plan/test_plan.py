@@ -74,13 +74,13 @@ def test_what_the_devices_cannot_share_is_one_line(cache, monkeypatch):
 
 def test_hours_follow_from_the_share_of_the_peak():
   """A step of 197 TFLOP a device takes 2 seconds at half the peak of 197 TFLOP/s."""
-  assert '2 s a step, 2.0 hours' in report.hours(NEEDS, 0.5, total_steps=3600)
+  assert '2 s per step, 2.0 hours' in report.hours(NEEDS, 0.5, total_steps=3600)
   assert 'it fits' in report.lines(NEEDS)[-1]
 
 
 def test_images_a_second_follow_likewise():
   needs = dataclasses.replace(NEEDS, evaluations=250)
-  assert '2 s a batch, 32 images/s' in report.hours(needs, 0.5)
+  assert '2 s per batch, 32 images/s' in report.hours(needs, 0.5)
   assert '250 evaluations' in '\n'.join(report.lines(needs))
 
 
