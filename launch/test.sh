@@ -6,4 +6,4 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 . "$root/launch/environment.sh"
 adm_environment "$root" '[test]'
 cd "$root"
-exec python -m pytest "$@"
+exec python -m pytest -n 2 "$@"

@@ -290,7 +290,8 @@ def load(model: Name | Trained, *, guidance: Sequence[Guidance] = (),
 
   Args:
     model: a published model, a work directory, a file of weights (`pretrained.load`), or what that
-      returned. Of `pretrained.outline` comes a pipeline that can be compiled, but makes no images.
+      returned. `pretrained.outline` gives one without weights: its pipeline compiles, but makes no
+      images.
     guidance: what guides it, folded in order, the first next to the model: see `guidance`.
     solver: the method, or its name.
     steps: how many, by default the paper's for the model, or 250. Text is a respacing of the

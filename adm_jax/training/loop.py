@@ -15,7 +15,7 @@ from adm_jax.io import files
 from adm_jax.process.timestep_samplers import TimestepSampler
 from adm_jax.training import evaluations, flops, grids, validation
 from adm_jax.training.checkpoints import Checkpoints
-from adm_jax.training.metrics import Reports, Stopwatch, Window
+from adm_jax.training.metrics import MetricFiles, Stopwatch, Window
 from adm_jax.training.state import TrainState, init_state
 from adm_jax.training.steps import train_step
 from adm_jax.training.tasks import Task
@@ -196,7 +196,7 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
     progress: called with (step, metrics and speed of the latest line) after every step; with the
       restored step first.
     start: parameters to start from, instead of random ones; a resumed run ignores them.
-    tensorboard: write TensorBoard's files too (`metrics.Reports`).
+    tensorboard: write TensorBoard's files too (`metrics.MetricFiles`).
 
   Returns:
     The final state.
@@ -230,12 +230,12 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
     if done > run.total_steps:
       raise UsageError(f'{workdir} is at step {done} already: total_steps={run.total_steps} asks '
                        'for less')
-    reports = None
-    def open_reports():
-      nonlocal reports
+    metric_files = None
+    def open_files():
+      nonlocal metric_files
       write_class_names(workdir, run.data.class_names)
-      reports = Reports(workdir, done, tensorboard)
-    hosts.by_first(open_reports)
+      metric_files = MetricFiles(workdir, done, tensorboard)
+    hosts.by_first(open_files)
     if progress is not None:
       progress(done, {})
 
@@ -261,34 +261,34 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
         means = window.close()
         speed = watch.read(done)
         line = means | speed
-        if reports is not None:
+        if metric_files is not None:
           with checkpoints.writing():
-            reports.write(done, means, speed)
+            metric_files.write(done, means, speed)
         _stop_if_lost(run, state, checkpoints.latest_step())
       # Before the checkpoint, so that no run that goes on from it lacks the line.
       if run.validate_every and done % run.validate_every == 0 and not stopping:
         measured = validate(state, trainer.frozen, done)
-        if reports is not None:
+        if metric_files is not None:
           with checkpoints.writing():
-            reports.validation(done, measured)
+            metric_files.validation(done, measured)
       if done % run.save_every == 0 or last or stopping:
         checkpoints.save(done, state, {'batches': batches.get_state().decode(),
                                        'window': window.stored()})
-        if reports is not None:
+        if metric_files is not None:
           with checkpoints.writing():
-            reports.flush()
+            metric_files.flush()
       # Who sends a SIGTERM does not wait for pictures.
       if run.sample_every and done % run.sample_every == 0 and not stopping:
         images, labels = draw(state)
-        if reports is not None:
+        if metric_files is not None:
           with checkpoints.writing():
             grids.write(workdir, done, images, labels, run.data.class_names)
-            reports.picture(done, images)
+            metric_files.picture(done, images)
       if run.evaluate_every and done % run.evaluate_every == 0 and not stopping:
         measured = measure(state)
-        if reports is not None:
+        if metric_files is not None:
           with checkpoints.writing():
-            reports.evaluation(done, measured)
+            metric_files.evaluation(done, measured)
       if progress is not None:
         progress(done, line)
   if stopping and done < run.total_steps:

@@ -1,4 +1,4 @@
-"""What a run reports: losses in JSON lines, speed beside them, and TensorBoard where asked for.
+"""What a run writes of itself: losses in JSON lines, speed beside them, and TensorBoard where asked for.
 
 `metrics.jsonl` holds what the run computes and nothing else, so that an interrupted run ends with
 the file of an undisturbed one, byte for byte. How fast it went is in `speed.jsonl`.
@@ -151,7 +151,7 @@ def _when_ready(array: Array) -> float:
   return time.perf_counter()
 
 
-class Reports:
+class MetricFiles:
   """Everything that one process writes about a run."""
 
   def __init__(self, workdir: pathlib.Path, resume_at: int, tensorboard: bool = False):

@@ -35,10 +35,11 @@ def bucket(monkeypatch):
 
 def test_metrics_evaluations_and_pictures_arrive(bucket):
   folders.write_class_names(bucket, ('zero', 'one'))
-  reports = metrics.Reports(bucket, 0)
-  reports.write(2, {'loss': 0.5}, {'images_per_second': 3.0, 'data_wait': 0.0, 'eta_seconds': 9.0})
-  reports.evaluation(2, {'fid_10': 1.0})
-  reports.flush()
+  metric_files = metrics.MetricFiles(bucket, 0)
+  speed = {'images_per_second': 3.0, 'data_wait': 0.0, 'eta_seconds': 9.0}
+  metric_files.write(2, {'loss': 0.5}, speed)
+  metric_files.evaluation(2, {'fid_10': 1.0})
+  metric_files.flush()
   images = np.zeros((4, 8, 8, 3), np.uint8)
   grids.write(bucket, 2, images, None, ())
   assert (bucket / 'metrics.jsonl').read_text() == '{"step": 2, "loss": 0.5}\n'
@@ -46,7 +47,7 @@ def test_metrics_evaluations_and_pictures_arrive(bucket):
   with (bucket / 'samples' / '0000002.png').open('rb') as file:
     assert Image.open(file).size[0] > 2 * 8
   # As a restart finds it.
-  metrics.Reports(bucket, 1)
+  metrics.MetricFiles(bucket, 1)
   assert (bucket / 'metrics.jsonl').read_text() == ''
 
 

@@ -1,4 +1,4 @@
-"""What a run reports."""
+"""What a run writes of itself."""
 
 import json
 import sys
@@ -101,7 +101,7 @@ def test_lines_after_the_resumed_step_are_written_again(tmp_path):
 def test_tensorboard_without_its_libraries_is_one_line(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'clu', None)
   with pytest.raises(UsageError, match='pip install') as error:
-    metrics.Reports(tmp_path, 0, tensorboard=True)
+    metrics.MetricFiles(tmp_path, 0, tensorboard=True)
   assert '\n' not in str(error.value) and not list(tmp_path.iterdir())
 
 
@@ -116,10 +116,10 @@ def test_tensorboard_gets_losses_speed_and_pictures(tmp_path, monkeypatch):
     def flush(self):
       written.append('flush')
   monkeypatch.setattr(metrics, '_tensorboard', lambda folder: Writer())
-  reports = metrics.Reports(tmp_path, 0, tensorboard=True)
+  metric_files = metrics.MetricFiles(tmp_path, 0, tensorboard=True)
   speed = {'images_per_second': 3.0, 'data_wait': 0.0, 'eta_seconds': 60.0}
-  reports.write(2, {'loss': 1.0}, speed)
-  reports.picture(2, np.zeros((4, 8, 8, 1), np.uint8))
-  reports.flush()
+  metric_files.write(2, {'loss': 1.0}, speed)
+  metric_files.picture(2, np.zeros((4, 8, 8, 1), np.uint8))
+  metric_files.flush()
   assert written == [(2, {'loss': 1.0, **speed}), (2, {'samples': (4, 8, 8, 1)}), 'flush']
   assert metrics.read_metrics(tmp_path) == [{'step': 2, 'loss': 1.0}]
