@@ -1,4 +1,4 @@
-"""What a run writes of itself: losses in JSON lines, speed beside them, and TensorBoard where asked for.
+"""What a run writes of itself: losses as JSON lines, its speed, and TensorBoard files if asked.
 
 `metrics.jsonl` holds what the run computes and nothing else, so that an interrupted run ends with
 the file of an undisturbed one, byte for byte. How fast it went is in `speed.jsonl`.

@@ -123,6 +123,9 @@ def read(name: str | pathlib.Path, words: str = '', bar: Callable = progress.bar
     assumed += _assumed_clock(kind, given, dialect)
     assumed = [clause for clause in assumed if not any(flag in clause for flag in given)]
   known, assumed = _without_what_is_given(known, assumed, given)
+  if dialect == 'iddpm':
+    _check_iddpm(kind, known | given)
+    known = {name: str(value) for name, value in flags.DIALECTS[dialect].items()} | known
   _check_given(kind, known, given)
   network_config = flags.describe(kind, known | given, dialect or 'adm')
   params = openai.lazy_params(state_dict, config_lib.build(network_config).module)
@@ -135,11 +138,26 @@ def _without_what_is_given(known, assumed, given):
 
   In the reference a width, if there is one, wins over any number.
   """
+  if given.get('num_head_channels', '-1') != '-1':
+    return known, [clause for clause in assumed if 'num_heads' not in clause]
   numbers = {given.get(name, '-1') for name in ('num_heads', 'num_heads_upsample')}
-  if numbers == {'-1'}:
+  if numbers == {'-1'} and 'num_head_channels' not in given:
     return known, assumed
-  return ({name: value for name, value in known.items() if name != 'num_head_channels'},
-          [clause for clause in assumed if 'num_head_channels' not in clause])
+  assumed = [clause for clause in assumed if 'num_head_channels' not in clause]
+  if 'num_heads' not in given and not any('num_heads' in clause for clause in assumed):
+    assumed.append('4 attention heads (num_heads 4)')
+  return {name: value for name, value in known.items() if name != 'num_head_channels'}, assumed
+
+
+def _check_iddpm(kind, values):
+  """Raises UsageError for what improved-diffusion does not have."""
+  foreign = [name for name in ('num_head_channels', 'use_new_attention_order', 'resblock_updown')
+             if str(values.get(name, False)) not in ('False', '-1')]
+  if ',' not in str(values.get('channel_mult', ',')):  # of one level, which nothing resamples
+    foreign = [name for name in foreign if name != 'resblock_updown']
+  if kind == 'classifier' or foreign:
+    what = 'classifiers' if kind == 'classifier' else f'{foreign[0]} {values[foreign[0]]}'
+    raise UsageError(f'--dialect iddpm: improved-diffusion has no {what}: leave the dialect out')
 
 
 def _check_given(kind, known, given):

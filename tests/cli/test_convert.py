@@ -71,7 +71,7 @@ def test_heads_that_are_given_win_over_assumed_ones(tmp_path, capsys, words, hea
   got = folders.load(tmp_path / 'a').network.module
   assert got == module.clone(**{'head_channels': None, 'num_heads_upsample': None, **heads})
   assert any('attention heads' in line for line in capsys.readouterr().out.splitlines()
-             ) == (not words)
+             ) == (words in ('', '--num_heads_upsample 2'))  # what is assumed is said
 
 
 @pytest.mark.parametrize('dialect, time', [(None, 2000), ('adm', 2000), ('iddpm', 500)])
@@ -142,3 +142,26 @@ def test_a_mistake_is_one_line_and_writes_nothing(tmp_path, monkeypatch, capsys,
   captured = capsys.readouterr()
   assert message in captured.err and captured.err.count('\n') == 1 and not captured.out
   assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize('words, said, unsaid', [
+    ('--num_head_channels 16', 'num_head_channels 16', '4 attention heads'),
+    ('--num_heads_upsample 2', '4 attention heads', '64 channels'),
+    ('--num_head_channels -1', '4 attention heads', '64 channels')])
+def test_what_is_assumed_of_heads_is_what_was_built(tmp_path, capsys, words, said, unsaid):
+  module, _ = openai.create('unet', '--image_size 64 --num_channels 64 --num_res_blocks 1 '
+                                    '--num_head_channels 64')
+  state_dicts.write(tmp_path / 'a.safetensors', rule_weights(openai.published_shapes(module), seed=4))
+  assert main(['convert', str(tmp_path / 'a.safetensors'), '--out', str(tmp_path / 'a'),
+               f'--flags={words}']) == 0
+  printed = capsys.readouterr().out
+  assert said in printed and unsaid not in printed
+
+
+@pytest.mark.parametrize('words', ['--num_head_channels 32', '--use_new_attention_order True'])
+def test_the_other_dialect_has_less(tmp_path, capsys, words):
+  module, _ = openai.create('unet', '--image_size 64 --num_channels 32 --num_res_blocks 1')
+  state_dicts.write(tmp_path / 'a.safetensors', rule_weights(openai.published_shapes(module), seed=4))
+  assert main(['convert', str(tmp_path / 'a.safetensors'), '--out', str(tmp_path / 'a'),
+               '--dialect', 'iddpm', f'--flags={words}']) == 2
+  assert 'improved-diffusion has no' in capsys.readouterr().err
