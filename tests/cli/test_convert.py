@@ -151,7 +151,8 @@ def test_a_mistake_is_one_line_and_writes_nothing(tmp_path, monkeypatch, capsys,
 def test_what_is_assumed_of_heads_is_what_was_built(tmp_path, capsys, words, said, unsaid):
   module, _ = openai.create('unet', '--image_size 64 --num_channels 64 --num_res_blocks 1 '
                                     '--num_head_channels 64')
-  state_dicts.write(tmp_path / 'a.safetensors', rule_weights(openai.published_shapes(module), seed=4))
+  weights = rule_weights(openai.published_shapes(module), seed=4)
+  state_dicts.write(tmp_path / 'a.safetensors', weights)
   assert main(['convert', str(tmp_path / 'a.safetensors'), '--out', str(tmp_path / 'a'),
                f'--flags={words}']) == 0
   printed = capsys.readouterr().out
@@ -161,7 +162,8 @@ def test_what_is_assumed_of_heads_is_what_was_built(tmp_path, capsys, words, sai
 @pytest.mark.parametrize('words', ['--num_head_channels 32', '--use_new_attention_order True'])
 def test_the_other_dialect_has_less(tmp_path, capsys, words):
   module, _ = openai.create('unet', '--image_size 64 --num_channels 32 --num_res_blocks 1')
-  state_dicts.write(tmp_path / 'a.safetensors', rule_weights(openai.published_shapes(module), seed=4))
+  weights = rule_weights(openai.published_shapes(module), seed=4)
+  state_dicts.write(tmp_path / 'a.safetensors', weights)
   assert main(['convert', str(tmp_path / 'a.safetensors'), '--out', str(tmp_path / 'a'),
                '--dialect', 'iddpm', f'--flags={words}']) == 2
   assert 'improved-diffusion has no' in capsys.readouterr().err
