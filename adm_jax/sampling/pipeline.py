@@ -314,7 +314,7 @@ def load(model: Name | Trained, *, guidance: Sequence[Guidance] = (),
   network = trained.network
   if network.classifies:
     raise UsageError(f'{model} is a classifier, which guides another model: give it as '
-                     'guidance=(ByClassifier(...),)')
+                     '--classifier, or in Python as guidance=(ByClassifier(...),)')
   published = catalog.MODELS.get(str(model))
   respacing = (_default_respacing(network.diffusion, published) if course.respacing is None
                else course.respacing)
