@@ -1,0 +1,49 @@
+"""Models that come with the package: they are whole, small, and make images."""
+
+import numpy as np
+import pytest
+
+from adm_jax.cli.main import main
+from adm_jax.sampling import pipeline
+from adm_jax.sampling.guidance import ClassifierFree
+from adm_jax.weights import pretrained, shipped
+
+
+def test_all_of_them_are_small():
+  sizes = {name: sum(path.stat().st_size for path in shipped.folder(name).iterdir())
+           for name in shipped.names()}
+  assert 'fashion' in sizes
+  assert all(size <= 10e6 for size in sizes.values()) and sum(sizes.values()) <= 20e6
+
+
+@pytest.mark.parametrize('name', shipped.names())
+def test_a_shipped_model_says_what_it_is(name, capsys):
+  assert main(['models', name]) == 0
+  card = capsys.readouterr().out
+  for word in ('Data', 'License', 'Limits', 'images seen'):
+    assert word in card
+  assert main(['models']) == 0
+  assert f'{name} ' in capsys.readouterr().out
+
+
+def test_fashion_samples_by_the_names_of_its_classes(tmp_path):
+  trained = pretrained.load('fashion')
+  assert trained.network.image_shape == (28, 28, 1) and len(trained.class_names) == 10
+  assert {leaf.dtype for leaf in _leaves(trained.params)} == {np.dtype(np.float32)}
+  assert main(['sample', '--model', 'fashion', '--classes', 'sneaker,bag', '--respacing', '2',
+               '--out', str(tmp_path / 'out')]) == 0
+  with np.load(tmp_path / 'out' / 'samples.npz') as arrays:
+    np.testing.assert_array_equal(arrays['arr_1'], [7, 8])
+
+
+def test_fashion_is_guided_by_its_own_unconditional_prediction():
+  """In a few steps, images are dark at the edges, as the photographs are, and bright inside."""
+  adm = pipeline.load('fashion', guidance=(ClassifierFree(2.0),), steps='25')
+  images = adm(labels=[1, 1, 7, 7], seed=0).astype(float)
+  edge = np.concatenate([images[:, 0].ravel(), images[:, -1].ravel()])
+  assert images[:, 8:20, 10:18].mean() > 4 * edge.mean()
+
+
+def _leaves(tree):
+  import jax
+  return jax.tree.leaves(tree)
