@@ -1,7 +1,9 @@
 """`import adm_jax`: quick, lazy, and enough for the README's lines."""
 
+import pathlib
 import subprocess
 import sys
+import tomllib
 
 import numpy as np
 import pytest
@@ -48,3 +50,12 @@ def test_a_job_that_cannot_be_is_refused_at_once(tmp_path, kwargs, message):
   unet = tiny_models.unet(tmp_path / 'unet', tiny_models.NUM_CLASSES)
   with pytest.raises(adm_jax.UsageError, match=message):
     adm_jax.SamplingJob(adm_jax.load(unet, steps=3), **kwargs)
+
+
+def test_every_package_is_installed():
+  """A folder with modules that pyproject.toml does not name would be missing from a wheel."""
+  root = pathlib.Path(adm_jax.__file__).parent
+  project = tomllib.loads((root.parent / 'pyproject.toml').read_text())
+  packages = {'.'.join(('adm_jax', *path.parent.relative_to(root).parts))
+              for path in root.rglob('__init__.py')}
+  assert set(project['tool']['setuptools']['packages']) == packages | {'adm_jax.configs'}
