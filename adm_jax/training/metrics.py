@@ -14,7 +14,7 @@ import math
 import os
 import pathlib
 import time
-from typing import Any, Iterator
+from typing import Iterator
 
 import jax
 import numpy as np
@@ -223,9 +223,3 @@ def note(speed: dict[str, float]) -> str:
   if 'flop_utilization' in speed:
     parts.append(f'{speed["flop_utilization"]:.0%} of peak')
   return ', '.join([*parts, f'{speed["data_wait"]:.0%} waiting for data'])
-
-
-def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
-  """All lines of a work directory's metrics."""
-  text = (pathlib.Path(workdir) / _METRICS).read_text()
-  return [json.loads(line) for line in text.splitlines()]

@@ -14,6 +14,7 @@ import time
 
 import jax
 import jax.numpy as jnp
+import metric_lines
 import numpy as np
 import pytest
 import tiny
@@ -24,7 +25,7 @@ from adm_jax import stored_configs
 from adm_jax.config import call
 from adm_jax.data.digits import digits
 from adm_jax.errors import TrainingStopped, UsageError
-from adm_jax.training import checkpoints, loop, metrics
+from adm_jax.training import checkpoints, loop
 from adm_jax.training.grids import Grid
 from adm_jax.weights import checkpoint_files, folders
 
@@ -71,7 +72,7 @@ def test_a_broken_off_run_ends_as_an_undisturbed_one(finished, tmp_path, stop_at
   with pytest.raises(Killed):
     _train(tmp_path / 'run', stop_at=stop_at)
   _equal(_train(tmp_path / 'run'), state)
-  assert metrics.read_metrics(tmp_path / 'run') == metrics.read_metrics(workdir)
+  assert metric_lines.read(tmp_path / 'run') == metric_lines.read(workdir)
 
 
 def test_kill_9_sigterm_and_ctrl_c_at_any_moment_change_nothing(tmp_path):
@@ -119,7 +120,7 @@ def test_kill_9_sigterm_and_ctrl_c_at_any_moment_change_nothing(tmp_path):
 def test_a_finished_run_is_not_run_again(finished, copy):
   before = _files(copy)
   _equal(_train(copy), finished[1])
-  assert metrics.read_metrics(copy) == metrics.read_metrics(finished[0])
+  assert metric_lines.read(copy) == metric_lines.read(finished[0])
   assert set(before) == set(_files(copy))
 
 
@@ -136,7 +137,7 @@ def test_the_last_checkpoints_are_kept_with_the_config_inside(finished):
 
 
 def test_metrics_have_every_quartile_and_are_means_over_their_window(finished):
-  lines = metrics.read_metrics(finished[0])
+  lines = metric_lines.read(finished[0])
   assert [line['step'] for line in lines] == [2, 4, 6, 8, 10, 12]
   names = set().union(*lines)
   assert {f'{term}{q}' for term in ('loss', 'mse', 'vb') for q in ('', '_q0', '_q1', '_q2', '_q3')
@@ -147,7 +148,7 @@ def test_a_line_that_a_crash_cut_short_is_written_again(copy, finished):
   with open(copy / 'metrics.jsonl', 'a') as file:
     file.write('{"step": 14, "lo')
   _train(copy)
-  assert metrics.read_metrics(copy) == metrics.read_metrics(finished[0])
+  assert metric_lines.read(copy) == metric_lines.read(finished[0])
 
 
 @pytest.mark.parametrize('weights, pick', [

@@ -5,6 +5,7 @@ import sys
 import threading
 
 import jax.numpy as jnp
+import metric_lines
 import numpy as np
 import pytest
 
@@ -122,4 +123,4 @@ def test_tensorboard_gets_losses_speed_and_pictures(tmp_path, monkeypatch):
   metric_files.picture(2, np.zeros((4, 8, 8, 1), np.uint8))
   metric_files.flush()
   assert written == [(2, {'loss': 1.0, **speed}), (2, {'samples': (4, 8, 8, 1)}), 'flush']
-  assert metrics.read_metrics(tmp_path) == [{'step': 2, 'loss': 1.0}]
+  assert metric_lines.read(tmp_path) == [{'step': 2, 'loss': 1.0}]

@@ -13,11 +13,11 @@ import sys
 import time
 
 import jax
+import metric_lines
 import numpy as np
 import pytest
 import ways
 
-from adm_jax.training import metrics
 from adm_jax.weights import checkpoint_files, folders
 
 TESTS = pathlib.Path(ways.__file__).parent
@@ -119,7 +119,7 @@ def test_a_sampler_with_fsdp_gathers_weights_when_they_are_used(found):
 
 
 def test_two_processes_are_the_same_run(finished, found):
-  losses = [line['loss'] for line in metrics.read_metrics(finished)]
+  losses = [line['loss'] for line in metric_lines.read(finished)]
   params = folders.load(finished, weights='params', config=ways.get_config()).params
   _same_run(losses, ways.flat(params), found)
 
