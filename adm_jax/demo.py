@@ -17,7 +17,7 @@ from adm_jax.data.digits import digits
 from adm_jax.data.sources import ArraySource
 from adm_jax.errors import UsageError
 from adm_jax.evaluation.frechet import frechet_distance, moments
-from adm_jax.evaluation.independent_classifier import Judge
+from adm_jax.evaluation.independent_classifier import IndependentClassifier
 from adm_jax.io import digests, pictures
 from adm_jax.io.files import written_whole
 from adm_jax.io.pixels import to_float
@@ -150,7 +150,7 @@ def _measure(out: pathlib.Path, settings: Settings, bar: Bar) -> dict[str, Any]:
   """Samples, writes the .npz files and the picture, and returns every number of the report."""
   unet, classifier = (folders.load(out / name) for name in ('unet', 'classifier'))
   train_set, held_out = digits('train'), digits('held_out')
-  judge = Judge(train_set.images, train_set.labels)
+  judge = IndependentClassifier(train_set.images, train_set.labels)
   labels = np.arange(settings.num, dtype=np.int32) % len(train_set.class_names)
 
   samples = {}

@@ -21,7 +21,7 @@ import numpy as np
 from adm_jax.data.digits import digits
 from adm_jax.devices import compilation_cache
 from adm_jax.evaluation.frechet import frechet_distance, moments
-from adm_jax.evaluation.independent_classifier import Judge
+from adm_jax.evaluation.independent_classifier import IndependentClassifier
 from adm_jax.sampling import pipeline, solvers, spacings
 from adm_jax.sampling.guidance import ByClassifier
 from adm_jax.sampling.steps import Step
@@ -72,7 +72,7 @@ def measure(folder: pathlib.Path, plan: list[tuple[str, int]], num: int, scale: 
             seed: int) -> list[dict[str, Any]]:
   """A row for each (method, evaluations)."""
   train, held_out = digits('train'), digits('held_out')
-  judge = Judge(train.images, train.labels)
+  judge = IndependentClassifier(train.images, train.labels)
   real = moments(judge.features(held_out.images))
   labels = np.arange(num) % len(train.class_names)
   rows = []

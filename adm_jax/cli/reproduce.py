@@ -57,19 +57,19 @@ def run(arguments, rest):
       arguments.samples, arguments.seed, arguments.weights, arguments.classifier_weights,
       arguments.upsample_weights, arguments.sampling_batch_size, arguments.fsdp,
       arguments.sampling_dtype)
-  recipes = tables.select(arguments.table, arguments.row)
-  reproduce.check(recipes, options)
+  rows = tables.select(arguments.table, arguments.row)
+  reproduce.check(rows, options)
   listing = arguments.table is None and arguments.row is None
   if listing or arguments.dry_run:
-    for recipe in recipes:
-      print(reproduce.describe(recipe, options, work=not listing))
+    for row in rows:
+      print(reproduce.describe(row, options, work=not listing))
     return 0
   if arguments.out is None:
     raise UsageError('say where samples and tables go with --out DIR')
-  if not any(map(reproduce.can_be_run, recipes)):
-    raise UsageError(f'{recipes[0].name} cannot be run: {recipes[0].note}')
+  if not any(map(reproduce.can_be_run, rows)):
+    raise UsageError(f'{rows[0].name} cannot be run: {rows[0].note}')
   results = []
-  for result in reproduce.run(recipes, arguments.out, evaluate.extractor(arguments), options,
+  for result in reproduce.run(rows, arguments.out, evaluate.extractor(arguments), options,
                               files=arguments.files, batch_size=arguments.batch_size):
     results.append(result)
     if result.samples is not None:

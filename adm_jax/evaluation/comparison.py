@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from adm_jax.evaluation.report import FULL
-from adm_jax.evaluation.tables import METRICS, Recipe
+from adm_jax.evaluation.tables import METRICS, Row
 from adm_jax.io import npz, pictures
 
 
@@ -20,12 +20,12 @@ class Result:
   """A row that was measured.
 
   Attributes:
-    recipe: which.
+    row: which.
     source: the command that made its samples, or the address they were fetched from.
-    report: `Report.as_json()` of its samples; None if there are none, as `recipe.note` says.
+    report: `Report.as_json()` of its samples; None if there are none, as `row.note` says.
     samples: the `.npz` they lie in.
   """
-  recipe: Recipe
+  row: Row
   source: str = ''
   report: dict[str, Any] | None = None
   samples: pathlib.Path | None = None
@@ -33,14 +33,14 @@ class Result:
   def rows(self) -> list[tuple[str, float | None, float | None, str]]:
     """(metric, the paper's value or None, ours or None, a verdict)."""
     if self.report is None:
-      return [(METRICS[key], value, None, 'not run') for key, value in self.recipe.expected.items()]
+      return [(METRICS[key], value, None, 'not run') for key, value in self.row.expected.items()]
     n, values = self.report['n'], self.report['values']
     rows = []
     for key, label in METRICS.items():
       if key not in values:
         continue
       # What another extractor measured is another quantity.
-      paper = self.recipe.expected.get(key) if self.report['published'] else None
+      paper = self.row.expected.get(key) if self.report['published'] else None
       ours = values[key]['value']
       if paper is None:
         verdict = ''
@@ -48,19 +48,19 @@ class Result:
         verdict = f'{n:,} samples: not comparable'
       else:
         off = abs(ours - paper)
-        verdict = 'agrees' if off <= self.recipe.tolerance[key] else f'off by {off:.3g}'
+        verdict = 'agrees' if off <= self.row.tolerance[key] else f'off by {off:.3g}'
       rows.append((values[key]['label'], paper, ours, verdict))
     others = [value for key, value in values.items() if key not in METRICS]
     return rows + [(value['label'], None, value['value'], '') for value in others]
 
   @property
   def title(self) -> str:
-    return f'Table {self.recipe.table}, {self.recipe.name}'
+    return f'Table {self.row.table}, {self.row.name}'
 
   def notes(self) -> list[str]:
     measured = [] if self.report is None else [self.report['title'], *self.report['notes']]
     return [note for note in (*measured, self.source and f'samples: {self.source}',
-                              self.recipe.note) if note]
+                              self.row.note) if note]
 
 
 def markdown(results: Sequence[Result]) -> str:

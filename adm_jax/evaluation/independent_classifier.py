@@ -7,7 +7,7 @@ fooling the one does not fool the other.
 import numpy as np
 
 
-class Judge:
+class IndependentClassifier:
   """Names the class of an image, and gives features for distances between sets of images."""
 
   def __init__(self, images: np.ndarray, labels: np.ndarray):

@@ -1,7 +1,7 @@
 """Rows of the paper's tables, run: samples, their measurement, and the table of paper against ours.
 
-    recipes = tables.select(5, '256-guided')
-    for result in run(recipes, 'runs/paper', features.inception(None, progress.bar)):
+    rows = tables.select(5, '256-guided')
+    for result in run(rows, 'runs/paper', features.inception(None, progress.bar)):
       print(result.rows())
 
 OUT/tableN/ROW holds a row's samples and reports; OUT/table.md and OUT/table.html compare. The same
@@ -18,7 +18,7 @@ from adm_jax.errors import UsageError
 from adm_jax.evaluation import comparison, report, row_cost, tables
 from adm_jax.evaluation.comparison import Result
 from adm_jax.evaluation.features import Extractor
-from adm_jax.evaluation.tables import METRICS, Recipe, Sampled
+from adm_jax.evaluation.tables import METRICS, Row, Sampled
 from adm_jax.io import digests, downloads, npz, progress
 from adm_jax.io.files import written_whole
 from adm_jax.sampling import pipeline, shards
@@ -67,11 +67,11 @@ _WEIGHTS = {'weights': ('model', 'model'), 'classifier_weights': ('classifier', 
             'upsample_weights': ('upsample', 'upsampler')}
 
 
-def check(recipes: Sequence[Recipe], options: SampleOptions) -> None:
+def check(rows: Sequence[Row], options: SampleOptions) -> None:
   """Raises UsageError unless each file of weights is of one network, the same in all rows."""
   for name, (of, noun) in _WEIGHTS.items():
     path = getattr(options, name)
-    named = {getattr(recipe.sampled, of) for recipe in recipes if recipe.sampled is not None}
+    named = {getattr(row.sampled, of) for row in rows if row.sampled is not None}
     named = sorted(named - {None})
     if path is not None and not named:
       raise UsageError(f'{name}={path}: no {noun} is sampled here, leave it out')
@@ -116,44 +116,44 @@ def command(sampled: Sampled, options: SampleOptions) -> str:
   return shlex.join(words)
 
 
-def describe(recipe: Recipe, options: SampleOptions, work: bool) -> str:
+def describe(row: Row, options: SampleOptions, work: bool) -> str:
   """Says in a few lines what a row is and needs; with `work`, also for how long.
 
   Raises:
     UsageError: a name or respacing of the row does not exist.
   """
-  paper = ', '.join(f'{METRICS[key]} {value:g}' for key, value in recipe.expected.items())
-  lines = [f'table {recipe.table}, {recipe.name}: {paper or "no number in the paper"}']
-  if recipe.sampled is not None:
-    cost = row_cost.cost(recipe.sampled)
+  paper = ', '.join(f'{METRICS[key]} {value:g}' for key, value in row.expected.items())
+  lines = [f'table {row.table}, {row.name}: {paper or "no number in the paper"}']
+  if row.sampled is not None:
+    cost = row_cost.cost(row.sampled)
     weights = ', '.join(f'{name} ({count / 1e6:.0f} M)' for name, count in cost.models.items())
     evaluations = ', '.join(f'{count * options.num:,} of {name}'
                             for name, count in cost.evaluations.items())
-    lines += [f'  {command(recipe.sampled, options)}', f'  weights: {weights}',
+    lines += [f'  {command(row.sampled, options)}', f'  weights: {weights}',
               f'  evaluations: {evaluations}']
     if work:
       lines.append(f'  work: {row_cost.work(row_cost.flops(cost) * options.num)}')
-  if recipe.batch is not None:
-    lines.append(f'  samples: {recipe.batch}')
-  if can_be_run(recipe):
-    lines.append(f'  reference: {tables.REFERENCES[recipe.reference]}')
-  if recipe.note:
-    lines.append(f'  note: {recipe.note}')
+  if row.batch is not None:
+    lines.append(f'  samples: {row.batch}')
+  if can_be_run(row):
+    lines.append(f'  reference: {tables.REFERENCES[row.reference]}')
+  if row.note:
+    lines.append(f'  note: {row.note}')
   return '\n'.join(lines)
 
 
-def can_be_run(recipe: Recipe) -> bool:
+def can_be_run(row: Row) -> bool:
   """Whether there is something to measure; else its note says why not."""
-  return recipe.sampled is not None or recipe.batch is not None
+  return row.sampled is not None or row.batch is not None
 
 
-def run(recipes: Sequence[Recipe], out: str | pathlib.Path, extractor: Extractor,
+def run(rows: Sequence[Row], out: str | pathlib.Path, extractor: Extractor,
         options: SampleOptions = SampleOptions(), *, files: str | pathlib.Path | None = None,
         batch_size: int = 64, bar: Callable = progress.bar) -> Iterator[Result]:
   """Runs rows one after the other, yields the result of each, and writes the tables after each.
 
   Args:
-    recipes: the rows.
+    rows: the rows.
     out: the folder of samples, reports and tables.
     extractor: measures.
     options: what the rows leave open.
@@ -165,12 +165,12 @@ def run(recipes: Sequence[Recipe], out: str | pathlib.Path, extractor: Extractor
     UsageError: weights that are not of all rows, or a row that cannot be had; what was done before
       stays.
   """
-  check(recipes, options)
+  check(rows, options)
   out, results = pathlib.Path(out), []
-  for recipe in recipes:
-    folder = out / f'table{recipe.table}' / recipe.name
+  for row in rows:
+    folder = out / f'table{row.table}' / row.name
     folder.mkdir(parents=True, exist_ok=True)
-    results.append(_result(recipe, folder, extractor, options, files, batch_size, bar))
+    results.append(_result(row, folder, extractor, options, files, batch_size, bar))
     for name, text in (('table.md', comparison.markdown(results)),
                        ('table.html', comparison.page(results))):
       with written_whole(out / name) as part:
@@ -178,18 +178,18 @@ def run(recipes: Sequence[Recipe], out: str | pathlib.Path, extractor: Extractor
     yield results[-1]
 
 
-def _result(recipe, folder, extractor, options, files, batch_size, bar) -> Result:
-  if not can_be_run(recipe):
-    return Result(recipe)
-  reference = _file(tables.REFERENCES[recipe.reference], files, bar)
-  if recipe.sampled is not None:
-    source, where = command(recipe.sampled, options), folder / 'samples'
+def _result(row, folder, extractor, options, files, batch_size, bar) -> Result:
+  if not can_be_run(row):
+    return Result(row)
+  reference = _file(tables.REFERENCES[row.reference], files, bar)
+  if row.sampled is not None:
+    source, where = command(row.sampled, options), folder / 'samples'
     shards.check_folder(where)  # before networks are loaded
-    job(recipe.sampled, options).write(where)
+    job(row.sampled, options).write(where)
     samples = where / 'samples.npz'
   else:
-    source, samples = recipe.batch, _file(recipe.batch, files, bar)
-  return Result(recipe, source, _measured(folder, reference, samples, extractor, batch_size, bar),
+    source, samples = row.batch, _file(row.batch, files, bar)
+  return Result(row, source, _measured(folder, reference, samples, extractor, batch_size, bar),
                 samples)
 
 

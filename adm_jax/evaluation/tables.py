@@ -1,9 +1,9 @@
-"""The ADM paper's tables, row by row, as recipes (arXiv 2105.05233; every row that concerns ADM).
+"""The ADM paper's tables, row by row, as data (arXiv 2105.05233; every row that concerns ADM).
 
-A recipe says how a model is sampled, or names a batch of samples that was published, with the
+A row says how a model is sampled, or names a batch of samples that was published, with the
 reference that it is measured against and what the paper measured. Where the paper says 25 steps,
 this takes 25 steps of DDIM. The 64 x 64 weights that were published are those with dropout.
-`reproduce.job` makes of a recipe what samples it.
+`reproduce.job` makes its samples.
 """
 
 import dataclasses
@@ -52,7 +52,7 @@ class Sampled:
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class Row:
   """One row.
 
   Attributes:
@@ -85,7 +85,7 @@ class Recipe:
             for key, value in self.expected.items()}
 
 
-def _row(fid=None, sfid=None, inception_score=None, precision=None, recall=None):
+def _paper(fid=None, sfid=None, inception_score=None, precision=None, recall=None):
   values = dict(zip(METRICS, (fid, sfid, inception_score, precision, recall), strict=True))
   return {key: value for key, value in values.items() if value is not None}
 
@@ -113,74 +113,74 @@ _GIVEN_STEPS = 'the weights after {} iterations were not published; train {}'
 
 _ALL = (
     # Table 4: guidance at 256 x 256.
-    Recipe(4, '256-uncond', '256', _row(26.21, 6.35, 39.70, .61, .63), _model('256-uncond')),
-    Recipe(4, '256-uncond-guided-1', '256', _row(33.03, 6.99, 32.92, .56, .65),
-           _model('256-uncond', '256', 1.0)),
-    Recipe(4, '256-uncond-guided-10', '256', _row(12.00, 10.40, 95.41, .76, .44),
-           _model('256-uncond', '256', 10.0)),
-    Recipe(4, '256-cond', '256', _row(10.94, 6.02, 100.98, .69, .63), _model('256')),
-    Recipe(4, '256-cond-guided-1', '256', _row(4.59, 5.25, 186.70, .82, .52),
-           _model('256', scale=1.0)),
-    Recipe(4, '256-cond-guided-10', '256', _row(9.11, 10.93, 283.92, .88, .32),
-           _model('256', scale=10.0)),
+    Row(4, '256-uncond', '256', _paper(26.21, 6.35, 39.70, .61, .63), _model('256-uncond')),
+    Row(4, '256-uncond-guided-1', '256', _paper(33.03, 6.99, 32.92, .56, .65),
+        _model('256-uncond', '256', 1.0)),
+    Row(4, '256-uncond-guided-10', '256', _paper(12.00, 10.40, 95.41, .76, .44),
+        _model('256-uncond', '256', 10.0)),
+    Row(4, '256-cond', '256', _paper(10.94, 6.02, 100.98, .69, .63), _model('256')),
+    Row(4, '256-cond-guided-1', '256', _paper(4.59, 5.25, 186.70, .82, .52),
+        _model('256', scale=1.0)),
+    Row(4, '256-cond-guided-10', '256', _paper(9.11, 10.93, 283.92, .88, .32),
+        _model('256', scale=10.0)),
     # Table 5: the main results.
-    Recipe(5, 'bedroom', 'bedroom', _row(1.90, 5.59, None, .66, .51), _lsun('bedroom', '1000')),
-    Recipe(5, 'horse-nodropout', 'horse', _row(2.95, 5.94, None, .69, .55),
-           _lsun('horse-nodropout', '1000')),
-    Recipe(5, 'horse', 'horse', _row(2.57, 6.81, None, .71, .55), _lsun('horse', '1000')),
-    Recipe(5, 'cat', 'cat', _row(5.57, 6.69, None, .63, .52), _lsun('cat', '1000')),
-    Recipe(5, '64', '64', _row(2.07, 4.29, None, .74, .63), _model('64')),
-    Recipe(5, '128', '128', _row(5.91, 5.09, None, .70, .65), _model('128')),
-    Recipe(5, '128-guided-25', '128', _row(5.98, 7.04, None, .78, .51),
-           _model('128', scale=1.25, steps='25')),
-    Recipe(5, '128-guided', '128', _row(2.97, 5.09, None, .78, .59), _model('128', scale=0.5)),
-    Recipe(5, '256', '256', _row(10.94, 6.02, None, .69, .63), _model('256')),
-    Recipe(5, '256-guided-25', '256', _row(5.44, 5.32, None, .81, .49),
-           _model('256', scale=2.5, steps='25')),
-    Recipe(5, '256-guided', '256', _row(4.59, 5.25, None, .82, .52), _model('256', scale=1.0)),
-    Recipe(5, '512', '512', _row(23.24, 10.19, None, .73, .60), _model('512')),
-    Recipe(5, '512-guided-25', '512', _row(8.41, 9.67, None, .83, .47),
-           _model('512', scale=9.0, steps='25')),
-    Recipe(5, '512-guided', '512', _row(7.72, 6.57, None, .87, .42), _model('512', scale=4.0)),
+    Row(5, 'bedroom', 'bedroom', _paper(1.90, 5.59, None, .66, .51), _lsun('bedroom', '1000')),
+    Row(5, 'horse-nodropout', 'horse', _paper(2.95, 5.94, None, .69, .55),
+        _lsun('horse-nodropout', '1000')),
+    Row(5, 'horse', 'horse', _paper(2.57, 6.81, None, .71, .55), _lsun('horse', '1000')),
+    Row(5, 'cat', 'cat', _paper(5.57, 6.69, None, .63, .52), _lsun('cat', '1000')),
+    Row(5, '64', '64', _paper(2.07, 4.29, None, .74, .63), _model('64')),
+    Row(5, '128', '128', _paper(5.91, 5.09, None, .70, .65), _model('128')),
+    Row(5, '128-guided-25', '128', _paper(5.98, 7.04, None, .78, .51),
+        _model('128', scale=1.25, steps='25')),
+    Row(5, '128-guided', '128', _paper(2.97, 5.09, None, .78, .59), _model('128', scale=0.5)),
+    Row(5, '256', '256', _paper(10.94, 6.02, None, .69, .63), _model('256')),
+    Row(5, '256-guided-25', '256', _paper(5.44, 5.32, None, .81, .49),
+        _model('256', scale=2.5, steps='25')),
+    Row(5, '256-guided', '256', _paper(4.59, 5.25, None, .82, .52), _model('256', scale=1.0)),
+    Row(5, '512', '512', _paper(23.24, 10.19, None, .73, .60), _model('512')),
+    Row(5, '512-guided-25', '512', _paper(8.41, 9.67, None, .83, .47),
+        _model('512', scale=9.0, steps='25')),
+    Row(5, '512-guided', '512', _paper(7.72, 6.57, None, .87, .42), _model('512', scale=4.0)),
     # Table 6: upsampling; only the low-resolution model is guided.
-    Recipe(6, '256-upsampled', '256', _row(7.49, 5.13, 127.49, .72, .63),
-           _stack('64', '256', ('250', '250'))),
-    Recipe(6, '256-guided-upsampled', '256', _row(3.94, 6.14, 215.84, .83, .53),
-           _stack('64', '256', ('250', '250'), 1.0)),
-    Recipe(6, '512-upsampled', '512', _row(9.96, 5.62, 121.78, .75, .64),
-           _stack('128', '512', ('250', '250'))),
-    Recipe(6, '512-guided-upsampled-25-25', '512', _row(5.96, 12.10, 187.87, .81, .54),
-           _stack('128', '512', ('25', '25'), 1.25),
-           note="the paper's classifier for this base was another one than the published"),
-    Recipe(6, '512-guided-upsampled-250-25', '512', _row(4.11, 9.57, 219.29, .83, .55),
-           _stack('128', '512', ('250', '25'), 0.5),
-           note="the paper's classifier for this base was another one than the published"),
-    Recipe(6, '512-guided-upsampled', '512', _row(3.85, 5.86, 221.72, .84, .53),
-           _stack('128', '512', ('250', '250'), 0.5),
-           note="the paper's classifier for this base was another one than the published"),
+    Row(6, '256-upsampled', '256', _paper(7.49, 5.13, 127.49, .72, .63),
+        _stack('64', '256', ('250', '250'))),
+    Row(6, '256-guided-upsampled', '256', _paper(3.94, 6.14, 215.84, .83, .53),
+        _stack('64', '256', ('250', '250'), 1.0)),
+    Row(6, '512-upsampled', '512', _paper(9.96, 5.62, 121.78, .75, .64),
+        _stack('128', '512', ('250', '250'))),
+    Row(6, '512-guided-upsampled-25-25', '512', _paper(5.96, 12.10, 187.87, .81, .54),
+        _stack('128', '512', ('25', '25'), 1.25),
+        note="the paper's classifier for this base was another one than the published"),
+    Row(6, '512-guided-upsampled-250-25', '512', _paper(4.11, 9.57, 219.29, .83, .55),
+        _stack('128', '512', ('250', '25'), 0.5),
+        note="the paper's classifier for this base was another one than the published"),
+    Row(6, '512-guided-upsampled', '512', _paper(3.85, 5.86, 221.72, .84, .53),
+        _stack('128', '512', ('250', '250'), 0.5),
+        note="the paper's classifier for this base was another one than the published"),
     # Table 8: FID through training; only the last weights were published.
-    *(Recipe(8, f'128-guided-{steps}', '128', _row(fid),
-             note=_GIVEN_STEPS.format(steps, 'configs/imagenet128.py'))
+    *(Row(8, f'128-guided-{steps}', '128', _paper(fid),
+          note=_GIVEN_STEPS.format(steps, 'configs/imagenet128.py'))
       for steps, fid in (('250K', 7.97), ('500K', 5.31), ('1M', 4.10), ('2M', 3.42))),
-    Recipe(8, '128-guided-4360K', '128', _row(3.09), _model('128', scale=1.0)),
-    *(Recipe(8, f'256-guided-{steps}', '256', _row(fid),
-             note=_GIVEN_STEPS.format(steps, 'configs/imagenet256.py'))
+    Row(8, '128-guided-4360K', '128', _paper(3.09), _model('128', scale=1.0)),
+    *(Row(8, f'256-guided-{steps}', '256', _paper(fid),
+          note=_GIVEN_STEPS.format(steps, 'configs/imagenet256.py'))
       for steps, fid in (('250K', 12.21), ('500K', 7.95), ('750K', 6.49), ('1M', 5.74),
                          ('1.5M', 5.01))),
-    Recipe(8, '256-guided-1980K', '256', _row(4.59), _model('256', scale=1.0)),
+    Row(8, '256-guided-1980K', '256', _paper(4.59), _model('256', scale=1.0)),
     # Table 14: the scales that table 5 was made with.
-    Recipe(14, '64-scale-1', '64', {}, _model('64', scale=1.0),
-           note='the paper gives the scale, and no FID of this model guided'),
-    *(Recipe(14, f'{size}-scale-{scale:g}', size, _row(fid), _model(size, scale=scale, steps=steps))
+    Row(14, '64-scale-1', '64', {}, _model('64', scale=1.0),
+        note='the paper gives the scale, and no FID of this model guided'),
+    *(Row(14, f'{size}-scale-{scale:g}', size, _paper(fid), _model(size, scale=scale, steps=steps))
       for size, scale, steps, fid in (
           ('128', 0.5, '250', 2.97), ('256', 1.0, '250', 4.59), ('512', 4.0, '250', 7.72),
           ('128', 1.25, '25', 5.98), ('256', 2.5, '25', 5.44), ('512', 9.0, '25', 8.41))),
     # Table 15: how to spend 250 steps on bedrooms.
-    *(Recipe(15, f'bedroom-{spec.replace(",", "-")}', 'bedroom', _row(fid), _lsun('bedroom', spec))
+    *(Row(15, f'bedroom-{spec.replace(",", "-")}', 'bedroom', _paper(fid), _lsun('bedroom', spec))
       for spec, fid in (('50,50,50,50,50', 2.31), ('90,60,60,20,20', 2.02),
                         ('100,50,40,30,30', 2.03), ('90,50,50,30,30', 2.07))),
     # Table 16: the same for all of LSUN.
-    *(Recipe(16, f'{name}-{label}', name, _row(fid, sfid), _lsun(name, spec))
+    *(Row(16, f'{name}-{label}', name, _paper(fid, sfid), _lsun(name, spec))
       for name, values in (('bedroom', ((1.90, 5.59), (2.31, 6.12), (2.02, 6.12))),
                            ('horse', ((2.57, 6.81), (3.45, 7.55), (2.83, 7.08))),
                            ('cat', ((5.57, 6.69), (7.03, 8.24), (5.94, 7.43))))
@@ -193,7 +193,7 @@ def _published():
   """The 27 batches of samples that were published beside the references, as rows."""
   def batch(table, name, reference, file, *expected):
     address = REFERENCES[reference].rsplit('/', 1)[0] + f'/{file}.npz'
-    return Recipe(table, f'published-{name}', reference, _row(*expected), batch=address)
+    return Row(table, f'published-{name}', reference, _paper(*expected), batch=address)
   yield batch(5, 'bedroom', 'bedroom', 'admnet_dropout_lsun_bedroom', 1.90, 5.59, None, .66, .51)
   yield batch(5, 'bedroom-ddpm', 'bedroom', 'ddpm_lsun_bedroom', 4.89, 9.07, None, .60, .45)
   yield batch(5, 'bedroom-iddpm', 'bedroom', 'iddpm_lsun_bedroom', 4.24, 8.21, None, .62, .46)
@@ -230,26 +230,26 @@ def _published():
   yield batch(5, '512-biggan', '512', 'biggan_deep_trunc1_imagenet512', 8.43, 8.13, None, .88, .29)
 
 
-RECIPES = (*_ALL, *_published())
+ROWS = (*_ALL, *_published())
 
 
-def select(table: int | None, name: str | None) -> list[Recipe]:
-  """The recipes of a table, or of one name (in that table), or all.
+def select(table: int | None, name: str | None) -> list[Row]:
+  """The rows of a table, or of one name (in that table), or all.
 
   Raises:
     UsageError: there is none.
   """
   import difflib
 
-  tables = sorted({recipe.table for recipe in RECIPES})
+  tables = sorted({row.table for row in ROWS})
   if table is not None and table not in tables:
     raise UsageError(f'table {table} has no row to reproduce: give {", ".join(map(str, tables))}')
-  rows = [recipe for recipe in RECIPES if table in (None, recipe.table)]
+  rows = [row for row in ROWS if table in (None, row.table)]
   if name is None:
     return rows
-  found = [recipe for recipe in rows if recipe.name == name]
+  found = [row for row in rows if row.name == name]
   if not found:
-    near = difflib.get_close_matches(name, [recipe.name for recipe in rows], n=3, cutoff=0.3)
+    near = difflib.get_close_matches(name, [row.name for row in rows], n=3, cutoff=0.3)
     raise UsageError(f'there is no row {name!r}' + (f': did you mean {", ".join(near)}?' if near
                                                    else ': adm reproduce lists them'))
   return found

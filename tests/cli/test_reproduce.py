@@ -9,7 +9,7 @@ import tiny_models
 
 from adm_jax.cli.main import main
 from adm_jax.evaluation import tables
-from adm_jax.evaluation.tables import Recipe, Sampled
+from adm_jax.evaluation.tables import Row, Sampled
 
 FUNCTION = 'def f(images):\n  return images.reshape(len(images), -1)[:, :5] / 255\n'
 REFERENCE = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), np.uint8)
@@ -26,10 +26,10 @@ def rows(tmp_path, monkeypatch):
   np.savez(tmp_path / 'files' / 'batch.npz', REFERENCE[::-1])
   address = 'http://127.0.0.1:9/'
   monkeypatch.setattr(tables, 'REFERENCES', {'tiny': f'{address}real.npz'})
-  monkeypatch.setattr(tables, 'RECIPES', (
-      Recipe(4, 'sampled', 'tiny', {'fid': 3.0}, Sampled('unet', respacing='3')),
-      Recipe(4, 'published', 'tiny', {'fid': 0.0}, batch=f'{address}batch.npz'),
-      Recipe(8, 'early', 'tiny', {'fid': 9.0}, note='the weights were not published')))
+  monkeypatch.setattr(tables, 'ROWS', (
+      Row(4, 'sampled', 'tiny', {'fid': 3.0}, Sampled('unet', respacing='3')),
+      Row(4, 'published', 'tiny', {'fid': 0.0}, batch=f'{address}batch.npz'),
+      Row(8, 'early', 'tiny', {'fid': 9.0}, note='the weights were not published')))
   return tmp_path
 
 
@@ -65,8 +65,8 @@ def test_other_files_are_measured_again(rows):
 
 
 def test_rows_that_cannot_be_run_stand_in_the_table_with_their_reason(rows, monkeypatch):
-  early = dataclasses.replace(tables.RECIPES[2], table=4)
-  monkeypatch.setattr(tables, 'RECIPES', (tables.RECIPES[1], early))
+  early = dataclasses.replace(tables.ROWS[2], table=4)
+  monkeypatch.setattr(tables, 'ROWS', (tables.ROWS[1], early))
   assert main(['reproduce', '--table', '4', *WORDS]) == 0
   text = (rows / 'paper' / 'table.md').read_text()
   assert '| Table 4, early | FID | 9 |  | not run |' in text and 'were not published' in text
@@ -107,7 +107,7 @@ def test_weights_stand_in_the_line_of_the_rows_that_they_are_of(capsys):
 def test_the_real_list_says_what_every_row_needs(capsys):
   assert main(['reproduce']) == 0
   text = capsys.readouterr().out
-  assert text.count('\ntable ') + 1 == len(tables.RECIPES)
+  assert text.count('\ntable ') + 1 == len(tables.ROWS)
   assert ('adm sample --model imagenet256 --classifier imagenet256-classifier --scale 1.0 '
           '--respacing 250 --num 50000 --seed 0') in text
   assert '12,500,000 of imagenet256,' in text and 'imagenet256 (554 M)' in text

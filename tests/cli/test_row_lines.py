@@ -13,7 +13,7 @@ from adm_jax.evaluation.reproduce import SampleOptions
 from adm_jax.evaluation.tables import Sampled
 from adm_jax.sampling.jobs import SamplingJob
 
-SAMPLED = [recipe for recipe in tables.RECIPES if recipe.sampled]
+SAMPLED = [row for row in tables.ROWS if row.sampled]
 OPTIONS = SampleOptions(12, 3, batch_size=4, fsdp=1, dtype='float32')
 
 
@@ -28,13 +28,13 @@ def _read(sampled, options):
   return arguments
 
 
-@pytest.mark.parametrize('recipe', SAMPLED, ids=lambda recipe: f'{recipe.table}-{recipe.name}')
-def test_the_line_of_a_row_is_read_as_its_fields(recipe):
-  found = vars(_read(recipe.sampled, SampleOptions(num=100, seed=7)))
+@pytest.mark.parametrize('row', SAMPLED, ids=lambda row: f'{row.table}-{row.name}')
+def test_the_line_of_a_row_is_read_as_its_fields(row):
+  found = vars(_read(row.sampled, SampleOptions(num=100, seed=7)))
   if found['scale'] is not None:
     found['scale'] = float(found['scale'])
   assert Sampled(**{field.name: found.pop(field.name)
-                    for field in dataclasses.fields(Sampled)}) == recipe.sampled
+                    for field in dataclasses.fields(Sampled)}) == row.sampled
   assert (found['num'], found['seed']) == (100, 7)
   assert not any(found[name] for name in ('weights', 'classifier_weights', 'upsample_weights',
                                           'batch_size', 'fsdp', 'dtype', 'steps', 'classes'))
