@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                     help='in turn, the default with --classes, or drawn uniformly, without')
   what.add_argument('--seed', type=int, default=0,
                     help='image i depends on the seed, i and its label alone; default: 0')
-  what.add_argument('--images', metavar='DIR|ZIP', help='start from these images')
+  what.add_argument('--images', metavar='DIR|ZIP|NPZ', help='start from these images')
   what.add_argument('--from-step', type=int, metavar='T',
                     help='with --images: noise them to step T of training, and go on from there')
   what.add_argument('--reconstruct', action='store_true',
