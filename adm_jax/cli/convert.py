@@ -1,7 +1,9 @@
 """Convert weights between PyTorch's .pt (or .safetensors) files and this project's folders.
 
-Reads .pt files without PyTorch. What the shapes of the weights do not say, the order of attention
-channels, the number of heads, the noise schedule, is assumed, printed, and corrected by --flags.
+Reads .pt files without PyTorch. What --to writes keeps its config and the names of its classes, and
+comes back as it was. Of other files, what the shapes of the weights do not say, the order of
+attention channels, the number of heads, the noise schedule, is assumed, printed, and corrected by
+--flags.
 
 examples:
   adm convert imagenet256 --out weights/imagenet256       # a published model, by name
@@ -14,6 +16,7 @@ examples:
 """
 
 import pathlib
+import shlex
 
 from adm_jax.errors import UsageError
 
@@ -40,7 +43,7 @@ def run(arguments, rest):
   if arguments.out is not None:
     return _read(arguments.source, pathlib.Path(arguments.out), arguments.flags,
                  arguments.dialect)
-  return _write(pathlib.Path(arguments.source), pathlib.Path(arguments.to), arguments.weights)
+  return _write(arguments.source, pathlib.Path(arguments.to), arguments.weights)
 
 
 def _read(source, out, words, dialect):
@@ -50,20 +53,21 @@ def _read(source, out, words, dialect):
   if out.exists():
     raise UsageError(f'{out} exists: give the name of a new folder')
   read = pretrained.read(source, words, progress.bar, dialect=dialect)
-  folders.save(out, read.network_config, read.params)
+  folders.save(out, read.network_config, read.params, read.class_names)
   print(f'{out}: {read.kind}, {read.num_parameters:,} parameters')
-  print('  flags: ' + ' '.join(f'--{name} {value}' for name, value in read.flags.items()))
+  if read.flags is None:
+    print('  its config came with it')
+    return 0
+  words = (word for name, value in read.flags.items() for word in (f'--{name}', str(value)))
+  print(f'  flags: {shlex.join(words)}')
   for clause in read.assumed:
     print(f'  assumed (--flags corrects it): {clause}')
   return 0
 
 
 def _write(source, target, weights):
-  from adm_jax.weights import folders, openai, state_dicts
+  from adm_jax.weights import pretrained
 
-  if target.exists():
-    raise UsageError(f'{target} exists: give the name of a new file')
-  trained = folders.load(source, weights=weights)
-  state_dicts.write(target, openai.lazy_state_dict(trained.params, trained.network.module))
+  trained = pretrained.write(source, target, weights)
   print(f'{target}: {trained.weights} of step {trained.step}')
   return 0

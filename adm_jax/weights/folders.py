@@ -98,7 +98,17 @@ def network_config(config: ConfigDict) -> ConfigDict:
   raise UsageError('the config describes no network: it has neither network nor task.network')
 
 
-def save(folder: str | pathlib.Path, network: ConfigDict, params: Any) -> None:
+def stored_network(folder: str | pathlib.Path) -> ConfigDict:
+  """Returns the config of the network in a folder, which `save` takes.
+
+  Raises:
+    UsageError: its config names functions that a stored one may not.
+  """
+  return network_config(stored_configs.from_json((files.folder(folder) / _CONFIG).read_text()))
+
+
+def save(folder: str | pathlib.Path, network: ConfigDict, params: Any,
+         class_names: tuple[str, ...] | None = None) -> None:
   """Makes a folder that `load` reads, of weights that were trained elsewhere.
 
   Not by Orbax, which holds all of them twice while it saves: `LazyArray` parameters pass one by one
@@ -108,6 +118,7 @@ def save(folder: str | pathlib.Path, network: ConfigDict, params: Any) -> None:
     folder: it must not exist; it appears when it is whole.
     network: the config of a `Network`.
     params: its parameters, arrays or `LazyArray`.
+    class_names: in the order of the labels; None where unknown.
 
   Raises:
     UsageError: `folder` exists.
@@ -115,11 +126,18 @@ def save(folder: str | pathlib.Path, network: ConfigDict, params: Any) -> None:
   folder = pathlib.Path(folder).absolute()
   if folder.exists():
     raise UsageError(f'{folder} exists: give the name of a new folder')
-  config = ConfigDict(convert_dict=False)
-  config.network = network
   with folder_written_whole(folder) as part:
     safetensors_files.write(part / _WEIGHTS, flax.traverse_util.flatten_dict(params, sep='/'))
-    (part / _CONFIG).write_text(stored_configs.to_json(config))
+    (part / _CONFIG).write_text(network_text(network))
+    if class_names is not None:
+      write_class_names(part, class_names)
+
+
+def network_text(network: ConfigDict) -> str:
+  """Returns the config of a network as the text that a folder of converted weights keeps."""
+  config = ConfigDict(convert_dict=False)
+  config.network = network
+  return stored_configs.to_json(config)
 
 
 def write_class_names(folder: pathlib.Path, names: tuple[str, ...]) -> None:

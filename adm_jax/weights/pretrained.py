@@ -1,6 +1,7 @@
 """Weights by name or path: a published model, a file of PyTorch's, or a folder of this project."""
 
 import dataclasses
+import json
 import pathlib
 from typing import Any, Callable, NamedTuple
 
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 
 from adm_jax import config as config_lib
+from adm_jax import stored_configs
 from adm_jax.config import ConfigDict
 from adm_jax.errors import UsageError
 from adm_jax.io import digests, files, progress
@@ -15,24 +17,29 @@ from adm_jax.weights import catalog, flags, folders, openai, shipped, state_dict
 from adm_jax.weights.folders import Trained
 from adm_jax.weights.infer import infer
 
+# The notes of a file that `write` makes.
+_CONFIG, _CLASSES = 'adm_jax.config', 'adm_jax.classes'
+
 
 class Pretrained(NamedTuple):
   """Weights of the reference's format, and what they are weights of.
 
   Attributes:
     kind: 'unet', 'superres' or 'classifier'.
-    flags: the reference's.
+    flags: the reference's; None where the config came with the weights (`write`).
     assumed: what the file does not say and `flags` assume, one clause each.
     network_config: the config of the `networks.Network` that the flags mean.
     params: our parameter tree, of `LazyArray` arrays: each is read when it is asked for.
     num_parameters: how many values it holds.
+    class_names: in the order of the labels; None where unknown.
   """
   kind: str
-  flags: dict[str, Any]
+  flags: dict[str, Any] | None
   assumed: list[str]
   network_config: ConfigDict
   params: Any
   num_parameters: int
+  class_names: tuple[str, ...] | None = None
 
 
 def load(name: str | pathlib.Path, weights: str | pathlib.Path | None = None,
@@ -57,7 +64,35 @@ def load(name: str | pathlib.Path, weights: str | pathlib.Path | None = None,
   if str(name) not in catalog.MODELS and files.folder(name).is_dir():
     return folders.load(name, weights=None if weights is None else str(weights))
   found = read(name, weights=weights, bar=bar)
-  return Trained(config_lib.build(found.network_config), jax.tree.map(np.asarray, found.params))
+  return Trained(config_lib.build(found.network_config), jax.tree.map(np.asarray, found.params),
+                 class_names=found.class_names)
+
+
+def write(name: str | pathlib.Path, target: pathlib.Path, weights: str | None = None) -> Trained:
+  """Writes a network's weights as the reference's state dict, which `read` turns back exactly.
+
+  The config and the names of the classes travel as notes beside the tensors.
+
+  Args:
+    name: a model that comes with the package, a work directory or a folder of converted weights.
+    target: a new .pt or .safetensors file.
+    weights: of a work directory, which (`folders.load`).
+
+  Returns:
+    What was written.
+
+  Raises:
+    UsageError: no such folder, `target` exists, or a network that the reference does not know.
+  """
+  if target.exists():
+    raise UsageError(f'{target} exists: give the name of a new file')
+  folder = shipped.folder(str(name)) if str(name) in shipped.names() else files.folder(name)
+  found = load(name) if str(name) in shipped.names() else folders.load(folder, weights=weights)
+  notes = {_CONFIG: folders.network_text(folders.stored_network(folder))}
+  if found.class_names is not None:
+    notes[_CLASSES] = json.dumps(found.class_names, ensure_ascii=False)
+  state_dicts.write(target, openai.lazy_state_dict(found.params, found.network.module), notes)
+  return found
 
 
 def trained(model: str | pathlib.Path | Trained,
@@ -119,6 +154,12 @@ def read(name: str | pathlib.Path, words: str = '', bar: Callable = progress.bar
     raise UsageError(f'{name} is a folder, not a file of weights')
   else:
     state_dict = state_dicts.read(pathlib.Path(name))
+    notes = state_dicts.read_notes(pathlib.Path(name))
+    if _CONFIG in notes:
+      if words or dialect is not None:
+        raise UsageError(f'{name} brings its own config: leave out '
+                         f'{"--flags" if words else "--dialect"}')
+      return _noted(pathlib.Path(name), state_dict, notes)
     kind, known, assumed = _inferred(state_dict, given, dialect or 'adm')
     assumed += _assumed_clock(kind, given, dialect)
     assumed = [clause for clause in assumed if not any(flag in clause for flag in given)]
@@ -131,6 +172,21 @@ def read(name: str | pathlib.Path, words: str = '', bar: Callable = progress.bar
   params = openai.lazy_params(state_dict, config_lib.build(network_config).module)
   return Pretrained(kind, known | given, assumed, network_config, params,
                     sum(tensor.size for tensor in state_dict.values()))
+
+
+def _noted(path: pathlib.Path, state_dict: dict[str, Any], notes: dict[str, str]) -> Pretrained:
+  """What a file of `write` holds."""
+  try:
+    config = folders.network_config(stored_configs.from_json(notes[_CONFIG]))
+    module = config_lib.build(config).module
+    kind = {'UNet': 'unet', 'SuperRes': 'superres', 'Classifier': 'classifier'}.get(
+        type(module).__name__, '')
+    names = json.loads(notes[_CLASSES]) if _CLASSES in notes else None
+    params = openai.lazy_params(state_dict, module)
+  except UsageError as error:
+    raise UsageError(f'{path}: {error}') from error
+  return Pretrained(kind, None, [], config, params,
+                    sum(tensor.size for tensor in state_dict.values()), names and tuple(names))
 
 
 def _without_what_is_given(known, assumed, given):

@@ -22,9 +22,13 @@ _DTYPES = {'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': ml_d
 _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 
 
-def write(path: str | pathlib.Path, tensors: Mapping[str, np.ndarray | LazyArray]) -> None:
-  """Writes {name: array}; of `LazyArray` arrays, one at a time is in memory."""
-  header, end = {}, 0
+_NOTES = '__metadata__'  # the header's entry for texts
+
+
+def write(path: str | pathlib.Path, tensors: Mapping[str, np.ndarray | LazyArray],
+          notes: Mapping[str, str] | None = None) -> None:
+  """Writes {name: array} and texts; of `LazyArray` arrays, one at a time is in memory."""
+  header, end = {} if not notes else {_NOTES: dict(notes)}, 0
   for name, array in tensors.items():
     dtype = np.dtype(array.dtype)
     if dtype not in _NAMES:
@@ -56,10 +60,8 @@ def read(path: str | pathlib.Path) -> dict[str, LazyArray]:
       pass
   except safetensors.SafetensorError as error:
     raise UsageError(f'{path} is not a whole safetensors file ({error}): fetch it again') from error
-  with open(path, 'rb') as file:
-    (length,) = struct.unpack('<Q', file.read(8))
-    header = json.loads(file.read(length))
-  header.pop('__metadata__', None)
+  header, start = _header(path)
+  header.pop(_NOTES, None)
   unknown = [entry['dtype'] for entry in header.values() if entry['dtype'] not in _DTYPES]
   if unknown:
     raise UsageError(f'{path} holds {unknown[0]} numbers: convert them to one of '
@@ -69,5 +71,17 @@ def read(path: str | pathlib.Path) -> dict[str, LazyArray]:
     shape, dtype = tuple(entry['shape']), np.dtype(_DTYPES[entry['dtype']])
     begin, end = entry['data_offsets']
     return LazyArray(shape, dtype, lambda: np.fromfile(
-        path, dtype, (end - begin) // dtype.itemsize, offset=8 + length + begin).reshape(shape))
+        path, dtype, (end - begin) // dtype.itemsize, offset=start + begin).reshape(shape))
   return {name: tensor(entry) for name, entry in header.items()}
+
+
+def read_notes(path: pathlib.Path) -> dict[str, str]:
+  """The texts beside the tensors of a file that `read` has read."""
+  return _header(path)[0].get(_NOTES, {})
+
+
+def _header(path: pathlib.Path) -> tuple[dict, int]:
+  """(what a file says of its tensors, where their bytes begin)."""
+  with open(path, 'rb') as file:
+    (length,) = struct.unpack('<Q', file.read(8))
+    return json.loads(file.read(length)), 8 + length

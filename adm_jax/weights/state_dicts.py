@@ -1,4 +1,7 @@
-"""State dicts in files, {name: array}, by the file's ending: `.pt` or `.safetensors`."""
+"""State dicts in files, {name: array}, by the file's ending: `.pt` or `.safetensors`.
+
+Beside the tensors a file may hold notes, {name: text}, which other readers pass over.
+"""
 
 import pathlib
 from typing import Mapping
@@ -21,11 +24,19 @@ def read(path: pathlib.Path) -> dict[str, LazyArray]:
   return safetensors_files.read(path)
 
 
-def write(path: pathlib.Path, state_dict: Mapping[str, np.ndarray | LazyArray]) -> None:
+def read_notes(path: pathlib.Path) -> dict[str, str]:
+  """The notes of a file, {} where there are none; it is one that `read` has read."""
+  if _is_torch(path):
+    return torch_files.read_notes(path)
+  return safetensors_files.read_notes(path)
+
+
+def write(path: pathlib.Path, state_dict: Mapping[str, np.ndarray | LazyArray],
+          notes: Mapping[str, str] | None = None) -> None:
   """Writes a file that PyTorch, or the safetensors library, reads."""
   if _is_torch(path):
-    return torch_files.write_state_dict(path, state_dict)
-  safetensors_files.write(path, state_dict)
+    return torch_files.write_state_dict(path, state_dict, notes)
+  safetensors_files.write(path, state_dict, notes)
 
 
 def _is_torch(path: pathlib.Path) -> bool:

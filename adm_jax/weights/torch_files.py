@@ -7,6 +7,7 @@ of tensors needs are known here; everything else is refused by name, and nothing
 
 import collections
 import io
+import json
 import math
 import pathlib
 import pickle
@@ -66,12 +67,33 @@ def read_state_dict(path: str | pathlib.Path) -> dict[str, LazyArray]:
   return _tensors(content, path)
 
 
-def write_state_dict(path: str | pathlib.Path,
-                     state_dict: Mapping[str, np.ndarray | LazyArray]) -> None:
+# An entry of the archive beside PyTorch's own, which it passes over.
+_NOTES = 'adm_jax.json'
+
+
+def read_notes(path: pathlib.Path) -> dict[str, str]:
+  """The texts beside the tensors of a file that `read_state_dict` has read."""
+  with zipfile.ZipFile(path) as archive:
+    entry = next((name for name in archive.namelist() if name.endswith(f'/{_NOTES}')), None)
+    if entry is None:
+      return {}
+    try:
+      notes = json.loads(archive.read(entry))
+    except (zipfile.BadZipFile, ValueError) as error:
+      raise UsageError(f'{path}: {entry} is damaged ({one_line(error)}): fetch it again') from error
+  if not isinstance(notes, dict) or not all(isinstance(text, str) for text in notes.values()):
+    raise UsageError(f'{path}: {entry} holds no texts: fetch it again')
+  return notes
+
+
+def write_state_dict(path: str | pathlib.Path, state_dict: Mapping[str, np.ndarray | LazyArray],
+                     notes: Mapping[str, str] | None = None) -> None:
   """Writes a file that `torch.load(path, weights_only=True)` reads as an ordinary state dict."""
   with written_whole(path) as part, zipfile.ZipFile(part, 'w', zipfile.ZIP_STORED) as archive:
     archive.writestr('archive/data.pkl', _index_of(state_dict))
     archive.writestr('archive/byteorder', 'little')
+    if notes:
+      archive.writestr(f'archive/{_NOTES}', json.dumps(dict(notes)))
     for i, array in enumerate(state_dict.values()):
       with archive.open(f'archive/data/{i}', 'w', force_zip64=True) as member:
         member.write(raw_bytes(array))

@@ -3,10 +3,15 @@
 import jax
 import numpy as np
 import pytest
+import tiny_models
+from adm_jax.configs import digits_classifier, digits_unet
 from golden_files import rule_weights
+from golden_networks import rule_params
 
+from adm_jax import config as config_lib
 from adm_jax.cli.main import main
-from adm_jax.weights import folders, openai, state_dicts
+from adm_jax.sampling import pipeline
+from adm_jax.weights import folders, openai, pretrained, state_dicts
 
 # As in 64x64_diffusion.pt, what no shape says is not what would be assumed.
 FLAGS = '--use_new_attention_order True --noise_schedule cosine --num_head_channels 16'
@@ -167,3 +172,51 @@ def test_the_other_dialect_has_less(tmp_path, capsys, words):
   assert main(['convert', str(tmp_path / 'a.safetensors'), '--out', str(tmp_path / 'a'),
                '--dialect', 'iddpm', f'--flags={words}']) == 2
   assert 'improved-diffusion has no' in capsys.readouterr().err
+
+
+def _own(name, path):
+  """A folder of weights of this project, whose config no shape tells; or the name of such a one."""
+  if name == 'fashion':
+    return name
+  if name == 'without attention':
+    return tiny_models.unet(path, num_classes=5, with_null_label=True)
+  network = {'digits': digits_unet, 'digits classifier': digits_classifier}[name].get_config(
+      ).task.network
+  folders.save(path, network, rule_params(config_lib.build(network).module),
+               tuple(f'digit {i}' for i in range(10)))
+  return path
+
+
+@pytest.mark.parametrize('ending', ['.pt', '.safetensors'])
+@pytest.mark.parametrize('name', ['digits', 'digits classifier', 'fashion', 'without attention'])
+def test_our_own_weights_come_back_as_they_were(tmp_path, capsys, name, ending):
+  source, file = _own(name, tmp_path / 'own'), tmp_path / f'file{ending}'
+  assert main(['convert', str(source), '--to', str(file)]) == 0
+  assert main(['convert', str(file), '--out', str(tmp_path / 'back')]) == 0
+  assert 'its config came with it' in capsys.readouterr().out
+  before = pretrained.load(source)
+  for after in (pretrained.load(tmp_path / 'back'), pretrained.load(file)):
+    assert after.network == before.network and after.class_names == before.class_names
+    jax.tree.map(np.testing.assert_array_equal, after.params, before.params)
+    if name == 'without attention':
+      images = [pipeline.load(trained, steps=2)([1, 4]) for trained in (before, after)]
+      np.testing.assert_array_equal(*images)
+
+
+def test_pytorch_reads_what_travels_with_a_config(tmp_path):
+  torch = pytest.importorskip('torch')
+  source = tiny_models.unet(tmp_path / 'own')
+  assert main(['convert', str(source), '--to', str(tmp_path / 'a.pt')]) == 0
+  found = torch.load(tmp_path / 'a.pt', weights_only=True)
+  wanted = state_dicts.read(tmp_path / 'a.pt')
+  assert found.keys() == wanted.keys()
+  for name, tensor in wanted.items():
+    np.testing.assert_array_equal(found[name].numpy(), tensor)
+
+
+def test_flags_for_a_file_that_knows_better_are_refused(tmp_path, capsys):
+  assert main(['convert', str(tiny_models.unet(tmp_path / 'own')), '--to',
+               str(tmp_path / 'a.pt')]) == 0
+  assert main(['convert', str(tmp_path / 'a.pt'), '--out', str(tmp_path / 'b'), '--flags',
+               '--image_size 16']) == 2
+  assert 'brings its own config: leave out --flags' in capsys.readouterr().err
