@@ -22,7 +22,7 @@ from adm_jax.data.digits import digits
 from adm_jax.devices import compilation_cache
 from adm_jax.evaluation.frechet import frechet_distance, moments
 from adm_jax.evaluation.independent_classifier import IndependentClassifier
-from adm_jax.sampling import pipeline, solvers, spacings
+from adm_jax.sampling import courses, pipeline, solvers, spacings
 from adm_jax.sampling.guidance import ByClassifier
 from adm_jax.sampling.steps import Step
 
@@ -61,8 +61,8 @@ def load(folder: pathlib.Path, name: str, evaluations: int, scale: float) -> pip
   method = METHODS[name]
   num_steps = (evaluations - 1) // method.solver.evaluations + 1
   # Clipping after guidance leaves ancestral sampling as it is; others need it (`guidance.guided`).
-  course = (pipeline.Course(str(num_steps)) if method.space is None else
-            pipeline.Course('', lambda schedule: method.space(schedule, num_steps)))
+  course = (courses.Course(str(num_steps)) if method.space is None else
+            courses.Course('', lambda schedule: method.space(schedule, num_steps)))
   return pipeline.load(
       folder / 'unet', guidance=(ByClassifier(folder / 'classifier', scale, clip=True),),
       solver=method.solver, steps=course)

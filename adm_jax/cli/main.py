@@ -20,7 +20,7 @@ from adm_jax.cli import (
   sample,
   train,
 )
-from adm_jax.cli.parser import Parser
+from adm_jax.cli.parser import Parser, check_empty
 from adm_jax.errors import RESTART, Restart, TrainingStopped, UsageError
 
 COMMANDS = {'demo': demo, 'train': train, 'sample': sample, 'evaluate': evaluate,
@@ -40,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter))
   try:
     known, rest = parser.parse_known_args(arguments)
+    check_empty(known)
     if known.command is None:
       if rest:
         parser.error(f'there is no command before {" ".join(rest)}: give one of '

@@ -30,3 +30,14 @@ def at_least_one(arguments, *names: str) -> None:
     value = getattr(arguments, name)
     if value is not None and value < 1:
       raise UsageError(f'--{name.replace("_", "-")} {value}: give at least 1')
+
+
+def check_empty(arguments: argparse.Namespace) -> None:
+  """Raises UsageError if an option is given no text, as by a shell's empty variable.
+
+  A path '' would be the current folder.
+  """
+  for name, value in vars(arguments).items():
+    # Of these, no text means something: all steps, no flags.
+    if value == '' and name not in ('respacing', 'upsample_respacing', 'flags'):
+      raise UsageError(f'--{name.replace("_", "-")} is empty: give it a value, or leave it out')

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
   from adm_jax.sampling.pipeline import Pipeline
 
 RESUMES = True
+_SATURATED = 0.5  # the share of values at the ends of their range that is told
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,6 +98,9 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     print(f'first images after {clock.report()}')
   shape = ' x '.join(map(str, made.images.shape[1:]))
   print(f'samples: {made.path}  {len(made.images)} images of {shape}')
+  if job.pipeline.guidance and (share := made.saturated()) > _SATURATED:
+    print(f'{share:.0%} of the values are 0 or 255: unless the images look right, guide with a '
+          'smaller scale')
   _draw(arguments, out, made)
   print(f'compiled programs are kept in {cache}')
   return 0

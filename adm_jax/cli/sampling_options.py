@@ -15,8 +15,9 @@ from adm_jax.io.functions import described
 
 if TYPE_CHECKING:  # JAX is imported when a command runs, not when its options are read
   from adm_jax.process.schedules import Schedule
+  from adm_jax.sampling.courses import Course
   from adm_jax.sampling.guidance import Guidance, Scale
-  from adm_jax.sampling.pipeline import Course, Pipeline
+  from adm_jax.sampling.pipeline import Pipeline
   from adm_jax.sampling.solvers import Solver
   from adm_jax.sampling.steps import Step
   from adm_jax.weights.folders import Trained
@@ -190,7 +191,10 @@ def _churn(arguments: argparse.Namespace) -> tuple[float, ...] | None:
   if arguments.churn is None:
     return None
   given = numbers('--churn', arguments.churn, (1, 3, 4))
-  return (*given, *(0.0, float('inf'), 1.0)[len(given) - 1:])
+  churn = (*given, *(0.0, float('inf'), 1.0)[len(given) - 1:])
+  if not all(value >= 0 for value in churn) or not churn[0] < math.inf or not churn[1] <= churn[2]:
+    raise UsageError(f'--churn {arguments.churn}: give numbers from 0 on, MIN not above MAX')
+  return churn
 
 
 def solver(name: str, arguments: argparse.Namespace) -> 'Solver':
@@ -210,7 +214,7 @@ def _is_spaced(arguments: argparse.Namespace) -> bool:
 def _steps(arguments: argparse.Namespace) -> 'Callable[[Schedule], Step]':
   """Where the solver goes: a function of the schedule."""
   from adm_jax.sampling import spacings
-  from adm_jax.sampling.pipeline import DEFAULT_STEPS
+  from adm_jax.sampling.courses import DEFAULT_STEPS
   from adm_jax.sampling.steps import descend
 
   def steps(schedule):
@@ -276,7 +280,7 @@ def _own(name: str, path: str | None, weights: str | None) -> 'str | Trained':
 def _course(arguments: argparse.Namespace, from_step: int | None = None) -> 'Course':
   """The steps that the options ask for."""
   from adm_jax.sampling import initial_states
-  from adm_jax.sampling.pipeline import Course
+  from adm_jax.sampling.courses import Course
 
   steps = _steps(arguments)
   return Course(

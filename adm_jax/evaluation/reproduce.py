@@ -21,7 +21,7 @@ from adm_jax.evaluation.features import Extractor
 from adm_jax.evaluation.tables import METRICS, Row, Sampled
 from adm_jax.io import digests, downloads, npz, progress
 from adm_jax.io.files import written_whole
-from adm_jax.sampling import pipeline, shards
+from adm_jax.sampling import courses, pipeline, shards
 from adm_jax.sampling.guidance import ByClassifier
 from adm_jax.sampling.jobs import SamplingJob
 
@@ -88,12 +88,12 @@ def job(sampled: Sampled, options: SampleOptions) -> SamplingJob:
       ByClassifier(sampled.classifier, sampled.scale, weights=options.classifier_weights),)
   made = SamplingJob(pipeline.load(
       sampled.model, guidance=guidance, solver=sampled.solver,
-      steps=pipeline.Course(sampled.respacing), weights=options.weights, **placed), **common)
+      steps=courses.Course(sampled.respacing), weights=options.weights, **placed), **common)
   if sampled.upsample is None:
     return made
   enlarge = pipeline.load(
       sampled.upsample, solver=sampled.upsample_solver or sampled.solver,
-      steps=pipeline.Course(sampled.upsample_respacing or sampled.respacing),
+      steps=courses.Course(sampled.upsample_respacing or sampled.respacing),
       weights=options.upsample_weights, **placed)
   return SamplingJob(enlarge, base=made, **common)
 

@@ -17,7 +17,13 @@ from adm_jax.errors import UsageError
 from adm_jax.io import npz, progress
 from adm_jax.sampling import shards
 from adm_jax.sampling.initial_states import InitialStates
-from adm_jax.sampling.pipeline import Pipeline, check_small_images, check_small_shape
+from adm_jax.sampling.pipeline import (
+  Pipeline,
+  check_num,
+  check_seed,
+  check_small_images,
+  check_small_shape,
+)
 from adm_jax.sampling.sampler import check_labels
 
 
@@ -36,6 +42,12 @@ class Made(NamedTuple):
   labels: np.ndarray | None
   class_names: class_names_lib.Names | None
   checksum: str
+
+  def saturated(self, most: int = 256) -> float:
+    """The share of values that are 0 or 255, in at most so many images, spread over all."""
+    index = np.unique(np.linspace(0, len(self.images) - 1, most).astype(int))
+    values = np.asarray(self.images[index])
+    return float(((values == 0) | (values == 255)).mean())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,10 +80,9 @@ class SamplingJob:
   def __post_init__(self):
     for name in ('num', 'batch_size'):
       value = getattr(self, name)
-      if value is not None and value < 1:
-        raise UsageError(f'{name}={value}: give at least 1')
-    if not 0 <= self.seed < 2**32:
-      raise UsageError(f'seed={self.seed}: give 0 to {2**32 - 1}')
+      if value is not None:
+        check_num(name, value)
+    check_seed(self.seed)
     if self.class_order not in (None, 'turn', 'drawn'):
       raise UsageError(f'class_order={self.class_order!r}: give turn or drawn')
     small = self.pipeline.low_res_shape
@@ -135,6 +146,7 @@ class SamplingJob:
     adm, classes = self.pipeline, self.chosen_classes()
     num = self.num or (None if self.start is None else self.start.num) or (
         len(classes) if classes is not None and not self._single else 16)
+    shards.check_space(folder, num, adm.sampler.shape)
     labels = self._labels(num, classes)
     x = None if self.start is None else self.start.start(adm, num, labels, self.seed)
     description = {'classes': 'all' if classes is None else classes,
@@ -148,6 +160,7 @@ class SamplingJob:
     num = len(small.images) if self.num is None else self.num
     if num > len(small.images):
       raise UsageError(f'there are {len(small.images)} small images: num {num} is more')
+    shards.check_space(folder, num, adm.sampler.shape)
     labels = kept = None if small.labels is None else small.labels[:num]
     if adm.num_classes is None:
       labels = None  # the file keeps them all the same
@@ -162,6 +175,7 @@ class SamplingJob:
     """Makes what is missing; `labels` are for the network, `kept` for the file."""
     adm = self.pipeline
     labels = check_labels(labels, num, adm.num_classes)
+    adm.check_batch_size(self.batch_size, num)
     description = {'version': shards.VERSION, **adm.description, 'seed': self.seed, 'num': num,
                    **description}
     with shards.open_folder(folder, description, num, adm.sampler.shape, kept) as job:

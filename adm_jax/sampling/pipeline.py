@@ -5,29 +5,32 @@
 """
 
 import dataclasses
+import json
+import math
 import pathlib
-from typing import Any, Callable, Iterator, Mapping, Sequence
+from typing import Any, Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from adm_jax.data import class_names as class_names_lib
-from adm_jax.devices import compilation_cache, sharding
+from adm_jax.devices import compilation_cache, memory, sharding
 from adm_jax.errors import UsageError
 from adm_jax.io.pixels import to_float, to_uint8
 from adm_jax.process.diffusion import Diffusion, respaced
 from adm_jax.process.schedules import Schedule
-from adm_jax.sampling import solvers, spacings
+from adm_jax.sampling import courses, solvers
 from adm_jax.sampling.guidance import Bound, Guidance, Run, Scale
 from adm_jax.sampling.sampler import (
   GuidedNetwork,
   Sampler,
   check_labels,
   image_keys,
+  padded,
   sample_job,
 )
-from adm_jax.sampling.steps import Step, descend
+from adm_jax.sampling.steps import Step
 from adm_jax.weights import catalog, pretrained
 from adm_jax.weights.folders import Trained
 
@@ -41,24 +44,6 @@ _LABELS, _UPSAMPLING = 2**31 - 1, 2**31 - 2
 _PIXELS_AT_ONCE = {'cpu': 2**17}
 _PIXELS_AT_ONCE_ELSE = 2**19
 _MOST_AT_ONCE = 250
-# Of a spacing, where no number is given.
-DEFAULT_STEPS = 20
-
-
-@dataclasses.dataclass(frozen=True)
-class Course:
-  """Which steps a run takes.
-
-  Attributes:
-    respacing: which steps of the process there are ('250', 'ddim25', '90,60,60,20,20'; '' for all);
-      None: the paper's for the model, or 250 of them.
-    steps: where the solver goes in the respaced schedule.
-    words: JSON values that say where that is, for a job's description.
-  """
-  respacing: str | None = None
-  steps: Callable[[Schedule], Step] = descend
-  words: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {
-      'steps': None, 'spacing': None, 'churn': None, 'from_step': None})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,6 +58,7 @@ class Pipeline:
     weights: {'model': ..., 'classifier': ..., 'weaker': ...}, on `sampler.mesh`.
     class_names: of the model's classes, where known.
     description: JSON values that say which weights, process and guidance these are.
+    samplers: by what `with_steps` was asked for, so that nothing is compiled twice.
   """
   sampler: Sampler
   run: Run
@@ -81,6 +67,7 @@ class Pipeline:
   weights: dict[str, Any]
   class_names: class_names_lib.Names | None
   description: dict[str, Any]
+  samplers: dict[str, Sampler] = dataclasses.field(default_factory=dict, repr=False)
 
   @property
   def diffusion(self) -> Diffusion:
@@ -125,8 +112,33 @@ class Pipeline:
     denoiser = self.sampler.denoiser
     denoiser = dataclasses.replace(denoiser, network=denoiser.network.having(**portable),
                                    guidance=bound)
-    return dataclasses.replace(self, bound=bound, sampler=dataclasses.replace(
+    return dataclasses.replace(self, bound=bound, samplers={}, sampler=dataclasses.replace(
         self.sampler, denoiser=denoiser))
+
+  def with_steps(self, steps: int | str | courses.Course | None = None, *,
+                 spacing: str | Callable[[Schedule, int], Step] | None = None,
+                 solver: solvers.Solver | str | None = None) -> 'Pipeline':
+    """Returns the pipeline with other steps, or another solver; arguments as `load`.
+
+    Networks are not loaded, and steps that were asked for before are not compiled again.
+
+    Raises:
+      UsageError: steps and a solver that do not go together.
+    """
+    solver = self.run.solver if solver is None else _solver(solver)
+    course = courses.of(steps, spacing, solver)
+    run, diffusion, respacing = _run(self.run.name, self.run.model, self.run.published, solver,
+                                     course)
+    bound = _bound(self.guidance, run, self.dtype, [each.trained for each in self.bound])
+    kept = {name: self.description[name] for name in ('model', 'clip', 'dtype')}
+    words = _words(solver, respacing, course)
+    key = _key(words, run.steps)
+    if key not in self.samplers:
+      denoiser = dataclasses.replace(self.sampler.denoiser, diffusion=diffusion, guidance=bound)
+      self.samplers[key] = dataclasses.replace(self.sampler, denoiser=denoiser, solver=solver,
+                                               steps=run.steps)
+    return dataclasses.replace(self, sampler=self.samplers[key], run=run, bound=bound,
+                               description={**kept, **words, **_described(bound)})
 
   def guided(self, *, scale: Scale | None = None,
              between: tuple[float, float] | None = None) -> 'Pipeline':
@@ -162,8 +174,7 @@ class Pipeline:
     if [type(value) for value in guidance] != [type(value) for value in self.guidance]:
       raise UsageError(f'this pipeline has the guidance {_kinds(self.guidance)}, not '
                        f'{_kinds(guidance)}: load one with that')
-    bound = _of_different_roles(value.bind(self.run, self.dtype, old.trained)
-                                for value, old in zip(guidance, self.bound, strict=True))
+    bound = _bound(guidance, self.run, self.dtype, [each.trained for each in self.bound])
     for old, new in zip(self.bound, bound, strict=True):
       if old.fixed != new.fixed:
         raise UsageError(f'guidance {new.fixed} is another program than {old.fixed}: load a '
@@ -172,22 +183,33 @@ class Pipeline:
         self, guidance=guidance, bound=bound,
         description={**self.description, **_described(bound)})
 
-  def __call__(self, labels: Sequence[int] | None = None, *, num: int | None = None, seed: int = 0,
-               low_res: np.ndarray | None = None, scale: Scale | None = None,
-               **kwargs) -> np.ndarray:
+  def __call__(self, labels: str | Sequence[int] | None = None, *, num: int | None = None,
+               seed: int = 0, low_res: np.ndarray | None = None, scale: Scale | None = None,
+               steps: int | str | courses.Course | None = None, **kwargs) -> np.ndarray:
     """Samples images.
 
+    Another seed, scale or labels compile nothing, nor do as many images as share a batch's size
+    (`sampler.padded`).
+
     Args:
-      labels: a class for each image; by default drawn uniformly.
+      labels: a class for each image, as numbers or as text ('3, golden retriever, 5-7'); by default
+        drawn uniformly.
       num: how many images; by default as many as labels, or small images.
       seed: image i is a function of (seed, i, its label, its small image) alone.
       low_res: uint8[N h w C], the small images that an upsampler enlarges.
       scale: another one of the guidance, see `guided`.
+      steps: others than the pipeline's, see `with_steps`.
       **kwargs: of `batches`.
 
     Returns:
       uint8[N H W C].
+
+    Raises:
+      UsageError: labels that the model does not know, or any other argument that makes no sense.
     """
+    if steps is not None:
+      return self.with_steps(steps)(labels, num=num, seed=seed, low_res=low_res, scale=scale,
+                                    **kwargs)
     if scale is not None:
       return self.guided(scale=scale)(labels, num=num, seed=seed, low_res=low_res, **kwargs)
     num, labels, low_res = self._prepared(labels, num, seed, low_res)
@@ -205,40 +227,48 @@ class Pipeline:
     if (low_res is None) != (self.low_res_shape is None):
       raise UsageError('an upsampler enlarges small images, and nothing else does: '
                        + ('give low_res' if low_res is None else 'leave out low_res'))
+    done, end = begin, num if end is None else end
+    batch_size = self.check_batch_size(batch_size, num)
+
+    def pixels(images):
+      if not jnp.isfinite(images).all():  # as 8 bits NaN would be black, and look finished
+        raise UsageError(f'images {done} to {min(done + len(images), end) - 1} are not finite: the '
+                         'guidance is too strong, or the weights are not what their config says')
+      return np.asarray(to_uint8(images))
+
     job = sample_job(
         self.sampler, self.params, key=self.key(seed), num=num, begin=begin, end=end, labels=labels,
-        batch_size=batch_size or self.default_batch_size, x=x,
+        batch_size=batch_size, x=x,
         low_res=None if low_res is None else lambda index: to_float(low_res[index]),
-        chunks=chunks, progress=progress)
-    done = begin
-    for images in job:
-      # As 8 bits NaN would be black, and look finished.
-      if not jnp.isfinite(images).all():
-        raise UsageError(f'images {done} to {done + len(images) - 1} are not finite: the guidance '
-                         'is too strong, or the weights are not what their config says')
-      done += len(images)
-      yield np.asarray(to_uint8(images))
+        chunks=chunks, progress=progress, finish=pixels)
+    with memory.enough(f'give a batch_size below {batch_size}'):
+      for images in job:
+        done += len(images)
+        yield images
 
-  def progressive(self, labels: Sequence[int] | None = None, *, num: int | None = None,
+  def progressive(self, labels: str | Sequence[int] | None = None, *, num: int | None = None,
                   seed: int = 0, low_res: np.ndarray | None = None,
                   chunks: int = 10) -> Iterator[np.ndarray]:
     """Yields the predicted x_0 as uint8[N H W C] after each of the chunks of one batch."""
     num, labels, low_res = self._prepared(labels, num, seed, low_res)
-    index = np.minimum(np.arange(sharding.round_up(num, self.sampler.mesh.size)),
-                       num - 1)
+    size = sharding.round_up(padded(num), self.sampler.mesh.size)
+    index = np.minimum(np.arange(size), num - 1)
     for _, x0 in self.sampler.progressive(
         self.params, image_keys(self.key(seed), index),
         None if labels is None else labels[index],
         low_res=None if low_res is None else to_float(low_res[index]), chunks=chunks):
       yield np.asarray(to_uint8(x0))[:num]
 
-  def _prepared(self, labels: Sequence[int] | None, num: int | None, seed: int,
+  def _prepared(self, labels: str | Sequence[int] | None, num: int | None, seed: int,
                 low_res: np.ndarray | None) -> tuple[int, np.ndarray | None, np.ndarray | None]:
     """(num, labels, low_res) of a call, completed and checked."""
+    if isinstance(labels, str):
+      labels = class_names_lib.find(labels, self.num_classes or 0, self.class_names)
+    if labels is not None and not np.ndim(labels):
+      raise UsageError(f'labels={labels!r}: give a label for each image, as [{labels!r}]')
     given = low_res if labels is None else labels
     num = (1 if given is None else len(given)) if num is None else num
-    if num < 1:
-      raise UsageError(f'num={num}: give at least 1')
+    check_num('num', num)
     if low_res is not None:
       low_res = self._check_low_res(np.asarray(low_res), num)
     elif self.low_res_shape is not None:
@@ -248,6 +278,7 @@ class Pipeline:
 
   def key(self, seed: int) -> Array:
     """The key of a job: `sampling.image_keys` makes the images' from it."""
+    check_seed(seed)
     key = jax.random.key(seed)
     return key if self.low_res_shape is None else jax.random.fold_in(key, _UPSAMPLING)
 
@@ -256,14 +287,43 @@ class Pipeline:
     """i32[num], drawn uniformly from `classes`, by default all; None for a model without any."""
     if self.num_classes is None:
       return None
+    check_seed(seed)
     key = jax.random.fold_in(jax.random.key(seed), _LABELS)
     return class_names_lib.drawn(range(self.num_classes) if classes is None else classes, num, key)
+
+  def check_batch_size(self, batch_size: int | None, num: int) -> int:
+    """Returns how many of `num` images to sample at once, where at most `batch_size` are wanted.
+
+    Raises:
+      UsageError: not even the images of a batch have room, whatever the networks need.
+    """
+    batch_size = min(batch_size or self.default_batch_size, padded(num))
+    device = self.sampler.mesh.devices.flat[0]
+    # x and x_0 in float32 and the same again of the step before.
+    needed = 16 * math.prod(self.sampler.shape) * batch_size // self.sampler.mesh.size
+    have = memory.of_device(device)
+    if have is not None and needed > have:
+      raise UsageError(f'batch_size={batch_size:,}: its images alone take {needed / 1e9:,.0f} GB '
+                       f'of each {device.device_kind}, which has {have / 1e9:,.0f}: give less')
+    return batch_size
 
   def _check_low_res(self, low_res: np.ndarray, num: int) -> np.ndarray:
     check_small_images(low_res, self.low_res_shape)
     if len(low_res) < num:
       raise UsageError(f'{len(low_res)} small images do not make {num}')
     return low_res
+
+
+def check_num(name: str, num: Any) -> None:
+  """Raises UsageError unless `num` images can be told apart by their keys."""
+  if isinstance(num, bool) or not isinstance(num, (int, np.integer)) or not 1 <= num < _UPSAMPLING:
+    raise UsageError(f'{name}={num!r}: give a whole number from 1 to {_UPSAMPLING - 1:,}')
+
+
+def check_seed(seed: Any) -> None:
+  """Raises UsageError unless `seed` names a key of its own."""
+  if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
+    raise UsageError(f'seed={seed!r}: give a whole number from 0 to {2**32 - 1}')
 
 
 def check_small_images(images: np.ndarray, shape: tuple[int, int, int]) -> None:
@@ -282,7 +342,8 @@ def check_small_shape(found: tuple[int, int, int], shape: tuple[int, int, int]) 
 
 
 def load(model: Name | Trained, *, guidance: Sequence[Guidance] = (),
-         solver: solvers.Solver | str = 'ancestral', steps: int | str | Course | None = None,
+         solver: solvers.Solver | str = 'ancestral',
+         steps: int | str | courses.Course | None = None,
          spacing: str | Callable[[Schedule, int], Step] | None = None, clip: bool = True,
          weights: Name | None = None, dtype: str | None = None, fsdp: int | None = None,
          devices: Sequence[jax.Device] | None = None) -> Pipeline:
@@ -295,7 +356,7 @@ def load(model: Name | Trained, *, guidance: Sequence[Guidance] = (),
     guidance: what guides it, folded in order, the first next to the model: see `guidance`.
     solver: the method, or its name.
     steps: how many, by default the paper's for the model, or 250. Text is a respacing of the
-      reference's ('250', 'ddim25', '90,60,60,20,20'), a `Course` says all.
+      reference's ('250', 'ddim25', '90,60,60,20,20'), a `courses.Course` says all.
     spacing: how `steps` steps (by default 20) lie in the whole process, or its name; only for
       solvers that know steps between others than neighbors. By default even in time.
     clip: see `diffusion.predict`.
@@ -308,35 +369,31 @@ def load(model: Name | Trained, *, guidance: Sequence[Guidance] = (),
     UsageError: models that do not go together, or that cannot be read.
   """
   compilation_cache.use()
-  solver = solvers.by_name(solver) if isinstance(solver, str) else solver
-  course = course_of(steps, spacing, solver)
+  solver = _solver(solver)
+  course = courses.of(steps, spacing, solver)
   trained = pretrained.trained(model, weights)
   network = trained.network
   if network.classifies:
     raise UsageError(f'{model} is a classifier, which guides another model: give it as '
                      '--classifier, or in Python as guidance=(ByClassifier(...),)')
-  published = catalog.MODELS.get(str(model))
-  respacing = (_default_respacing(network.diffusion, published) if course.respacing is None
-               else course.respacing)
-  diffusion = respaced(network.diffusion, respacing)
-  run = Run(None if isinstance(model, Trained) else str(model), trained, published,
-            diffusion.schedule, course.steps(diffusion.schedule), solver)
+  run, diffusion, respacing = _run(None if isinstance(model, Trained) else str(model), trained,
+                                   catalog.MODELS.get(str(model)), solver, course)
   dtype = dtype or default_dtype()
-  guidance = tuple(guidance)
-  bound = _of_different_roles(value.bind(run, dtype) for value in guidance)
+  guidance = _checked(guidance)
+  bound = _bound(guidance, run, dtype, [None] * len(guidance))
   params = {'model': trained.params,
             **{each.role: each.trained.params for each in bound if each.trained is not None}}
   size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
   mesh = sharding.mesh(sharding.fsdp_needed(size, devices) if fsdp is None else fsdp, devices)
   denoiser = GuidedNetwork(network.having(dtype=dtype), diffusion, bound, clip)
   sampler = Sampler(denoiser, solver, run.steps, network.image_shape, mesh)
-  description = {
-      'model': pretrained.describe(model, trained), 'respacing': respacing, 'clip': clip,
-      'dtype': dtype, 'solver': solver.name, **dict(solver.settings), **course.words,
-      **_described(bound)}
+  words = _words(solver, respacing, course)
+  description = {'model': pretrained.describe(model, trained), 'clip': clip, 'dtype': dtype,
+                 **words, **_described(bound)}
   named = [trained, *(each.trained for each in bound if each.trained is not None)]
   return Pipeline(sampler, run, guidance, bound, sharding.place_params(params, mesh),
-                  _class_names(named, denoiser.num_classes), description)
+                  _class_names(named, denoiser.num_classes), description,
+                  {_key(words, run.steps): sampler})
 
 
 def default_dtype() -> str:
@@ -344,39 +401,54 @@ def default_dtype() -> str:
   return 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
 
 
-def course_of(steps: int | str | Course | None, spacing: str | Callable | None,
-              solver: solvers.Solver) -> Course:
-  """Returns the course that `load`'s words mean.
-
-  Raises:
-    UsageError: a spacing for a solver that takes steps one by one, or for a respacing.
-  """
-  if isinstance(steps, Course):
-    if spacing is not None:
-      raise UsageError('a Course says where the steps lie: leave out spacing')
-    return steps
-  if isinstance(steps, str):
-    if spacing is not None:
-      raise UsageError(f'steps={steps!r} is a respacing, and spacing another way to choose the '
-                       'steps: give one')
-    return Course(steps)
-  if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
-    raise UsageError(f'steps={steps!r}: give a whole number from 1 on')
-  if solver.neighbors_only:
-    if spacing is not None:
-      raise UsageError(f'spacing leads past steps, and {solver.name} sampling takes them one by '
-                       'one: leave it out, or give another solver')
-    return Course(None if steps is None else str(steps))
-  if steps is None and spacing is None:
-    return Course()
-  place = spacings.by_name(spacing or 'time') if not callable(spacing) else spacing
-  num = DEFAULT_STEPS if steps is None else steps
-  name = spacing if isinstance(spacing, str) or spacing is None else spacing.__name__
-  return Course('', lambda schedule: place(schedule, num), {**Course().words, 'steps': steps,
-                                                            'spacing': name})
-
-
 # ---------------------------------------------------------------------------------------------
+
+
+def _run(name: str | None, model: Trained, published: catalog.Model | None,
+         solver: solvers.Solver, course: courses.Course) -> tuple[Run, Diffusion, str]:
+  """(a run, its process, the respacing that made it)."""
+  process, respacing = model.network.diffusion, course.respacing
+  if respacing is None:
+    respacing = _default_respacing(process, published)
+  diffusion = respaced(process, respacing)
+  schedule = diffusion.schedule
+  return Run(name, model, published, schedule, course.steps(schedule), solver), diffusion, respacing
+
+
+def _words(solver: solvers.Solver, respacing: str, course: courses.Course) -> dict[str, Any]:
+  """What of a description the steps and the solver are."""
+  return {'respacing': respacing, 'solver': solver.name, **dict(solver.settings), **course.words}
+
+
+def _key(words: dict[str, Any], steps: Step) -> str:
+  """Tells the samplers of a pipeline apart; two functions of one name may take other steps."""
+  return json.dumps([words, *(np.asarray(leaf).tolist() for leaf in jax.tree.leaves(steps))])
+
+
+def _solver(solver: solvers.Solver | str) -> solvers.Solver:
+  if isinstance(solver, str):
+    return solvers.by_name(solver)
+  if not isinstance(solver, solvers.Solver):
+    raise UsageError(f'solver={solver!r}: give its name, as \'ddim\', or what a function of '
+                     'adm_jax.solvers returns, as solvers.ddim()')
+  return solver
+
+
+def _checked(guidance: Sequence[Guidance]) -> tuple[Guidance, ...]:
+  """Guidance as a tuple; one value alone is as good."""
+  guidance = tuple(guidance) if isinstance(guidance, (tuple, list)) else (guidance,)
+  for value in guidance:
+    if not callable(getattr(value, 'bind', None)) or isinstance(value, type):
+      raise UsageError(f'guidance {value!r}: give values of adm_jax.guidance, as '
+                       '(guidance.ClassifierFree(2.0),), or others that have bind')
+  return guidance
+
+
+def _bound(guidance: Sequence[Guidance], run: Run, dtype: str,
+           loaded: Sequence[Trained | None]) -> tuple[Bound, ...]:
+  """Binds guidance to a run, by networks that are there already where there are."""
+  return _of_different_roles(value.bind(run, dtype, trained)
+                             for value, trained in zip(guidance, loaded, strict=True))
 
 
 def _of_different_roles(bound: Iterator[Bound]) -> tuple[Bound, ...]:

@@ -47,6 +47,26 @@ def check_folder(folder: pathlib.Path) -> None:
     raise UsageError(f'{folder} is neither empty nor a job of this command: give another folder')
 
 
+def check_space(folder: pathlib.Path, num: int, shape: tuple[int, int, int]) -> None:
+  """Raises UsageError unless the shards of a job and the file they are joined in have room.
+
+  Args:
+    folder: of the job, there or not.
+    num: how many images.
+    shape: (H, W, C) of each.
+  """
+  if (folder / _SAMPLES).exists():
+    return
+  there = sum(path.stat().st_size for path in (folder / _SHARDS).glob('*.bin'))
+  needed = 2 * num * math.prod(shape) - there
+  root = next(path for path in (folder, *folder.parents) if path.exists())
+  free = shutil.disk_usage(root).free
+  if needed > free:
+    raise UsageError(f'{num:,} images of {" x ".join(map(str, shape))} take {needed / 1e9:,.1f} GB '
+                     f'on the way, and {root} has {free / 1e9:,.1f} free: ask for fewer, or give a '
+                     'folder elsewhere')
+
+
 @dataclasses.dataclass(frozen=True)
 class Shards:
   """`num` images of `shape` (H, W, C) in `folder`; made by `open_folder`.

@@ -59,7 +59,7 @@ def load(folder: str | pathlib.Path, *, weights: str | None = None, step: int | 
     return _load_converted(folder, weights, step, config)
   steps = checkpoint_files.saved_steps(folder)
   if not steps or (step is not None and step not in steps):
-    have = f'it has steps {steps}' if steps else 'train one there, or give another folder'
+    have = f'it has steps {steps}' if steps else _inside(folder)
     raise UsageError(f'{folder} has no checkpoint{"" if step is None else f" of step {step}"}: '
                      f'{have}')
   step = steps[-1] if step is None else step
@@ -84,6 +84,13 @@ def load(folder: str | pathlib.Path, *, weights: str | None = None, step: int | 
                                         partial=True)
   params = restored['params'] if weights == 'params' else restored['ema'][weights]
   return Trained(network, params, weights, step, _class_names(folder))
+
+
+def _inside(folder: pathlib.Path) -> str:
+  """What to do about a folder that is no model: perhaps it holds some."""
+  found = sorted(str(path) for path in folder.iterdir() if (path / _CONFIG).exists()) if (
+      folder.is_dir()) else []
+  return f'give {" or ".join(found)}' if found else 'train one there, or give another folder'
 
 
 def network_config(config: ConfigDict) -> ConfigDict:

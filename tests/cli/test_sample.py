@@ -242,6 +242,14 @@ def test_any_solver_without_noise_goes_between_seeds(sample):
     ('--base labels.npz --upsample upsampler', 'label 99 is out of range'),
     ('--base none.npz --upsample upsampler', 'give uint8'),
     ('--model nowhere/unet', 'no folder or file'), ('--model text.pt', 'not a whole PyTorch file'),
+    ('--model .', 'has no checkpoint: give '), ('--model unet --out=', '--out is empty'),
+    ('--model unet --solver heun --churn -3', 'give numbers from 0 on'),
+    ('--model unet --solver heun --churn nan', 'give numbers from 0 on'),
+    ('--model unet --solver heun --churn 1,5,2', 'MIN not above MAX'),
+    ('--model unet --solver heun --steps 0', '0 steps: give at least 1'),
+    ('--model unet --num 1000000000000', 'from 1 to'),
+    ('--model unet --num 2000000000', 'GB on the way'),
+    ('--model uncond --num 100000000 --batch-size 99999999', 'its images alone take'),
     ('--model unet --frob', '--frob')])
 def test_a_mistake_is_one_line_and_writes_nothing(root, tmp_path, monkeypatch, capsys, words,
                                                   message):
@@ -251,6 +259,16 @@ def test_a_mistake_is_one_line_and_writes_nothing(root, tmp_path, monkeypatch, c
   captured = capsys.readouterr()
   assert message in captured.err and captured.err.count('\n') == 1 and not captured.out
   assert sorted(root.iterdir()) == before and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('words, told', [
+    (('--scale', '1', '--respacing', '3'), False),
+    (('--scale', '1000', '--solver', 'heun', '--steps', '3', '--no-clip-guided'), True)])
+def test_a_scale_that_spoils_the_images_is_told(root, sample, capsys, words, told):
+  images, _ = sample('--model', 'unet', '--classifier', 'classifier', '--num', '4', *words)
+  share = ((images == 0) | (images == 255)).mean()
+  assert (share > 0.5) == told
+  assert (f'{share:.0%} of the values are 0 or 255' in capsys.readouterr().out) == told
 
 
 def test_a_damaged_image_is_named_and_can_be_mended(root, sample, tmp_path, monkeypatch, capsys):

@@ -13,6 +13,7 @@ from adm_jax.io.pixels import to_float
 from adm_jax.process import schedules
 from adm_jax.sampling import initial_states, pipeline, solvers, spacings
 from adm_jax.sampling.guidance import ByClassifier, ByWeakerModel, ClassifierFree
+from adm_jax.sampling.sampler import padded
 from adm_jax.weights import folders
 
 NUM = 7
@@ -102,9 +103,14 @@ def test_an_upsampler_keeps_order_and_labels(models, images):
 
 
 @pytest.mark.parametrize('kwargs, message', [
-    ({'labels': [1, 2], 'num': 3}, 'give one per image'), ({'num': -1}, 'at least 1'),
-    ({'labels': [1.7]}, 'whole numbers'), ({'labels': [5]}, 'label 5 is out of range')])
-def test_wrong_labels_are_refused(adm, kwargs, message):
+    ({'labels': [1, 2], 'num': 3}, 'give one per image'), ({'num': -1}, 'from 1 to'),
+    ({'num': 10 ** 12}, 'from 1 to'), ({'num': '3'}, 'give a whole number'),
+    ({'labels': 3}, r"labels=3: give a label for each image, as \[3\]"),
+    ({'labels': 'dog'}, 'the classes of this model have no names'),
+    ({'labels': '4-5'}, 'class 4-5 is out of range'),
+    ({'labels': [1.7]}, 'whole numbers'), ({'labels': [5]}, 'label 5 is out of range'),
+    ({'seed': -1}, 'seed=-1: give'), ({'seed': 0.5}, 'seed=0.5: give')])
+def test_a_mistake_in_a_call_is_one_line(adm, kwargs, message):
   with pytest.raises(UsageError, match=message):
     adm(**kwargs)
   with pytest.raises(UsageError, match=message):
@@ -199,6 +205,55 @@ def test_another_scale_label_seed_or_interval_compiles_nothing(models, compilati
   assert not compilations
   anew = pipeline.load(models['unet'], guidance=value(7.0, (0.1, 9.0)), steps='5')
   assert close(moved, anew(LABELS[::-1], seed=4))
+
+
+def test_steps_that_were_asked_for_before_compile_nothing(adm, models, compilations):
+  first = adm(LABELS, seed=3, steps=3, scale=4.0)
+  del compilations[:]
+  again = adm(LABELS, seed=3, steps=3, scale=4.0)
+  adm(LABELS, seed=4, steps=3, scale=1.5)
+  adm(LABELS, seed=3, steps=5)  # its own
+  assert not compilations
+  np.testing.assert_array_equal(first, again)
+  guidance = (ByClassifier(models['classifier'], 4.0),)
+  anew = pipeline.load(models['unet'], guidance=guidance, steps=3)
+  assert close(first, anew(LABELS, seed=3))
+  assert adm.guided(scale=4.0).with_steps(3).description == anew.description
+  other = adm.with_steps(3, solver='ddim')
+  assert other.description == pipeline.load(
+      models['unet'], guidance=(ByClassifier(models['classifier'], 2.0),), steps=3, solver='ddim'
+  ).description
+
+
+def test_numbers_of_images_that_share_a_batch_compile_nothing(adm, compilations):
+  five = adm([1, 2, 3, 4, 0], seed=3)
+  del compilations[:]
+  assert len(adm([1, 2, 3, 4, 0, 1], seed=4)) == 6 and len(list(adm.progressive([1] * 5))[-1]) == 5
+  assert close(adm('1-4,0,1', seed=3)[:5], five)
+  assert not compilations
+  assert [padded(num) for num in (1, 2, 3, 4, 5, 9, 13, 17, 33, 100)] == [
+      1, 2, 3, 4, 6, 12, 16, 20, 40, 112]
+  assert all(num <= padded(num) <= 4 / 3 * num for num in range(1, 2000))
+
+
+@pytest.mark.parametrize('kwargs, message', [
+    ({'solver': 'dddim'}, 'did you mean ddim'), ({'solver': 3}, 'solver=3: give its name'),
+    ({'solver': solvers.ddim}, 'what a function of adm_jax.solvers returns'),
+    ({'spacing': 'karas', 'solver': 'heun'}, 'did you mean karras'),
+    ({'spacing': 3, 'solver': 'heun'}, 'spacing=3: give its name'),
+    ({'steps': 0}, 'steps=0: give'), ({'steps': 2.5}, 'steps=2.5: give'),
+    ({'guidance': 2.0}, 'guidance 2.0: give values of adm_jax.guidance'),
+    ({'guidance': ByClassifier}, 'give values of adm_jax.guidance')])
+def test_a_mistake_in_loading_is_one_line(models, kwargs, message):
+  with pytest.raises(UsageError, match=message) as caught:
+    pipeline.load(models['unet'], **kwargs)
+  assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('scale', ['2', float('nan'), True, [1, 2]])
+def test_a_scale_that_is_no_number_is_one_line(adm, scale):
+  with pytest.raises(UsageError, match='a guidance scale of'):
+    adm(LABELS, scale=scale)
 
 
 def test_other_guidance_is_another_pipeline(adm, models):
