@@ -7,13 +7,15 @@ whole with every checkpoint.
 """
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import functools
+import importlib.resources
 import inspect
 import pathlib
 import runpy
-from typing import Any, Callable, get_args
+from typing import Any, Callable, Iterator, Sequence, get_args
 
 import ml_collections
 
@@ -54,30 +56,115 @@ def build(node: Any) -> Any:
   return kwargs.pop(FN)(**kwargs)
 
 
-def load(path: str | pathlib.Path) -> ConfigDict:
-  """The config that the Python file at `path` returns from `get_config()`."""
-  if not pathlib.Path(path).is_file():
-    raise UsageError(f'there is no config file {path}: give the path of a file like '
-                     'configs/digits_unet.py')
+def load(name: str | pathlib.Path, arguments: Sequence[str] = ()) -> ConfigDict:
+  """The config that a Python file returns from `get_config()`, with overrides applied.
+
+  Args:
+    name: the path of the file, or the name of a config of this package (`packaged`).
+    arguments: overrides, see `override`. Those of what `get_config` itself takes are passed to it:
+      `--config.size=tiny` is `get_config(size='tiny')`.
+
+  Raises:
+    UsageError: no such config, one that cannot be run, or an override that does not fit.
+  """
+  get_config = function(name)
+  choices = choices_of(get_config)
+  own = [word for word in arguments if _key(word) in choices]
+  given = {_key(word): _parsed_choice(word, choices) for word in own}
+  with _running(name):
+    config = get_config(**given)
+  if not isinstance(config, ConfigDict):
+    raise UsageError(_no_config(name))
+  return override(config, [word for word in arguments if word not in own], choices)
+
+
+def function(name: str | pathlib.Path) -> Callable[..., ConfigDict]:
+  """Returns the `get_config` of a config; `name` as in `load`."""
+  path = find(name)
+  with _running(name):
+    get_config = runpy.run_path(str(path)).get('get_config')
+  if not callable(get_config):
+    raise UsageError(_no_config(name))
+  return get_config
+
+
+def find(name: str | pathlib.Path) -> pathlib.Path:
+  """Returns the path of a config file that is given by its path, or by its name if it is packaged.
+
+  Raises:
+    UsageError: there is none, with the nearest names.
+  """
+  path = pathlib.Path(name)
+  if path.is_file():
+    return path
+  known = packaged()
+  if str(name) in known:
+    return known[str(name)]
+  if path.stem in known:  # a path that is right in a clone only
+    raise UsageError(f'there is no config file {path}: the one of this package is called '
+                     f'{path.stem}')
+  near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+  raise UsageError(f'there is no config {name}: give the path of a file, or a name of adm config'
+                   + (f', as {" or ".join(near)}' if near else ''))
+
+
+def packaged() -> dict[str, pathlib.Path]:
+  """{name: path} of the configs that come with this package."""
+  folder = pathlib.Path(str(importlib.resources.files('adm_jax.configs')))
+  return {path.stem: path for path in sorted(folder.glob('*.py')) if path.stem != '__init__'}
+
+
+def choices_of(get_config: Callable) -> dict[str, Any]:
+  """{name: default} of what a `get_config` takes itself."""
+  return {parameter.name: parameter.default
+          for parameter in inspect.signature(get_config).parameters.values()
+          if parameter.default is not parameter.empty}
+
+
+@contextlib.contextmanager
+def _running(name: str | pathlib.Path) -> Iterator[None]:
+  """Turns what a user's file raises into one line."""
   try:
-    namespace = runpy.run_path(str(path))
-    config = namespace['get_config']() if 'get_config' in namespace else None
+    yield
   except UsageError:
     raise
   except Exception as error:
     reason = one_line(error)
-    raise UsageError(f'{path} cannot be run: {type(error).__name__}: {reason}') from error
-  if not isinstance(config, ConfigDict):
-    raise UsageError(f'{path} defines no get_config() that returns a config: see '
-                     'configs/digits_unet.py')
-  return config
+    raise UsageError(f'{name} cannot be run: {type(error).__name__}: {reason}') from error
 
 
-def override(config: ConfigDict, arguments: list[str]) -> ConfigDict:
+def _no_config(name: str | pathlib.Path) -> str:
+  return (f'{name} defines no get_config() that returns a config: adm config digits_unet shows one '
+          'that does')
+
+
+def _key(word: str) -> str:
+  return word.removeprefix('--config.').partition('=')[0] if word.startswith('--config.') else ''
+
+
+def _parsed_choice(word: str, choices: dict[str, Any]) -> Any:
+  text, default = word.partition('=')[2], choices[_key(word)]
+  value = _literal(text)
+  if isinstance(default, float) and type(value) is int:
+    value = float(value)
+  if isinstance(default, str):
+    value = text
+  if default is not None and type(value) is not type(default):
+    raise UsageError(f'{_key(word)}={text} is not of the right type, {type(default).__name__}')
+  return value
+
+
+def override(config: ConfigDict, arguments: Sequence[str],
+             choices: Sequence[str] = ()) -> ConfigDict:
   """Applies `--config.x.y=value` words, and returns the changed copy.
 
   Values are Python literals (`3`, `(1, 2)`, `None`, bare words for text), of the type of what they
   replace; whole numbers pass for fractions, and a key that is or defaults to None takes any.
+
+  Args:
+    config: it stays as it is.
+    arguments: the words.
+    choices: other keys, which the one who wrote a word wrong may have meant.
 
   Raises:
     UsageError: an unknown key, with the nearest one, or a value of the wrong type.
@@ -89,7 +176,7 @@ def override(config: ConfigDict, arguments: list[str]) -> ConfigDict:
     if not word.startswith('--config.') or not equals:
       raise UsageError(f'{word!r} is not understood: overrides are written --config.key=value')
     if key not in known:
-      raise UsageError(f'the config has no {key!r}{_near(key, known)}')
+      raise UsageError(f'the config has no {key!r}{_near(key, [*known, *choices])}')
     *path, name = key.split('.')
     node = functools.reduce(ConfigDict.__getitem__, path, config)
     with node.ignore_type():
@@ -100,12 +187,11 @@ def override(config: ConfigDict, arguments: list[str]) -> ConfigDict:
 def _parse(text: str, node: ConfigDict, name: str) -> Any:
   """The value that `text` means for the key `name` of a call."""
   old, parameter = node[name], inspect.signature(node[FN]).parameters[name]
-  try:
-    value = ast.literal_eval(text)
-  except (ValueError, SyntaxError):
-    value = {'true': True, 'false': False}.get(text.lower(), text)
+  value = _literal(text)
   if isinstance(old, float) and type(value) is int:
     value = float(value)
+  if isinstance(old, str) and isinstance(value, (int, float)):
+    value = text  # a respacing of 25 is text
   if isinstance(old, tuple) and isinstance(value, (int, float)):
     value = (value,)
   may_be_none = type(None) in get_args(parameter.annotation)
@@ -117,6 +203,14 @@ def _parse(text: str, node: ConfigDict, name: str) -> Any:
     return value
   kind = (parameter.annotation if old is None else type(old).__name__)
   raise UsageError(f'{name}={text} is not of the right type, {kind}: it replaces {old!r}')
+
+
+def _literal(text: str) -> Any:
+  """A Python literal, or bare words."""
+  try:
+    return ast.literal_eval(text)
+  except (ValueError, SyntaxError, MemoryError, RecursionError):
+    return {'true': True, 'false': False}.get(text.lower(), text)
 
 
 def _fits(value: Any, annotation: Any) -> bool:

@@ -136,7 +136,12 @@ def unet(module: UNet, diffusion: Diffusion, with_null_label: bool = False) -> N
 
 def superres(module: SuperRes, diffusion: Diffusion,
              low_res_size: int | tuple[int, int]) -> Network:
-  """Describes a `SuperRes` that enlarges images of `low_res_size`.
+  """Describes a `SuperRes`.
+
+  Args:
+    module: the upsampler.
+    diffusion: the process.
+    low_res_size: h = w, or (h, w), in pixels, of the images that it enlarges.
 
   Raises:
     UsageError: output channels that do not go with the process.
@@ -150,7 +155,12 @@ def superres(module: SuperRes, diffusion: Diffusion,
 
 
 def classifier(module: Classifier, diffusion: Diffusion) -> Network:
-  """Describes a `Classifier` of images noised by `diffusion`; only its schedule matters."""
+  """Describes a `Classifier` of noised images.
+
+  Args:
+    module: the classifier.
+    diffusion: what noises them; only its schedule matters.
+  """
   return Network(module, diffusion, (*height_width(module.image_size), module.in_channels),
                  num_classes=module.num_classes, classifies=True)
 

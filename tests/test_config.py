@@ -130,7 +130,7 @@ def test_a_stored_config_that_is_cut_short_is_one_line():
 
 
 @pytest.mark.parametrize('content, message', [
-    (None, 'no config file'), ('x = 1\n', 'get_config'), ('def get_config(:\n', 'SyntaxError'),
+    (None, 'there is no config'), ('x = 1\n', 'get_config'), ('def get_config(:\n', 'SyntaxError'),
     ('import no_such_module\n', 'no_such_module'), ('def get_config():\n  return 3\n', 'returns')])
 def test_a_wrong_config_file_is_one_line(tmp_path, content, message):
   path = tmp_path / 'run.py'

@@ -6,6 +6,7 @@ import sys
 
 import adm_jax
 from adm_jax.cli import (
+  config,
   convert,
   demo,
   evaluate,
@@ -23,7 +24,7 @@ from adm_jax.cli import (
 from adm_jax.cli.parser import Parser, check_empty
 from adm_jax.errors import RESTART, Restart, TrainingStopped, UsageError
 
-COMMANDS = {'demo': demo, 'train': train, 'sample': sample, 'evaluate': evaluate,
+COMMANDS = {'demo': demo, 'train': train, 'config': config, 'sample': sample, 'evaluate': evaluate,
             'reference': reference, 'nll': nll, 'reproduce': reproduce, 'convert': convert,
             'export': export, 'models': models, 'plan': plan, 'prepare': prepare}
 

@@ -102,7 +102,7 @@ def _source(data, overrides, image_shape, labels):
   from adm_jax.data.open import open_source
 
   if pathlib.Path(data).suffix == '.py':
-    config = config_lib.override(config_lib.load(data), overrides)
+    config = config_lib.load(data, overrides)
     return config_lib.build(config.data)
   if overrides:
     raise UsageError(f'adm nll does not understand {" ".join(overrides)}; see adm nll --help')

@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
   if arguments.config is None:
     asked = plan.Sampling(**of_sampling)
   else:
-    config = config_lib.override(config_lib.load(arguments.config), overrides)
+    config = config_lib.load(arguments.config, overrides)
     asked = plan.training(config, arguments.config, overrides)
     module, total_steps = config.task.network.module, config.total_steps
     microbatches = config.get('microbatches', 1)

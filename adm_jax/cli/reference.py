@@ -54,7 +54,7 @@ def _images(data, overrides):
   from adm_jax.data.open import open_source
 
   if pathlib.Path(data).suffix == '.py':
-    config = config_lib.override(config_lib.load(data), overrides)
+    config = config_lib.load(data, overrides)
     if 'data' not in config:
       raise UsageError(f'the config {data} has no data: give one like configs/digits_unet.py')
     return config_lib.build(config.data)

@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
   from adm_jax.io import files
   from adm_jax.training import checkpoints, fine_tuning, loop, metrics
 
-  config = config_lib.override(config_lib.load(arguments.config), overrides)
+  config = config_lib.load(arguments.config, overrides)
   hosts.join(arguments.coordinator, arguments.num_processes, arguments.process)
   described = config_lib.build(config)
   cache = compilation_cache.use()

@@ -24,6 +24,10 @@ _DEBIAN = '/usr/share/datasets/fashion-mnist'
 def fashion_mnist(split: str = 'train', folder: str = _DEBIAN) -> ArraySource:
   """Reads 60,000 images to train on ('train'), or 10,000 others ('test').
 
+  Args:
+    split: which of them.
+    folder: where the four .gz files lie; by default where Debian's dataset-fashion-mnist puts them.
+
   Raises:
     UsageError: another split, or files that are missing or damaged.
   """

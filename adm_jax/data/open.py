@@ -21,7 +21,8 @@ def open_source(path: str | pathlib.Path, image_size: int | None = None, split: 
   Args:
     path: 'tfds:NAME' for a prepared data set of TFDS; else a folder, a .zip, an .npz, or what
       `adm sample` wrote.
-    image_size, crop: see `decoding.Decoder`; an .npz is taken as it is.
+    image_size: the side of the square to crop and scale to; an .npz is taken as it is.
+    crop: 'center', 'random' (as ADM's classifiers are trained), or None for images of that size.
     split: of a TFDS data set; else ignored.
     labels: where a folder's labels come from: 'folders', 'prefix' or a file, see `labels.label`.
       TFDS and .npz bring their own. None: no labels, whatever it is.

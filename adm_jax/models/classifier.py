@@ -44,7 +44,7 @@ class Classifier(nn.Module):
     in_channels: of x.
     pool: 'attention' (ADM's; only works at `image_size`), 'adaptive' (mean over pixels), 'spatial'
       or 'spatial_v2' (a perceptron on the means of every stage).
-    others: as in `UNet`.
+    others: as in `unet.UNet`.
   """
   image_size: int | tuple[int, int]
   num_classes: int

@@ -13,7 +13,8 @@ Array = jax.Array
 class SuperRes(nn.Module):
   """A U-Net on x_t with the bilinearly enlarged `low_res` beside it on the channel axis.
 
-  The U-Net's `in_channels` are therefore twice the image's.
+  Attributes:
+    unet: the U-Net, whose `in_channels` are therefore twice the image's.
   """
   unet: UNet
 

@@ -84,7 +84,7 @@ def training(config: config_lib.ConfigDict, path: str | pathlib.Path | None = No
   text = stored_configs.to_json(config)
   if path is None or stored_configs.is_trusted(text):
     return Training(text)
-  path = pathlib.Path(path).absolute()
+  path = config_lib.find(path).absolute()
   return Training(text, str(path), tuple(overrides), path.read_text())
 
 

@@ -84,7 +84,7 @@ class _Program(NamedTuple):
 
 def _training_program(training: Training, devices: Sequence[Any]) -> _Program:
   config = (stored_configs.from_json(training.config) if training.path is None else
-            config_lib.override(config_lib.load(training.path), list(training.overrides)))
+            config_lib.load(training.path, training.overrides))
   config.data = config_lib.call(_nothing, network=config.task.network)
   config.parallel = 'jit'  # a `pmap` needs the same, and cannot be compiled without its devices
   run = config_lib.build(config)

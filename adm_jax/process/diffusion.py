@@ -197,7 +197,13 @@ class LearnedRange:
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Diffusion:
-  """A schedule with the meaning of the network's output: all of the process but the network."""
+  """A schedule with the meaning of the network's output: all of the process but the network.
+
+  Attributes:
+    schedule: how noisy x_t is at each t.
+    mean: what the network predicts: `Eps`, `X0` or the previous x.
+    variance: of p(x_{t-1} | x_t): `LearnedRange`, `Learned`, or fixed.
+  """
   schedule: Schedule
   mean: Mean = Eps()
   variance: Variance = LearnedRange()

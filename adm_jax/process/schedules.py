@@ -135,7 +135,12 @@ def _check_num_steps(num_steps: int) -> None:
 
 
 def linear(*, num_steps: int, rescale_timesteps: bool = False) -> Schedule:
-  """Ho et al. (2020): beta from 1e-4 to 0.02 for T = 1000, scaled by 1000 / T for other T."""
+  """Ho et al. (2020): beta from 1e-4 to 0.02 for T = 1000, scaled by 1000 / T for other T.
+
+  Args:
+    num_steps: T.
+    rescale_timesteps: the network is told t 1000 / T in place of t.
+  """
   _check_num_steps(num_steps)
   scale = 1000 / num_steps
   return from_betas(np.linspace(scale * 1e-4, scale * 0.02, num_steps, dtype=np.float64),
@@ -144,7 +149,14 @@ def linear(*, num_steps: int, rescale_timesteps: bool = False) -> Schedule:
 
 def cosine(*, num_steps: int, offset: float = 0.008, max_beta: float = 0.999,
            rescale_timesteps: bool = False) -> Schedule:
-  """Nichol & Dhariwal (2021), eq. 17: alpha_bar(u) = cos^2((u + s) / (1 + s) * pi / 2)."""
+  """Nichol & Dhariwal (2021), eq. 17: alpha_bar(u) = cos^2((u + s) / (1 + s) * pi / 2).
+
+  Args:
+    num_steps: T.
+    offset: s.
+    max_beta: what no beta exceeds.
+    rescale_timesteps: the network is told t 1000 / T in place of t.
+  """
   _check_num_steps(num_steps)
   u = np.arange(num_steps + 1) / num_steps
   alpha_bar = np.cos((u + offset) / (1 + offset) * np.pi / 2) ** 2
@@ -157,7 +169,7 @@ def respace(schedule: Schedule, spec: str | int | tuple[int, ...] = '') -> Sched
 
   Args:
     schedule: the process to thin out; it may itself be respaced.
-    spec: which steps to keep, see `space_timesteps`.
+    spec: which steps to keep, as '250', 'ddim25' or '90,60,60,20,20'; '': all.
   """
   kept = space_timesteps(schedule.num_steps, spec)
   alpha_bar = schedule.alpha_bar[kept]

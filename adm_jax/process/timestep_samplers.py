@@ -30,7 +30,11 @@ class TimestepSampler(NamedTuple):
 
 
 def uniform(num_steps: int) -> TimestepSampler:
-  """Every timestep is equally likely: ADM's choice."""
+  """Every timestep is equally likely: ADM's choice.
+
+  Args:
+    num_steps: T of the process.
+  """
   def sample(state, keys):
     del state
     t = jax.vmap(lambda key: jax.random.randint(key, (), 0, num_steps))(keys)
@@ -51,8 +55,12 @@ def loss_second_moment(num_steps: int, *, history: int = 10,
                        uniform_probability: float = 0.001) -> TimestepSampler:
   """p(t) proportional to sqrt(E[loss_t^2]) (IDDPM eq. 18), for the objectives on the bound.
 
-  Uniform until every timestep has `history` losses; afterwards `uniform_probability` is spread
-  evenly, so that no timestep is forgotten.
+  Uniform until every timestep has its losses.
+
+  Args:
+    num_steps: T of the process.
+    history: of how many of a timestep's latest losses the mean is taken.
+    uniform_probability: what is spread evenly all the same, so that no timestep is forgotten.
   """
   def init():
     return LossHistory(jnp.zeros((num_steps, history)), jnp.zeros(num_steps, jnp.int32))

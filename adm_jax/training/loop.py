@@ -47,8 +47,9 @@ class Run:
     total_steps: when to stop.
     seed: of the initial parameters, the order of the data and all noise.
     ema_rates: a list of averages of the parameters to keep.
-    ema_warmup: see `steps.train_step`.
-    microbatches: see `steps.train_step`.
+    ema_warmup: average with min(rate, (1 + step) / (10 + step)), so that a short run's average is
+      not mostly its random start.
+    microbatches: into how many parts to cut a batch, one after the other, for less memory.
     log_every: steps between lines of metrics, each the mean over these steps.
     save_every: steps between checkpoints, a multiple of `log_every`.
     keep: how many of the latest checkpoints to keep.

@@ -49,7 +49,7 @@ def diffusion(network: Network, objective: losses.Objective = losses.mse,
 
   Args:
     network: a U-Net's, an upsampler's, or one of your own.
-    objective: see `losses`.
+    objective: what is minimized, as `losses.mse`.
     label_dropout: the share of examples whose label is hidden in training behind the network's
       null label, for classifier-free guidance.
 
