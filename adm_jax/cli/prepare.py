@@ -13,6 +13,7 @@ import difflib
 import importlib.util
 
 from adm_jax.errors import UsageError
+from adm_jax.io import extras
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,8 +26,8 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
   if rest:
     raise UsageError(f'adm prepare does not understand {" ".join(rest)}; see adm prepare --help')
   if importlib.util.find_spec('tensorflow') is None:
-    raise UsageError('adm prepare needs TensorFlow, which training does not: '
-                     'pip install "adm_jax[prepare]", here or on another machine')
+    raise UsageError(f'adm prepare needs TensorFlow, which training does not: '
+                     f'{extras.command("prepare")}, here or on another machine')
   from adm_jax.data import tfds as tfds_lib
 
   tfds = tfds_lib.import_tfds()

@@ -11,6 +11,7 @@ import numpy as np
 from adm_jax.data import decoding
 from adm_jax.data.sources import UnreadableImage
 from adm_jax.errors import UsageError
+from adm_jax.io import extras
 
 
 class Tfds:
@@ -90,7 +91,7 @@ def import_tfds():
     import array_record  # noqa: F401  # TFDS would miss it only at the first image
     import tensorflow_datasets as tfds
   except ImportError as error:
-    raise UsageError(f'TFDS data sets need {error.name}: pip install "adm_jax[tfds]"') from error
+    raise UsageError(f'TFDS data sets need {error.name}: {extras.command("tfds")}') from error
   return tfds
 
 

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from adm_jax.errors import UsageError
+from adm_jax.io import extras
 from adm_jax.io.files import folder_written_whole
 from adm_jax.io.pixels import to_uint8
 from adm_jax.sampling.exported import DESCRIPTION, PROGRAM, WEIGHTS
@@ -70,7 +71,7 @@ def check(out: pathlib.Path, platforms: Sequence[str]) -> None:
     raise UsageError(f'platform {", ".join(unknown) or "(none)"} is unknown: give some of '
                      f'{", ".join(PLATFORMS)}')
   if importlib.util.find_spec('flatbuffers') is None:
-    raise UsageError("exporting needs flatbuffers: pip install '.[export]'")
+    raise UsageError(f'exporting needs flatbuffers: {extras.command("export")}')
 
 
 def save(adm: Pipeline, out: str | pathlib.Path, platforms: Sequence[str]) -> None:

@@ -27,7 +27,7 @@ def _fails(words, message, capsys):
 
 @pytest.mark.skipif(importlib.util.find_spec('tensorflow') is not None, reason='TensorFlow is here')
 def test_without_tensorflow_it_says_what_to_install(capsys):
-  _fails(['prepare', 'cifar10'], 'pip install "adm_jax[prepare]"', capsys)
+  _fails(['prepare', 'cifar10'], '[prepare]', capsys)
 
 
 def test_what_it_does_not_understand_is_one_line(capsys):
