@@ -1,13 +1,19 @@
 """Files in a folder, or in a zip without unpacking it: names, and bytes by name."""
 
+import heapq
+import logging
 import os
 import pathlib
+import stat
 import zipfile
 import zlib
-from typing import Protocol
+from typing import Callable, Protocol
 
 from adm_jax.errors import UsageError
 
+_log = logging.getLogger(__name__)
+
+_RESCUED = 'lost+found'  # a file system's own, which only root may list
 _LOCAL_HEADER = 30  # bytes before the name of a zip's member
 
 
@@ -15,8 +21,8 @@ class Files(Protocol):
   """Named files. Copies that travel to another process open what they need there."""
   path: pathlib.Path
 
-  def names(self) -> list[str]:
-    """Paths relative to `path`, with slashes, sorted."""
+  def names(self, wanted: Callable[[str], bool]) -> list[str]:
+    """Those of the wanted paths relative to `path`, with slashes, that are there; sorted."""
 
   def read(self, name: str) -> bytes:
     """May be called from many threads at once."""
@@ -42,24 +48,98 @@ def open_files(path: str | pathlib.Path) -> Files:
 
 
 class FolderFiles:
-  """All files below a folder; links to folders are followed."""
+  """All files below a folder, each once, but those of hidden folders.
+
+  Links are followed. A file or a folder that is there in its own right, or by another link, is not
+  listed by a link again, so that links may go round in circles. Two hard links are two files.
+  """
 
   def __init__(self, path: pathlib.Path):
     self.path = path
 
-  def names(self) -> list[str]:
-    # os.walk, not rglob, which builds a Path a file: a million of them is a minute.
-    prefix = len(str(self.path)) + 1
-    return sorted(os.path.join(folder, name)[prefix:].replace(os.sep, '/')
-                  for folder, _, names in os.walk(self.path, followlinks=True) for name in names)
+  def names(self, wanted: Callable[[str], bool]) -> list[str]:
+    """As `Files.names`. Pipes, sockets and devices are passed over, since they may never end.
+
+    Raises:
+      UsageError: a folder cannot be listed.
+    """
+    # os.scandir, not rglob, which builds a Path a file: a million of them is a minute.
+    found, links, others, seen = [], [], [], set()
+    folders, linked_folders = [''], []  # relative, with a slash at the end; the second is a heap
+    while folders or linked_folders:
+      folder = folders.pop() if folders else heapq.heappop(linked_folders)
+      for entry in self._entries(folder, seen):
+        name, is_link = folder + entry.name, entry.is_symlink()
+        if _is(entry.is_dir):
+          if not entry.name.startswith('.') and entry.name != _RESCUED:
+            if is_link:
+              heapq.heappush(linked_folders, f'{name}/')
+            else:
+              folders.append(f'{name}/')
+        elif wanted(name):
+          # What a broken link leads to is for `read` to miss.
+          kind = links if is_link else found if _is(entry.is_file) else others
+          kind.append(name)
+    if others:
+      _log.warning('%s, and %d more of %s: no regular file, passed over', min(others),
+                   len(others) - 1, self.path)
+    return sorted(found + self._not_among(found, links))
+
+  def _entries(self, folder: str, seen: set) -> list[os.DirEntry]:
+    path = os.path.join(self.path, folder)
+    try:
+      status = os.stat(path)
+      if (status.st_dev, status.st_ino) in seen:
+        return []
+      seen.add((status.st_dev, status.st_ino))
+      with os.scandir(path) as entries:
+        return list(entries)
+    except OSError as error:
+      raise UsageError(f'{path} cannot be listed ({error.strerror}): make it readable, or move it '
+                       f'out of {self.path}') from error
+
+  def _not_among(self, found: list[str], links: list[str]) -> list[str]:
+    """The links to files that are not `found`, one each; those to pipes and devices are none."""
+    seen = {self._identity(name) for name in found} if links else set()
+    kept = []
+    for name in sorted(links):
+      identity = self._identity(name)
+      if identity is None or (stat.S_ISREG(identity[0]) and identity not in seen):
+        kept.append(name)
+        seen.add(identity)
+    return kept
+
+  def _identity(self, name: str) -> tuple[int, ...] | None:
+    """(mode, device, inode) of a file, or of what a link leads to; None if it leads nowhere."""
+    try:
+      status = os.stat(os.path.join(self.path, name))
+    except OSError:
+      return None
+    return status.st_mode, status.st_dev, status.st_ino
 
   def read(self, name: str) -> bytes:
-    with open(os.path.join(self.path, name), 'rb') as file:
+    # Without waiting: it may have become a pipe since it was listed.
+    descriptor = os.open(os.path.join(self.path, name), os.O_RDONLY | os.O_NONBLOCK)
+    with open(descriptor, 'rb') as file:
+      status = os.fstat(descriptor)
+      if not stat.S_ISREG(status.st_mode):
+        raise OSError('it is no regular file')
       return file.read()
 
   def stamp(self, name: str) -> tuple[int, ...]:
-    status = os.stat(os.path.join(self.path, name))
+    try:
+      status = os.stat(os.path.join(self.path, name))
+    except OSError:  # a link that leads nowhere, which `read` says
+      return ()
     return status.st_size, status.st_mtime_ns
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+  """An `os.DirEntry`'s is_dir or is_file; a link into what cannot be entered is neither."""
+  try:
+    return kind()
+  except OSError:
+    return False
 
 
 class ZipFiles:
@@ -88,8 +168,8 @@ class ZipFiles:
     self.__dict__.update(state)
     self._open()
 
-  def names(self) -> list[str]:
-    return sorted(self._members)
+  def names(self, wanted: Callable[[str], bool]) -> list[str]:
+    return sorted(filter(wanted, self._members))
 
   def read(self, name: str) -> bytes:
     start, length, method = self._members[name]

@@ -19,6 +19,9 @@ _SIZES_CHECKED = 64
 class Folder:
   """The images of a folder or of a .zip, with their sub-folders, in the order of their paths.
 
+  Hidden files and folders are left out, and what links lead to counts once
+  (`archives.FolderFiles`).
+
   Attributes:
     files: the paths of its images, with slashes, relative to the folder.
     labels: i32[N], the class of each; see `labels.label`.
@@ -42,10 +45,7 @@ class Folder:
     """
     self._decode = decoding.Decoder(image_size, crop, channels)
     self._files = open_files(path)
-    # What starts with a dot is the system's, as '._1.jpg' and '__MACOSX/' of a Mac's zips are.
-    self.files = [name for name in self._files.names()
-                  if name.lower().endswith(SUFFIXES) and not name.startswith('__MACOSX/')
-                  and not name.rpartition('/')[2].startswith('.')]
+    self.files = self._files.names(_is_image)
     self.name = str(path)
     self.draws = crop == 'random'
     if not self.files:
@@ -80,7 +80,7 @@ class Folder:
   def fingerprint(self) -> str:
     """Tells one state of the files from another, by their names, sizes and times."""
     content = '\n'.join(f'{name} {self._files.stamp(name)}' for name in self.files)
-    return digests.short(content)
+    return digests.short(content.encode(errors='surrogateescape'))  # names need not be UTF-8
 
   def __repr__(self) -> str:
     # Stable from run to run: an iterator's checkpoint may hold it.
@@ -107,3 +107,10 @@ class Folder:
           f'{self._files.path / self.files[index]} is {size[0]} x {size[1]} (H x W), not '
           f'{self.image_shape[0]} x {self.image_shape[1]}: without a crop all images must be of '
           "one size; set crop='center' and an image_size")
+
+
+def _is_image(name: str) -> bool:
+  # What starts with a dot is the system's, as '._1.jpg' and '__MACOSX/' of a Mac's zips are.
+  parts = name.split('/')
+  return (parts[-1].lower().endswith(SUFFIXES) and parts[0] != '__MACOSX'
+          and not any(part.startswith('.') and part.strip('.') for part in parts))
