@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from typing import Callable, Protocol
 
+from adm_jax.data import limits
 from adm_jax.errors import UsageError
 
 _log = logging.getLogger(__name__)
@@ -25,7 +26,12 @@ class Files(Protocol):
     """Those of the wanted paths relative to `path`, with slashes, that are there; sorted."""
 
   def read(self, name: str) -> bytes:
-    """May be called from many threads at once."""
+    """May be called from many threads at once.
+
+    Raises:
+      TooLarge: beyond `limits.MOST_BYTES`.
+      Exception: it is damaged, or gone.
+    """
 
   def stamp(self, name: str) -> tuple[int, ...]:
     """Changes when the file does."""
@@ -124,6 +130,7 @@ class FolderFiles:
       status = os.fstat(descriptor)
       if not stat.S_ISREG(status.st_mode):
         raise OSError('it is no regular file')
+      limits.check_bytes(status.st_size)
       return file.read()
 
   def stamp(self, name: str) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 import io
 import pathlib
+from typing import Any, Callable
 
 import numpy as np
 
@@ -51,11 +52,11 @@ class Folder:
     if not self.files:
       raise UsageError(f'{path} holds no image ({" ".join(SUFFIXES)}): is it the right folder?')
     self.labels, self.class_names = labels_lib.label(self.files, labels, self._files.path)
-    height, width = (image_size, image_size) if image_size else self._one_size()
+    height, width = (image_size, image_size) if image_size else self._first(decoding.size)
     self.image_shape = (height, width, channels)
     if crop is None:
       for i in np.linspace(0, len(self) - 1, min(len(self), _SIZES_CHECKED), dtype=int):
-        size = self._size(int(i))
+        size = self._header(int(i), decoding.size)
         if size is not None:
           self._check_size(int(i), size)
 
@@ -82,24 +83,28 @@ class Folder:
     content = '\n'.join(f'{name} {self._files.stamp(name)}' for name in self.files)
     return digests.short(content.encode(errors='surrogateescape'))  # names need not be UTF-8
 
+  def is_gray(self) -> bool:
+    """Whether the first image that has a header has gray levels."""
+    return bool(self._first(decoding.is_gray))
+
   def __repr__(self) -> str:
     # Stable from run to run: an iterator's checkpoint may hold it.
     return f'Folder({self.name!r}, {len(self)} images)'
 
-  def _size(self, index: int) -> tuple[int, int] | None:
-    """(H, W) by the file's header; None if it is damaged, which is for `read` to say."""
+  def _header(self, index: int, read: Callable) -> Any:
+    """read(file) of an image's header; None if it is damaged, which is for `self.read` to say."""
     try:
-      return decoding.size(io.BytesIO(self._files.read(self.files[index])))
+      return read(io.BytesIO(self._files.read(self.files[index])))
     except Exception:
       return None
 
-  def _one_size(self) -> tuple[int, int]:
-    """(H, W) of the first image that has a header."""
-    for index in range(len(self)):
-      size = self._size(index)
-      if size is not None:
-        return size
-    raise UsageError(f'none of the {len(self)} images of {self.name} can be read')
+  def _first(self, read: Callable) -> Any:
+    """read(file) of the first image that has a header."""
+    headers = (self._header(index, read) for index in range(len(self)))
+    found = next((header for header in headers if header is not None), None)
+    if found is None:
+      raise UsageError(f'none of the {len(self)} images of {self.name} can be read')
+    return found
 
   def _check_size(self, index: int, size: tuple[int, int]) -> None:
     if size != self.image_shape[:2]:
