@@ -4,13 +4,14 @@ import heapq
 import logging
 import os
 import pathlib
+import posixpath
 import stat
 import zipfile
 import zlib
-from typing import Callable, Protocol
+from typing import Callable, NamedTuple, Protocol
 
 from adm_jax.data import limits
-from adm_jax.errors import UsageError
+from adm_jax.errors import UsageError, one_line
 
 _log = logging.getLogger(__name__)
 
@@ -41,14 +42,14 @@ def open_files(path: str | pathlib.Path) -> Files:
   """The files of a folder or of a .zip.
 
   Raises:
-    UsageError: `path` is neither.
+    UsageError: `path` is neither, or a damaged .zip.
   """
   path = pathlib.Path(path).expanduser()
   if path.is_dir():
     return FolderFiles(path)
   if not path.exists():
     raise UsageError(f'there is no {path}: give a folder or a .zip of images')
-  if not zipfile.is_zipfile(path):
+  if not path.is_file() or (path.suffix != '.zip' and not zipfile.is_zipfile(path)):
     raise UsageError(f'{path} is neither a folder nor a .zip: give one of them')
   return ZipFiles(path)
 
@@ -149,20 +150,47 @@ def _is(kind: Callable[[], bool]) -> bool:
     return False
 
 
+class _Member(NamedTuple):
+  """What a zip's directory says of a file."""
+  start: int  # of its header
+  packed: int  # bytes in the zip
+  size: int  # bytes unpacked
+  method: int
+  crc: int
+  encrypted: bool
+  raw_name: str
+
+
 class ZipFiles:
   """The members of a zip.
 
   They are read by position (`pread`): unlike `zipfile`'s, such reads share neither a file position
-  nor a lock, so that threads and processes do not wait for each other.
+  nor a lock, so that threads and processes do not wait for each other. Nothing is unpacked beyond
+  the size that the zip states, and that has a limit. Of several members with one name the last
+  counts, as when they are unpacked, and names stay below the zip: '/a' and '../a' are 'a'.
   """
 
   def __init__(self, path: pathlib.Path):
+    """Reads the directory of the zip.
+
+    Raises:
+      UsageError: it cannot be read.
+    """
     self.path = path
-    with zipfile.ZipFile(path) as archive:
-      # name -> (where its header starts, bytes in the file, is it deflated)
-      self._members = {
-          member.filename: (member.header_offset, member.compress_size, member.compress_type)
-          for member in archive.infolist() if not member.is_dir()}
+    try:
+      with zipfile.ZipFile(path) as archive:
+        members = [member for member in archive.infolist() if not member.is_dir()]
+    except Exception as error:  # of a damaged directory zipfile raises anything
+      raise UsageError(f'{path} is no whole .zip ({one_line(error)}): copy it or make it '
+                       'again') from error
+    self._members = {
+        _below(member.filename): _Member(member.header_offset, member.compress_size,
+                                         member.file_size, member.compress_type, member.CRC,
+                                         bool(member.flag_bits & 1), member.filename)
+        for member in members}
+    if len(self._members) < len(members):
+      _log.warning('%s has %d names more than once: of each, the last file counts', path,
+                   len(members) - len(self._members))
     self._open()
 
   def _open(self) -> None:
@@ -176,25 +204,49 @@ class ZipFiles:
     self._open()
 
   def names(self, wanted: Callable[[str], bool]) -> list[str]:
-    return sorted(filter(wanted, self._members))
+    """As `Files.names`.
+
+    Raises:
+      UsageError: a wanted file is encrypted.
+    """
+    names = sorted(filter(wanted, self._members))
+    locked = next((name for name in names if self._members[name].encrypted), None)
+    if locked is not None:
+      raise UsageError(f'{self.path} is encrypted ({locked}): unpack it, and give the folder')
+    return names
 
   def read(self, name: str) -> bytes:
-    start, length, method = self._members[name]
+    member = self._members[name]
+    limits.check_bytes(max(member.size, member.packed))
     # The local header repeats the name and has its own extra field; a guess at both mostly
     # spares a second read.
     guess = _LOCAL_HEADER + len(name) + 64
-    data = os.pread(self._file.fileno(), guess + length, start)
+    data = os.pread(self._file.fileno(), guess + member.packed, member.start)
     skipped = (_LOCAL_HEADER + int.from_bytes(data[26:28], 'little')
                + int.from_bytes(data[28:30], 'little'))
-    packed = (data[skipped:skipped + length] if skipped <= guess
-              else os.pread(self._file.fileno(), length, start + skipped))
-    if method == zipfile.ZIP_STORED:
+    packed = (data[skipped:skipped + member.packed] if skipped <= guess
+              else os.pread(self._file.fileno(), member.packed, member.start + skipped))
+    content = self._unpacked(member, packed)
+    if len(content) != member.size or zlib.crc32(content) != member.crc:
+      raise zipfile.BadZipFile('it is not what the directory of its zip says: another size, or '
+                               'checksum')
+    return content
+
+  def _unpacked(self, member: _Member, packed: bytes) -> bytes:
+    """At most one byte more than there should be."""
+    if member.method == zipfile.ZIP_STORED:
       return packed
-    if method == zipfile.ZIP_DEFLATED:
-      return zlib.decompress(packed, -15)
-    with zipfile.ZipFile(self.path) as archive:  # the rare methods
-      return archive.read(name)
+    if member.method == zipfile.ZIP_DEFLATED:
+      return zlib.decompressobj(-15).decompress(packed, member.size + 1)
+    with zipfile.ZipFile(self.path) as archive, archive.open(member.raw_name) as file:
+      return file.read(member.size + 1)  # the rare methods
 
   def stamp(self, name: str) -> tuple[int, ...]:
     status = os.fstat(self._file.fileno())
     return (*self._members[name][:2], status.st_size, status.st_mtime_ns)
+
+
+def _below(name: str) -> str:
+  """A member's name as a path below the zip."""
+  below = posixpath.normpath(f'/{name}').lstrip('/')
+  return name if below == name else below  # one text, not two, of a million names

@@ -72,8 +72,7 @@ class Folder:
     try:
       image = self._decode(self._files.read(self.files[index]), rng)
     except Exception as error:  # of damaged files Pillow raises anything
-      raise UnreadableImage(f'{self._files.path / self.files[index]}: {decoding.reason(error)}'
-                            ) from error
+      raise UnreadableImage(f'{self._shown(index)}: {decoding.reason(error)}') from error
     if image.shape != self.image_shape:
       self._check_size(index, image.shape[:2])
     return {'image': image, 'label': self.labels[index]}
@@ -106,10 +105,15 @@ class Folder:
       raise UsageError(f'none of the {len(self)} images of {self.name} can be read')
     return found
 
+  def _shown(self, index: int) -> str:
+    """An image's path for a message, which stays one line whatever is in its name."""
+    path = str(self._files.path / self.files[index])
+    return path if path.isprintable() else ascii(path)
+
   def _check_size(self, index: int, size: tuple[int, int]) -> None:
     if size != self.image_shape[:2]:
       raise UsageError(
-          f'{self._files.path / self.files[index]} is {size[0]} x {size[1]} (H x W), not '
+          f'{self._shown(index)} is {size[0]} x {size[1]} (H x W), not '
           f'{self.image_shape[0]} x {self.image_shape[1]}: without a crop all images must be of '
           "one size; set crop='center' and an image_size")
 
