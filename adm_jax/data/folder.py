@@ -8,7 +8,7 @@ import numpy as np
 
 from adm_jax.data import decoding
 from adm_jax.data import labels as labels_lib
-from adm_jax.data.archives import open_files
+from adm_jax.data.archives import open_files, shown
 from adm_jax.data.sources import UnreadableImage
 from adm_jax.errors import UsageError
 from adm_jax.io import digests
@@ -106,9 +106,8 @@ class Folder:
     return found
 
   def _shown(self, index: int) -> str:
-    """An image's path for a message, which stays one line whatever is in its name."""
-    path = str(self._files.path / self.files[index])
-    return path if path.isprintable() else ascii(path)
+    """An image's path, for a message."""
+    return shown(self._files.path / self.files[index])
 
   def _check_size(self, index: int, size: tuple[int, int]) -> None:
     if size != self.image_shape[:2]:
