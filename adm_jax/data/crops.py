@@ -9,12 +9,15 @@ import math
 import numpy as np
 from PIL import Image
 
+from adm_jax.data import limits
+
 
 def _shrink_to(image: Image.Image, smaller_side: int) -> np.ndarray:
   while min(image.size) >= 2 * smaller_side:
     image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
   scale = smaller_side / min(image.size)
   size = (round(image.width * scale), round(image.height * scale))
+  limits.check_pixels(*size, f'of {image.width:,} x {image.height:,} pixels, its crop')
   if size != image.size:  # else Pillow would copy it
     image = image.resize(size, Image.Resampling.BICUBIC)
   return np.asarray(image)

@@ -2,13 +2,17 @@
 
 import dataclasses
 import io
+import warnings
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from adm_jax.data import crops
-from adm_jax.errors import UsageError
+from adm_jax.data import crops, limits
+from adm_jax.errors import UsageError, one_line
+
+# Pillow warns below our limit, in lines that name no file, and has an error above it.
+warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
 
 FORMATS = ('JPEG', 'PNG', 'GIF', 'WEBP', 'BMP')
 _CROPS = {'center': crops.center_crop, 'random': crops.random_crop, None: None}
@@ -47,9 +51,14 @@ class Decoder:
       raise UsageError(f'channels={self.channels}: images have 3, or 1 for gray levels')
 
   def __call__(self, data: bytes, rng: np.random.Generator | None = None) -> np.ndarray:
-    """uint8[H W C]; raises whatever Pillow does where `data` is no image."""
+    """uint8[H W C].
+
+    Raises:
+      TooLarge: the image, or what it is enlarged to for the crop, is beyond `limits.MOST_PIXELS`.
+      Exception: whatever Pillow raises where `data` is no image.
+    """
     # No `draft`, which decodes large JPEGs faster: it would change the pixels.
-    image = straighten(Image.open(io.BytesIO(data), formats=FORMATS), self.channels)
+    image = straighten(_opened(io.BytesIO(data)), self.channels)
     if self.crop is None:
       pixels = np.asarray(image)
     elif self.crop == 'random' and rng is not None:
@@ -61,16 +70,31 @@ class Decoder:
 
 def size(file: Any) -> tuple[int, int]:
   """(H, W) of a path's or open file's upright image; only its header is read."""
-  with Image.open(file, formats=FORMATS) as image:
+  with _opened(file) as image:
     turned = not _ORIENTED.isdisjoint(image.info) and image.getexif().get(0x0112, 1) > 4
     return image.size if turned else image.size[::-1]
 
 
+def is_gray(file: Any) -> bool:
+  """Whether a path's or open file's image has gray levels; only its header is read."""
+  with _opened(file) as image:
+    return image.mode == 'L'
+
+
+def _opened(file: Any) -> Image.Image:
+  """An image whose pixels are not decoded yet, and not too many."""
+  image = Image.open(file, formats=FORMATS)
+  limits.check_pixels(*image.size, 'it')
+  return image
+
+
 def reason(error: Exception) -> str:
-  """Why an image cannot be decoded; Pillow's own words would name an object in memory."""
-  if isinstance(error, UnidentifiedImageError):
+  """Why an image cannot be decoded, in one line of ours where Pillow's is of no use."""
+  if isinstance(error, UnidentifiedImageError):  # which names an object in memory
     return 'it is no image of a known format'
-  return str(error)
+  if isinstance(error, Image.DecompressionBombError):
+    return f'it would have more than the {limits.MOST_PIXELS:,} pixels that are decoded at most'
+  return one_line(error) or type(error).__name__
 
 
 def straighten(image: Image.Image, channels: int) -> Image.Image:
@@ -82,7 +106,8 @@ def straighten(image: Image.Image, channels: int) -> Image.Image:
   if image.mode == wanted:
     return image
   if image.mode.startswith('I'):
-    image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
+    levels = np.divide(np.asarray(image).clip(0, 65535), 257, dtype=np.float32)
+    image = Image.fromarray(levels.round(out=levels).astype(np.uint8))
   elif image.has_transparency_data:
     white = Image.new('RGBA', image.size, 'white')
     image = Image.alpha_composite(white, image.convert('RGBA'))

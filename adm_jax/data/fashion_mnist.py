@@ -8,15 +8,18 @@ import functools
 import gzip
 import math
 import pathlib
+import zlib
+from typing import BinaryIO
 
 import numpy as np
 
 from adm_jax.data.sources import ArraySource
-from adm_jax.errors import UsageError
+from adm_jax.errors import UsageError, one_line
 
 CLASS_NAMES = ('t-shirt', 'trouser', 'pullover', 'dress', 'coat', 'sandal', 'shirt', 'sneaker',
                'bag', 'ankle boot')
 _PREFIX = {'train': 'train', 'test': 't10k'}
+_MOST_BYTES = 1 << 30
 _DEBIAN = '/usr/share/datasets/fashion-mnist'
 
 
@@ -43,16 +46,30 @@ def fashion_mnist(split: str = 'train', folder: str = _DEBIAN) -> ArraySource:
 
 
 def _read(path: pathlib.Path) -> np.ndarray:
-  """The array of bytes in an IDX file: two zeros, type 8, the number of axes, and their lengths."""
-  try:
-    content = gzip.decompress(path.read_bytes())
-  except FileNotFoundError as error:
+  """The array of bytes in a packed IDX file; no more is unpacked than its header says."""
+  if not path.is_file():
     raise UsageError(f'there is no {path}: apt install dataset-fashion-mnist, or name the folder '
-                     'of its files in data.folder') from error
-  except (OSError, EOFError) as error:
-    raise UsageError(f'{path} is damaged: fetch it again') from error
-  axes = content[3] if content[:3] == b'\0\0\x08' else 0
-  shape = tuple(np.frombuffer(content, '>u4', axes, 4).tolist()) if len(content) > 4 * axes else ()
-  if not axes or math.prod(shape) != len(content) - 4 - 4 * axes:
+                     'of its files in data.folder')
+  try:
+    with gzip.open(path) as file:
+      shape = _shape(file)
+      size = math.prod(shape)
+      content = file.read(size + 1) if size <= _most(path) else b''
+  except (OSError, EOFError, zlib.error) as error:
+    raise UsageError(f'{path} is damaged ({one_line(error)}): fetch it again') from error
+  if not shape or len(content) != size:
     raise UsageError(f'{path} is no whole IDX file of bytes: fetch it again')
-  return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)
+  return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _shape(file: BinaryIO) -> tuple[int, ...]:
+  """What an IDX file begins with: two zeros, type 8, the number of axes, and their lengths."""
+  start = file.read(4)
+  axes = start[3] if len(start) == 4 and start[:3] == b'\0\0\x08' else 0
+  lengths = file.read(4 * axes)
+  return tuple(np.frombuffer(lengths, '>u4').tolist()) if len(lengths) == 4 * axes else ()
+
+
+def _most(path: pathlib.Path) -> int:
+  """Bytes that a packed file can hold, or that are read at most."""
+  return min(1032 * path.stat().st_size, _MOST_BYTES)  # 1032: what deflate makes of zeros

@@ -2,12 +2,13 @@
 
 import io
 import pathlib
+from typing import Any, Callable
 
 import numpy as np
 
 from adm_jax.data import decoding
 from adm_jax.data import labels as labels_lib
-from adm_jax.data.archives import open_files
+from adm_jax.data.archives import open_files, shown
 from adm_jax.data.sources import UnreadableImage
 from adm_jax.errors import UsageError
 from adm_jax.io import digests
@@ -18,6 +19,9 @@ _SIZES_CHECKED = 64
 
 class Folder:
   """The images of a folder or of a .zip, with their sub-folders, in the order of their paths.
+
+  Hidden files and folders are left out, and what links lead to counts once
+  (`archives.FolderFiles`).
 
   Attributes:
     files: the paths of its images, with slashes, relative to the folder.
@@ -42,20 +46,17 @@ class Folder:
     """
     self._decode = decoding.Decoder(image_size, crop, channels)
     self._files = open_files(path)
-    # What starts with a dot is the system's, as '._1.jpg' and '__MACOSX/' of a Mac's zips are.
-    self.files = [name for name in self._files.names()
-                  if name.lower().endswith(SUFFIXES) and not name.startswith('__MACOSX/')
-                  and not name.rpartition('/')[2].startswith('.')]
+    self.files = self._files.names(_is_image)
     self.name = str(path)
     self.draws = crop == 'random'
     if not self.files:
       raise UsageError(f'{path} holds no image ({" ".join(SUFFIXES)}): is it the right folder?')
     self.labels, self.class_names = labels_lib.label(self.files, labels, self._files.path)
-    height, width = (image_size, image_size) if image_size else self._one_size()
+    height, width = (image_size, image_size) if image_size else self._first(decoding.size)
     self.image_shape = (height, width, channels)
     if crop is None:
       for i in np.linspace(0, len(self) - 1, min(len(self), _SIZES_CHECKED), dtype=int):
-        size = self._size(int(i))
+        size = self._header(int(i), decoding.size)
         if size is not None:
           self._check_size(int(i), size)
 
@@ -71,8 +72,7 @@ class Folder:
     try:
       image = self._decode(self._files.read(self.files[index]), rng)
     except Exception as error:  # of damaged files Pillow raises anything
-      raise UnreadableImage(f'{self._files.path / self.files[index]}: {decoding.reason(error)}'
-                            ) from error
+      raise UnreadableImage(f'{self._shown(index)}: {decoding.reason(error)}') from error
     if image.shape != self.image_shape:
       self._check_size(index, image.shape[:2])
     return {'image': image, 'label': self.labels[index]}
@@ -80,30 +80,45 @@ class Folder:
   def fingerprint(self) -> str:
     """Tells one state of the files from another, by their names, sizes and times."""
     content = '\n'.join(f'{name} {self._files.stamp(name)}' for name in self.files)
-    return digests.short(content)
+    return digests.short(content.encode(errors='surrogateescape'))  # names need not be UTF-8
+
+  def is_gray(self) -> bool:
+    """Whether the first image that has a header has gray levels."""
+    return bool(self._first(decoding.is_gray))
 
   def __repr__(self) -> str:
     # Stable from run to run: an iterator's checkpoint may hold it.
     return f'Folder({self.name!r}, {len(self)} images)'
 
-  def _size(self, index: int) -> tuple[int, int] | None:
-    """(H, W) by the file's header; None if it is damaged, which is for `read` to say."""
+  def _header(self, index: int, read: Callable) -> Any:
+    """read(file) of an image's header; None if it is damaged, which is for `self.read` to say."""
     try:
-      return decoding.size(io.BytesIO(self._files.read(self.files[index])))
+      return read(io.BytesIO(self._files.read(self.files[index])))
     except Exception:
       return None
 
-  def _one_size(self) -> tuple[int, int]:
-    """(H, W) of the first image that has a header."""
-    for index in range(len(self)):
-      size = self._size(index)
-      if size is not None:
-        return size
-    raise UsageError(f'none of the {len(self)} images of {self.name} can be read')
+  def _first(self, read: Callable) -> Any:
+    """read(file) of the first image that has a header."""
+    headers = (self._header(index, read) for index in range(len(self)))
+    found = next((header for header in headers if header is not None), None)
+    if found is None:
+      raise UsageError(f'none of the {len(self)} images of {self.name} can be read')
+    return found
+
+  def _shown(self, index: int) -> str:
+    """An image's path, for a message."""
+    return shown(self._files.path / self.files[index])
 
   def _check_size(self, index: int, size: tuple[int, int]) -> None:
     if size != self.image_shape[:2]:
       raise UsageError(
-          f'{self._files.path / self.files[index]} is {size[0]} x {size[1]} (H x W), not '
+          f'{self._shown(index)} is {size[0]} x {size[1]} (H x W), not '
           f'{self.image_shape[0]} x {self.image_shape[1]}: without a crop all images must be of '
           "one size; set crop='center' and an image_size")
+
+
+def _is_image(name: str) -> bool:
+  # What starts with a dot is the system's, as '._1.jpg' and '__MACOSX/' of a Mac's zips are.
+  parts = name.split('/')
+  return (parts[-1].lower().endswith(SUFFIXES) and parts[0] != '__MACOSX'
+          and not any(part.startswith('.') and part.strip('.') for part in parts))

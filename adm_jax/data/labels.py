@@ -7,9 +7,13 @@ from typing import Mapping
 
 import numpy as np
 
-from adm_jax.errors import UsageError
+from adm_jax.data.archives import shown
+from adm_jax.errors import UsageError, one_line
 
 _MOST_CLASSES = 10**6
+_MOST_DIGITS = 20  # with zeros in front; Python refuses to read thousands
+_MOST_BYTES = 1 << 30
+_ENCODING = 'utf-8-sig'  # which passes over the mark that spreadsheets begin with
 Labels = tuple[np.ndarray, tuple[str, ...]]  # i32[N], and the name of each class
 
 
@@ -44,8 +48,8 @@ def _folders(names: list[str], where: pathlib.Path) -> list[str]:
   parts = [name.split('/')[:-1] for name in names]
   for folders, name in zip(parts, names):
     if not folders:
-      raise UsageError(f'{where / name} lies in no sub-folder, which would be its class: set '
-                       "labels to 'prefix', to a .json or .csv file, or to None")
+      raise UsageError(f'{shown(where / name)} lies in no sub-folder, which would be its class: '
+                       "set labels to 'prefix', to a .json or .csv file, or to None")
   # A wrapping folder that holds everything is no class, unless it is all there is.
   least = min(map(len, parts))
   depth = 0
@@ -57,8 +61,9 @@ def _folders(names: list[str], where: pathlib.Path) -> list[str]:
 def _prefix(name: str, where: pathlib.Path) -> str:
   prefix, underscore, _ = name.split('/')[-1].partition('_')
   if not underscore:
-    raise UsageError(f"{where / name} has no '_' after its class: labels='prefix' reads names like "
-                     "cat_0001.png; set labels to 'folders', to a .json or .csv file, or to None")
+    raise UsageError(f"{shown(where / name)} has no '_' after its class: labels='prefix' reads "
+                     "names like cat_0001.png; set labels to 'folders', to a .json or .csv file, "
+                     'or to None')
   return prefix
 
 
@@ -74,17 +79,24 @@ def from_list(names: list[str], path: pathlib.Path, where: pathlib.Path) -> Labe
   if not path.is_file():
     raise UsageError(f"labels={str(path)!r} is no file: give 'folders', 'prefix', None, or the "
                      'path of a .json or .csv')
+  if path.stat().st_size > _MOST_BYTES:
+    raise UsageError(f'{path} has {path.stat().st_size:,} bytes, and at most {_MOST_BYTES:,} are '
+                     'read of a list of labels: is it the right file?')
   try:
     table = _read_csv(path) if path.suffix.lower() == '.csv' else _read_json(path)
-  except (ValueError, TypeError, csv.Error) as error:
-    raise UsageError(f'{path} is no list of labels ({" ".join(str(error).split())}): write file '
-                     'and label in a .csv, or {"file": label} in a .json') from error
+  except (OSError, ValueError, TypeError, RecursionError, csv.Error) as error:
+    raise UsageError(f'{path} is no list of labels ({one_line(error)}): write file and label in a '
+                     '.csv, or {"file": label} in a .json') from error
   missing = [name for name in names if name not in table]
   if missing:
-    raise UsageError(f'{path} has no label for {missing[0]} and {len(missing) - 1} more of the '
-                     f'{len(names)} images of {where}: add them')
+    raise UsageError(f'{path} has no label for {shown(missing[0])} and {len(missing) - 1} more of '
+                     f'the {len(names)} images of {where}: add them')
   found = [table[name] for name in names]
   if all(str(value).isdecimal() for value in found):
+    longest = max(found, key=lambda value: len(str(value)))
+    if len(str(longest)) > _MOST_DIGITS:
+      raise UsageError(f'{path} has the label {str(longest)[:_MOST_DIGITS]}... of '
+                       f'{len(str(longest)):,} digits: labels count the classes from 0')
     numbers = [int(value) for value in found]
     class_names = names_up_to(max(numbers), path)
     return np.array(numbers, np.int32), class_names
@@ -100,12 +112,12 @@ def names_up_to(largest: int, where: pathlib.Path) -> tuple[str, ...]:
 
 
 def _read_csv(path: pathlib.Path) -> Mapping[str, str]:
-  with open(path, newline='') as file:
+  with open(path, newline='', encoding=_ENCODING) as file:
     return {row[0].strip(): row[1].strip() for row in csv.reader(file) if len(row) >= 2}
 
 
 def _read_json(path: pathlib.Path) -> Mapping[str, str | int]:
-  content = json.loads(path.read_text())
+  content = json.loads(path.read_text(_ENCODING))
   if isinstance(content, dict) and isinstance(content.get('labels'), list):
     content = {name: value for name, value in content['labels']}
   if not isinstance(content, dict) or not all(isinstance(value, (str, int))

@@ -2,8 +2,6 @@
 
 import pathlib
 
-from PIL import Image
-
 from adm_jax.data.folder import Folder
 from adm_jax.data.npz_file import NpzFile
 from adm_jax.data.sources import Source
@@ -54,15 +52,4 @@ def _folder(path: str | pathlib.Path, image_size: int | None, crop: str | None, 
   if channels is not None:
     return Folder(path, image_size, crop, labels, channels)
   folder = Folder(path, image_size, crop, labels)
-  local = pathlib.Path(path).expanduser()
-  if local.is_dir() and _is_gray(local / folder.files[0]):
-    return Folder(path, image_size, crop, labels, channels=1)
-  return folder
-
-
-def _is_gray(path: pathlib.Path) -> bool:
-  try:
-    with Image.open(path) as image:
-      return image.mode == 'L'
-  except OSError:  # damaged, which reading it will say
-    return False
+  return Folder(path, image_size, crop, labels, channels=1) if folder.is_gray() else folder

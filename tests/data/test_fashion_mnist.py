@@ -3,6 +3,7 @@
 import gzip
 import pathlib
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -46,8 +47,39 @@ def test_what_is_missing_or_damaged_is_one_line(folder, tmp_path):
   refused('no whole IDX file')
   (tmp_path / 't10k-images-idx3-ubyte.gz').write_bytes(b'not gzip')
   refused('is damaged')
+  for content in (b'', b'\0\0\x08', b'\0\0\x08\x03\0', b'\0\0\x08\xff' * 9, b'\0\0\x09\1\0\0\0\0'):
+    (tmp_path / 't10k-images-idx3-ubyte.gz').write_bytes(gzip.compress(content))
+    refused('no whole IDX file')
   _write(tmp_path / 't10k-images-idx3-ubyte.gz', IMAGES[:3])
   refused('folder of Fashion-MNIST')
+
+
+def test_any_damage_is_one_line_and_never_other_pixels(folder, tmp_path):
+  """gzip raises three kinds of errors, of which one is neither an OSError nor an EOFError."""
+  path = tmp_path / 't10k-images-idx3-ubyte.gz'
+  whole, rng = path.read_bytes(), np.random.default_rng(0)
+  for at in rng.integers(0, len(whole), 100):
+    data = bytearray(whole)
+    data[at] ^= 1 << int(rng.integers(8))
+    path.write_bytes(data if at % 3 else data[:at])
+    fashion_mnist.cache_clear()
+    try:
+      np.testing.assert_array_equal(fashion_mnist('test', folder).images[..., 0], IMAGES)
+    except UsageError as error:
+      assert str(path) in str(error) and '\n' not in str(error)
+
+
+@pytest.mark.parametrize('shape', [(5, 28, 28), (2**32 - 1, 28, 28), (2**32 - 1,) * 3, (0,) * 3])
+def test_no_more_is_unpacked_than_the_header_says_or_the_file_can_hold(folder, tmp_path, shape):
+  """300 MB of zeros in 300 KB."""
+  content = bytes([0, 0, 8, 3]) + struct.pack('>3I', *shape) + bytes(3 * 10**8)
+  (tmp_path / 't10k-images-idx3-ubyte.gz').write_bytes(gzip.compress(content, 1))
+  del content
+  tracemalloc.start()
+  with pytest.raises(UsageError, match='no whole IDX file'):
+    fashion_mnist('test', folder)
+  assert tracemalloc.get_traced_memory()[1] < 20e6
+  tracemalloc.stop()
 
 
 @pytest.mark.skipif(not pathlib.Path(module._DEBIAN).exists(), reason='no dataset-fashion-mnist')

@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import pickle
+import socket
 import zipfile
 
 import numpy as np
@@ -252,3 +254,78 @@ def test_only_images_formats_are_opened(tmp_path):
   (tmp_path / 'a.png').write_bytes(file.getvalue())
   with pytest.raises(UnreadableImage):
     Folder(tmp_path, image_size=8, labels=None)[0]
+
+
+def test_links_that_go_in_circles_list_every_image_once(pets):
+  """Without a memory of folders, each image is listed 41 times, and then ELOOP ends it."""
+  for link, target in (('cat/all', '..'), ('again', '.'), ('aaa', 'owl'), ('self.png', 'self.png')):
+    (pets / link).symlink_to(target)
+  (pets / 'owl' / 'a.png').symlink_to('x0.png')
+  (pets / 'owl' / 'b.png').symlink_to('../cat/x1.png')
+  files = Folder(pets, 8, labels=None).files
+  assert len(files) == 9 + 1 and 'self.png' in files  # the broken link is for `read` to name
+  assert all(name.startswith(('cat/x', 'dog/x', 'owl/x')) for name in files if name != 'self.png')
+
+
+def test_what_links_lead_to_elsewhere_is_there_once(pets, tmp_path):
+  """As folders of links into a store are, whose files' own names may say nothing."""
+  store = tmp_path / 'linked' / '.store'
+  store.mkdir(parents=True)
+  (pets / 'cat' / 'x1.png').rename(store / '0123')
+  for link in ('cat/two.png', 'cat/one.png'):
+    (tmp_path / 'linked' / link).parent.mkdir(exist_ok=True)
+    (tmp_path / 'linked' / link).symlink_to(store / '0123')
+  (tmp_path / 'linked' / 'dogs').symlink_to(pets / 'dog')
+  (tmp_path / 'linked' / 'again').symlink_to(pets / 'dog')
+  source = Folder(tmp_path / 'linked', image_size=8)
+  assert source.files == ['again/x2.png', 'again/x5.png', 'again/x8.png', 'cat/one.png']
+  assert len([source[i] for i in range(4)]) == 4
+
+
+@pytest.mark.timeout(20)
+def test_pipes_and_sockets_are_passed_over(pets, monkeypatch, caplog):
+  """A pipe called x.png that nobody writes to would be read for ever."""
+  monkeypatch.chdir(pets)  # a socket's address is short
+  os.mkfifo('cat/pipe.png')
+  os.mkfifo('cat/pipe.txt')
+  (pets / 'cat' / 'zero.png').symlink_to('/dev/zero')
+  with socket.socket(socket.AF_UNIX) as listening:
+    listening.bind('cat/socket.png')
+    source = Folder(pets, image_size=8)
+  assert len(source) == 9 and caplog.text.count('passed over') == 1
+  (pets / 'cat' / 'x1.png').unlink()
+  os.mkfifo('cat/x1.png')
+  with pytest.raises(UnreadableImage, match='x1.png: it is no regular file'):
+    source[source.files.index('cat/x1.png')]
+
+
+def test_a_sub_folder_that_cannot_be_listed_is_named(pets, monkeypatch):
+  """Its images would be missing without a word."""
+  scandir = os.scandir
+  def guarded(path):
+    if str(path).rstrip('/').endswith(('cat', 'lost+found')):
+      raise PermissionError(13, 'Permission denied')
+    return scandir(path)
+  (pets / 'lost+found').mkdir()
+  monkeypatch.setattr(os, 'scandir', guarded)
+  _refused('cat.* cannot be listed .Permission denied.: make it readable', pets, image_size=8)
+
+
+def test_hidden_folders_are_the_systems(pets, tmp_path):
+  _write(pets, '.trash/x.png', Image.fromarray(_photo(0, 9, 9)))
+  assert len(Folder(pets, 8)) == len(Folder(_zipped(pets, tmp_path / 'pets.zip'), 8)) == 9
+
+
+def test_names_need_not_be_utf_8_and_links_may_lead_nowhere(pets):
+  image = (pets / 'cat' / 'x1.png').read_bytes()
+  with open(os.fsencode(pets / 'cat') + b'/\xff.png', 'wb') as file:
+    file.write(image)
+  (pets / 'cat' / 'gone.png').symlink_to('nowhere')
+  source = Folder(pets, image_size=8)
+  before = source.fingerprint()
+  assert source[source.files.index(os.fsdecode(b'cat/\xff.png'))]['image'].shape == (8, 8, 3)
+  with pytest.raises(UnreadableImage, match='gone.png'):
+    source[source.files.index('cat/gone.png')]
+  (pets / 'cat' / 'gone.png').unlink()
+  (pets / 'cat' / 'gone.png').write_bytes(image)
+  assert Folder(pets, image_size=8).fingerprint() != before

@@ -2,10 +2,9 @@
 
 import contextlib
 import hashlib
-import http.server
 import math
-import threading
 
+import file_server
 import pytest
 
 from adm_jax.cli.main import main
@@ -50,37 +49,10 @@ def bar(total, title):
   yield lambda count: None
 
 
-class _Server(http.server.BaseHTTPRequestHandler):
-  """Serves CONTENT; breaks off once where `break_at` says; resumes if `resumes`."""
-  break_at, resumes, asked = None, True, []
-
-  def do_GET(self):
-    cls, wanted = type(self), self.headers.get('Range')
-    cls.asked.append(wanted)
-    if self.path != '/model.pt':
-      return self.send_error(404)
-    begin = int(wanted.removeprefix('bytes=').removesuffix('-')) if wanted and cls.resumes else 0
-    if begin >= len(CONTENT):
-      return self.send_error(416)
-    self.send_response(206 if begin else 200)
-    self.send_header('Content-Length', str(len(CONTENT) - begin))
-    self.end_headers()
-    end = cls.break_at or len(CONTENT)
-    cls.break_at = None
-    self.wfile.write(CONTENT[begin:end])
-
-  def log_message(self, *arguments):
-    pass
-
-
 @pytest.fixture
 def server():
-  handler = type('Handler', (_Server,), {'asked': []})
-  with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as running:
-    threading.Thread(target=running.serve_forever, daemon=True).start()
-    handler.address = f'http://127.0.0.1:{running.server_port}/model.pt'
-    yield handler
-    running.shutdown()
+  with file_server.serving(CONTENT) as served:
+    yield served
 
 
 def _model(server, **kwargs):
