@@ -24,6 +24,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from adm_jax.data import sources
 from adm_jax.data.sources import Source
 from adm_jax.errors import UsageError, one_line
 from adm_jax.models import Classifier, SuperRes, UNet
@@ -167,6 +168,7 @@ def classifier(module: Classifier, diffusion: Diffusion) -> Network:
 
 def check_source(network: Network, source: Source) -> None:
   """Raises UsageError unless the images and classes of `source` are what the network is for."""
+  sources.check(source)
   if source.image_shape != network.image_shape:
     raise UsageError(f'{source.name} has images of {source.image_shape} (H, W, C), the network is '
                      f'for {network.image_shape}: set image_size and in_channels of the network')

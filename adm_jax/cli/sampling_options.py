@@ -11,7 +11,7 @@ import numpy as np
 
 from adm_jax.cli.parser import numbers
 from adm_jax.errors import UsageError
-from adm_jax.io.functions import described
+from adm_jax.io import functions
 
 if TYPE_CHECKING:  # JAX is imported when a command runs, not when its options are read
   from adm_jax.process.schedules import Schedule
@@ -51,6 +51,8 @@ def add_guidance_arguments(parser: argparse.ArgumentParser) -> None:
   group.add_argument('--weaker-weights', metavar='PATH|WHICH', help='as --weights')
   group.add_argument('--weaker-scale', metavar='S[,LAST]',
                      help='of autoguidance: 1 is none; default: 2')
+  group.add_argument('--guidance', action='append', default=[], metavar='FILE.py:FUNCTION',
+                     help='the guidance value that a function of your own returns; may be repeated')
   group.add_argument('--guide-between', metavar='LOW,HIGH',
                      help='guide at these noise levels only, sigma = '
                      'sqrt((1 - alpha_bar) / alpha_bar): 0.2,5')
@@ -177,7 +179,10 @@ def _check_guidance(arguments: argparse.Namespace) -> None:
                       ('--weaker-weights', arguments.weaker_weights)):
     if given is not None and arguments.weaker is None:
       raise UsageError(f'{name} is of a weaker model: name one with --weaker')
-  guides = arguments.classifier, arguments.weaker, arguments.cfg_scale
+  for name in arguments.guidance:
+    if not functions.is_own(name):
+      raise UsageError(f'--guidance {name}: give FILE.py:FUNCTION')
+  guides = arguments.classifier, arguments.weaker, arguments.cfg_scale, *(arguments.guidance[:1])
   if arguments.model is None and any(guide is not None for guide in guides):
     raise UsageError('guidance is of the model that makes images: name one with --model')
   if arguments.guide_between is not None and all(guide is None for guide in guides):
@@ -253,6 +258,7 @@ def _guidance(arguments: argparse.Namespace) -> 'tuple[Guidance, ...]':
         classifier(arguments), _scale(arguments, 'scale'), between,
         normalize=arguments.normalize_gradient, every=arguments.classifier_every,
         clip=arguments.clip_guided, weights=arguments.classifier_weights))
+  found += map(guidance.OfFile, arguments.guidance)
   if arguments.dynamic_threshold is not None:
     found.append(guidance.DynamicThreshold(arguments.dynamic_threshold))
   return tuple(found)
@@ -286,7 +292,7 @@ def _course(arguments: argparse.Namespace, from_step: int | None = None) -> 'Cou
   return Course(
       _respacing(arguments), steps if from_step is None else initial_states.from_step(from_step,
                                                                                       steps),
-      {'steps': arguments.steps, 'spacing': arguments.spacing and described(arguments.spacing),
+      {'steps': arguments.steps, 'spacing': arguments.spacing and functions.described(arguments.spacing),
        'churn': arguments.churn,
        'from_step': from_step})
 

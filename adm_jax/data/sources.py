@@ -5,7 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
-from adm_jax.errors import UsageError
+from adm_jax.errors import UsageError, one_line
 
 
 class Source(Protocol):
@@ -33,6 +33,37 @@ class Source(Protocol):
     Raises:
       UnreadableImage: the file is no image, or damaged.
     """
+
+
+def check(source: Source) -> None:
+  """Raises UsageError, which names what is missing, unless `source` keeps the contract.
+
+  Its first image is read.
+  """
+  kind = type(source).__name__
+  missing = [name for name in ('name', 'image_shape', 'class_names', '__len__', '__getitem__')
+             if not hasattr(source, name)]
+  if missing:
+    raise UsageError(f'{kind} is no source of images, for want of {", ".join(missing)}: see '
+                     'adm_jax.data.sources.Source')
+  if len(source) < 1:
+    raise UsageError(f'{source.name} holds no images')
+  try:
+    example = source[0]
+  except (UnreadableImage, UsageError):  # whoever reads it will say so, or take another
+    return
+  except Exception as error:
+    raise UsageError(f'{kind}[0] fails: {type(error).__name__}: {one_line(error)}') from error
+  if not isinstance(example, dict) or not {'image', 'label'} <= example.keys():
+    raise UsageError(f'{kind}[0] is a {type(example).__name__}'
+                     f'{" of " + ", ".join(map(str, example)) if isinstance(example, dict) else ""}'
+                     ': it should be a dict of image and label')
+  image, label = np.asarray(example['image']), np.asarray(example['label'])
+  if image.dtype != np.uint8 or image.shape != tuple(source.image_shape):
+    raise UsageError(f'{kind}[0] has an image {image.dtype} of shape {image.shape}: it should be '
+                     f'uint8 of {tuple(source.image_shape)}, its image_shape (H, W, C)')
+  if label.dtype.kind not in 'iu' or label.shape:
+    raise UsageError(f'{kind}[0] has the label {example["label"]!r}: it should be a whole number')
 
 
 class UnreadableImage(Exception):

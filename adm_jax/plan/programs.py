@@ -134,9 +134,9 @@ def _key() -> Any:
 
 
 def _nothing(network: Network) -> ArraySource:
-  """A data set without images, of the shape and the classes that a network is for."""
-  return ArraySource('nothing', np.zeros((0, *network.image_shape), np.uint8),
-                     np.zeros(0, np.int32), tuple(map(str, range(network.num_classes or 0))))
+  """A data set of one black image, of the shape and the classes that a network is for."""
+  return ArraySource('nothing', np.zeros((1, *network.image_shape), np.uint8),
+                     np.zeros(1, np.int32), tuple(map(str, range(network.num_classes or 0))))
 
 
 def _bytes(tree: Any) -> int:

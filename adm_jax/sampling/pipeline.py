@@ -8,7 +8,7 @@ import dataclasses
 import json
 import math
 import pathlib
-from typing import Any, Callable, Iterator, Sequence
+from typing import Any, Callable, Iterable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -447,11 +447,15 @@ def _checked(guidance: Sequence[Guidance]) -> tuple[Guidance, ...]:
 def _bound(guidance: Sequence[Guidance], run: Run, dtype: str,
            loaded: Sequence[Trained | None]) -> tuple[Bound, ...]:
   """Binds guidance to a run, by networks that are there already where there are."""
-  return _of_different_roles(value.bind(run, dtype, trained)
-                             for value, trained in zip(guidance, loaded, strict=True))
+  bound = [value.bind(run, dtype, trained) for value, trained in zip(guidance, loaded, strict=True)]
+  for value, each in zip(guidance, bound, strict=True):
+    if not isinstance(each, Bound):
+      raise UsageError(f'{type(value).__name__}.bind returns a {type(each).__name__}: it should '
+                       'return a guidance.Bound')
+  return _of_different_roles(bound)
 
 
-def _of_different_roles(bound: Iterator[Bound]) -> tuple[Bound, ...]:
+def _of_different_roles(bound: Iterable[Bound]) -> tuple[Bound, ...]:
   """Numbers the roles of guidance of one kind, so that each has weights and a scale of its own."""
   result, counts = [], {}
   for each in bound:
