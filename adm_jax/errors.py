@@ -45,6 +45,6 @@ def printable(text: str, most: int = 2000) -> str:
                  character.encode('unicode_escape').decode() for character in text)
 
 
-def one_line(error: BaseException, most: int = 200) -> str:
-  """Returns what an exception says, in one line of at most so many characters."""
+def one_line(error: object, most: int = 200) -> str:
+  """Returns what an exception, or another value, says in one line of at most so many characters."""
   return ' '.join(str(error).split())[:most]
