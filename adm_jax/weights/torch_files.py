@@ -18,7 +18,7 @@ import numpy as np
 from adm_jax.errors import UsageError, one_line
 from adm_jax.io.files import written_whole
 from adm_jax.weights import tensor_index
-from adm_jax.weights.lazy_arrays import LazyArray, raw_bytes
+from adm_jax.weights.lazy_arrays import LazyArray, is_possible, raw_bytes
 from adm_jax.weights.tensor_index import Name
 
 _STORAGES = {
@@ -136,15 +136,14 @@ def _storage_loader(path: pathlib.Path, prefix: str, members: Mapping) -> Callab
 def _rebuild_tensor(storage, offset, size, stride, requires_grad=False, hooks=None, metadata=None):
   del requires_grad, hooks, metadata
   if not (isinstance(storage, _Storage) and isinstance(size, tuple) and isinstance(stride, tuple)
-          and len(size) == len(stride) <= _MOST_AXES and _are_whole([offset, *size, *stride])):
+          and len(size) == len(stride) and _are_whole([offset, *size, *stride])
+          and is_possible(size)):
     raise UsageError('it describes a tensor whose shape, strides or offset are no whole numbers of '
                      '0 or more: fetch it again')
   # How many numbers of the storage the tensor spans. It may not show one several times either: a
   # few bytes would become an array of any size.
   span = 0 if 0 in size else 1 + sum((n - 1) * step for n, step in zip(size, stride))
-  most = max(storage.count, 1)
-  if (offset + span > storage.count
-      or math.prod(n or 1 for n in size) > (most if span else _MOST_EMPTY)):
+  if offset + span > storage.count or math.prod(size) > storage.count:
     raise UsageError(f'a tensor of shape {size} reaches beyond its storage')
   item = storage.dtype.itemsize
   return LazyArray(size, storage.dtype, lambda: np.lib.stride_tricks.as_strided(
@@ -161,7 +160,6 @@ def _are_whole(values: Iterable[Any]) -> bool:
   return all(type(value) is int and value >= 0 for value in values)
 
 
-_MOST_AXES, _MOST_EMPTY = 32, 1 << 40  # of a tensor; the product of an empty one's other sides
 _FUNCTIONS = {
     Name('collections', 'OrderedDict'): lambda: {},
     Name('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
