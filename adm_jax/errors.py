@@ -1,5 +1,9 @@
 """The exceptions that a user is meant to see, one line each."""
 
+import contextlib
+import pathlib
+from typing import Iterator
+
 RESTART = 75  # the commands' exit code (EX_TEMPFAIL) on which a launcher is to start them again
 
 
@@ -32,6 +36,17 @@ class Preempted(Restart):
 
 class PeerLost(Restart):
   """Another process of the run is gone."""
+
+
+@contextlib.contextmanager
+def of_file(path: str | pathlib.Path) -> Iterator[None]:
+  """Puts a file's name before what turns out to be wrong with it, unless it is named already."""
+  try:
+    yield
+  except UsageError as error:
+    if str(path) in str(error):
+      raise
+    raise UsageError(f'{path}: {error}') from error
 
 
 def printable(text: str, most: int = 2000) -> str:

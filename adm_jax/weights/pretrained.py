@@ -9,7 +9,7 @@ import numpy as np
 
 from adm_jax import config as config_lib
 from adm_jax.config import ConfigDict
-from adm_jax.errors import UsageError
+from adm_jax.errors import UsageError, of_file
 from adm_jax.io import digests, files, progress
 from adm_jax.weights import catalog, flags, folders, openai, shipped, state_dicts
 from adm_jax.weights.folders import Trained
@@ -119,7 +119,8 @@ def read(name: str | pathlib.Path, words: str = '', bar: Callable = progress.bar
     raise UsageError(f'{name} is a folder, not a file of weights')
   else:
     state_dict = state_dicts.read(pathlib.Path(name))
-    kind, known, assumed = _inferred(state_dict, given, dialect or 'adm')
+    with of_file(name):
+      kind, known, assumed = _inferred(state_dict, given, dialect or 'adm')
     assumed += _assumed_clock(kind, given, dialect)
     assumed = [clause for clause in assumed if not any(flag in clause for flag in given)]
   known, assumed = _without_what_is_given(known, assumed, given)
@@ -128,7 +129,8 @@ def read(name: str | pathlib.Path, words: str = '', bar: Callable = progress.bar
     known = {name: str(value) for name, value in flags.DIALECTS[dialect].items()} | known
   _check_given(kind, known, given)
   network_config = flags.describe(kind, known | given, dialect or 'adm')
-  params = openai.lazy_params(state_dict, config_lib.build(network_config).module)
+  with of_file(name):
+    params = openai.lazy_params(state_dict, config_lib.build(network_config).module)
   return Pretrained(kind, known | given, assumed, network_config, params,
                     sum(tensor.size for tensor in state_dict.values()))
 

@@ -15,7 +15,7 @@ from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from adm_jax.errors import UsageError, one_line
+from adm_jax.errors import UsageError, of_file, one_line
 from adm_jax.io.files import written_whole
 from adm_jax.weights import tensor_index
 from adm_jax.weights.lazy_arrays import LazyArray, is_possible, raw_bytes
@@ -50,7 +50,7 @@ def read_state_dict(path: str | pathlib.Path) -> dict[str, LazyArray]:
                      f'run torch.save(torch.load("{path.name}", map_location="cpu"), "new.pt") and '
                      'give new.pt')
   try:
-    with zipfile.ZipFile(path) as archive:
+    with of_file(path), zipfile.ZipFile(path) as archive:
       members = _members(archive, path)
       index = next((name for name in members if name.endswith('/data.pkl')), None)
       if index is None:
@@ -59,8 +59,8 @@ def read_state_dict(path: str | pathlib.Path) -> dict[str, LazyArray]:
       with archive.open(index) as member:
         text = member.read(tensor_index.MOST_BYTES + 1)  # one more is refused, unread
       content = tensor_index.read(text, _FUNCTIONS, _NAMES, load)
-  except UsageError as error:
-    raise UsageError(f'{path}: {error}' if str(path) not in str(error) else str(error)) from error
+  except UsageError:
+    raise
   # A damaged archive may also claim to be encrypted (RuntimeError), or of a later kind of zip.
   except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError, OverflowError,
           struct.error) as error:

@@ -165,16 +165,16 @@ def _config(network_only: bool) -> bytes:
 
 def _read_run(path: pathlib.Path) -> None:
   """As `adm train` goes on with a run."""
-  from adm_jax import config as config_lib
   from adm_jax import stored_configs
-  stored_configs.is_trusted(path.read_text())
-  config_lib.build(stored_configs.read(path))
+  from adm_jax.errors import of_file
+  with of_file(path):
+    stored_configs.build(stored_configs.read(path))
 
 
 def _read_network_config(path: pathlib.Path) -> None:
   """As the config of a folder of weights."""
   from adm_jax.weights import folders
-  folders.read_network(path).abstract_params()
+  folders.described(path)
 
 
 def _job() -> bytes:
