@@ -51,6 +51,7 @@ def load(name: str | pathlib.Path, weights: str | pathlib.Path | None = None,
     UsageError: none of these; or weights that do not fit, cannot be fetched or are not whole.
   """
   if str(name) in shipped.names():
+    shipped.check(shipped.folder(str(name)))
     found = folders.load(shipped.folder(str(name)))
     # They are stored in 16 bits, and compute as they were trained.
     return dataclasses.replace(found, params=jax.tree.map(np.float32, found.params))
