@@ -1,7 +1,7 @@
 """Models that come with the package: small ones, trained on real photographs.
 
 Each is a folder of converted weights (`weights.folders`), stored in bfloat16, with the names of its
-classes, a model card, and the checksums of these files as `sha256sum` writes them.
+classes, a model card, and the checksums of all but the card, as `sha256sum` writes them.
 """
 
 import hashlib
@@ -41,8 +41,8 @@ def check(folder: pathlib.Path) -> None:
 
 
 def write_checksums(folder: pathlib.Path) -> None:
-  """Writes what `check` compares, of all files in `folder`; the last step of making one."""
-  names = sorted(path.name for path in folder.iterdir() if path.name != _CHECKSUMS)
+  """Writes what `check` compares, of all files in `folder` but the card."""
+  names = sorted({path.name for path in folder.iterdir()} - {_CARD, _CHECKSUMS})
   (folder / _CHECKSUMS).write_text(''.join(
       f'{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n' for name in names))
 
