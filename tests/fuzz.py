@@ -20,6 +20,7 @@ import importlib
 import io
 import json
 import pathlib
+import pickletools
 import random
 import resource
 import select
@@ -82,7 +83,7 @@ def _of_one_process(reader, seed, number, end, until, findings) -> int:
           begun = int(word)
           if time.monotonic() > until:
             return begun
-      if child.wait():
+      if child.wait() or begun != end - 1:
         errors.seek(0)
         last = errors.read().decode(errors='replace').strip().splitlines()[-1:]
         findings.append(Finding(reader, -1 if begun is None else begun,
@@ -152,6 +153,8 @@ def mutated(good: bytes, random: random.Random) -> bytes:
   if random.random() < 0.6:
     if good[:2] == b'PK':
       return _zip(good, random)
+    if good[:2] == b'\x80\x02':
+      return _pickle(good, random)
     try:
       tree = json.loads(good)
     except ValueError:
@@ -200,6 +203,30 @@ def _zip(good: bytes, random: random.Random) -> bytes:
         content = mutated(content, random)
       archive.writestr(info.filename, content, info.compress_type)
   return out.getvalue()
+
+
+_STEPS = (b'r\xff\xff\xff\x1f', b'h\x00', b'K\xff', b'J\xff\xff\xff\xff', b'\x8a\x08' + b'\x7f' * 8,
+          b'0', b'(', b')', b']', b'}', b'N', b't', b'\x85', b'\x86', b'\x87', b'R', b'Q', b's',
+          b'u', b'e', b'a', b'b', b'.', b'\x94', b'\x93', b'\x81', b'cos\nsystem\n', b'2')
+
+
+def _pickle(good: bytes, random: random.Random) -> bytes:
+  """Its steps taken away, doubled, moved, or mixed with others."""
+  starts = [place for _, _, place in pickletools.genops(good)]
+  steps = [good[begin:end] for begin, end in zip(starts, [*starts[1:], len(good)])]
+  for _ in range(random.choice((1, 1, 2, 4))):
+    at, other = random.randrange(len(steps)), random.randrange(len(steps))
+    match random.randrange(4):
+      case 0:
+        del steps[at]
+        steps = steps or [b'.']
+      case 1:
+        steps[at] = random.choice((*_STEPS, steps[other]))
+      case 2:
+        steps.insert(at, random.choice((*_STEPS, steps[other])))
+      case 3:
+        steps[at:at] = steps[other:other + 8] * random.choice((1, 50))
+  return b''.join(steps)
 
 
 _JSON = (None, True, False, 0, -1, 1, 2.5, 10**9, 2**63, 10**30, -10**9, 1e308, float('nan'),

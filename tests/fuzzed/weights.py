@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import pathlib
 import struct
 import tempfile
@@ -73,33 +74,34 @@ def _read_safetensors_header(path: pathlib.Path) -> None:
   _read_state_dict(path.with_suffix('.safetensors'))
 
 
-def _network_header() -> bytes:
-  """The header of a small published network in a safetensors file."""
-  import tiny_models
-
-  from adm_jax.weights import folders, openai, safetensors_files
-
-  def write(path):
-    found = folders.load(tiny_models.unet(path.with_suffix('')))
-    safetensors_files.write(
-        path, openai.state_dict_from_params(found.params, found.network.module))
-  whole = _written(write, '.safetensors')
-  return whole[8:8 + struct.unpack('<Q', whole[:8])[0]]
+def _shapes() -> bytes:
+  """The names and shapes of a small published network."""
+  from adm_jax.weights import openai
+  module, _ = openai.create(
+      'unet', '--image_size 32 --num_channels 32 --num_res_blocks 1 --channel_mult 1,1')
+  return json.dumps(openai.published_shapes(module)).encode()
 
 
 def _read_network(path: pathlib.Path) -> None:
-  """As a file whose flags are inferred; its numbers are zeros."""
+  """As a file with these names and shapes, whose flags are inferred; its numbers are zeros."""
   from adm_jax.weights import pretrained
-  header = path.read_bytes()
   try:
-    ends = [int(entry['data_offsets'][1]) for entry in json.loads(header).values()]
-    size = min(max(ends, default=0), 1 << 20)
-  except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError,
-          RecursionError):
-    size = 0
+    header, end = {}, 0
+    for name, shape in json.loads(path.read_bytes()).items():
+      begin, end = end, end + 4 * math.prod(shape)
+      header[name] = {'dtype': 'F32', 'shape': shape, 'data_offsets': [begin, end]}
+    text = json.dumps(header).encode()
+  except (ValueError, TypeError, AttributeError, RecursionError):
+    text, end = path.read_bytes(), 0
   whole = path.with_suffix('.safetensors')
-  whole.write_bytes(struct.pack('<Q', len(header)) + header + bytes(size))
-  pretrained.load(whole)
+  with open(whole, 'wb') as file:
+    file.write(struct.pack('<Q', len(text)) + text)
+    if type(end) is int and 0 <= end < 1 << 28:
+      file.truncate(file.tell() + end)  # of a file with a hole, which takes no room
+  try:
+    pretrained.read(whole)
+  finally:
+    whole.unlink()
 
 
 # ---------------------------------------------------------------------------------------------
@@ -209,7 +211,7 @@ READERS = {
     'torch index': (_torch_index, '.pkl', _read_torch_index),
     'safetensors': (_safetensors, '.safetensors', _read_state_dict),
     'safetensors header': (_safetensors_header, '.json', _read_safetensors_header),
-    'published network': (_network_header, '.json', _read_network),
+    'published network': (_shapes, '.json', _read_network),
     'npz': (_npz(np.savez), '.npz', _read_npz),
     'compressed npz': (_npz(np.savez_compressed), '.npz', _read_npz),
     'npy': (_npy, '.npy', _read_npy),
