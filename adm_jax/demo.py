@@ -18,7 +18,7 @@ from adm_jax.data.sources import ArraySource
 from adm_jax.errors import UsageError
 from adm_jax.evaluation.frechet import frechet_distance, moments
 from adm_jax.evaluation.independent_classifier import IndependentClassifier
-from adm_jax.io import digests, pictures
+from adm_jax.io import digests, markdown, pictures
 from adm_jax.io.files import written_whole
 from adm_jax.io.pixels import to_float
 from adm_jax.process import likelihood
@@ -260,8 +260,7 @@ def _report(results: dict[str, Any], settings: Settings, trained: float, total: 
       '# ADM on 8 x 8 digits', '',
       f'{settings.num} images per set, {settings.respacing} ancestral steps, classifier scale '
       f'{settings.scale:g}, average of the weights: {results["weights"]}.', '',
-      '| what | measured |', '| --- | --- |',
-      *(f'| {name} | {value} |' for name, value in rows), '',
+      markdown.table(('what', 'measured'), rows), '',
       'The judge is a perceptron that has only seen real training digits; distances are in its '
       'last hidden layer (they are not FID). The bound on the likelihood is over '
       f'{settings.likelihood_images} held-out digits and {settings.likelihood_respacing} steps; '

@@ -4,21 +4,26 @@ JSON in which functions stand by their names. Only functions of this project tha
 looked up again, and texts of earlier versions are read under the names of today (`_MOVED`).
 """
 
+import contextlib
 import importlib
 import json
-from typing import Any
+import pathlib
+from typing import Any, Iterator
 
+from adm_jax import config as config_lib
 from adm_jax.config import ConfigDict, name_of
-from adm_jax.errors import UsageError
+from adm_jax.errors import UsageError, of_file, one_line
+from adm_jax.io import json_files
 
 # A stored config may name only these, or what these modules define. Whoever builds one calls what
-# it names: the most that any of them does is to read files as images.
-_TRUSTED = ('adm_jax.data', 'adm_jax.models', 'adm_jax.networks',
-            'adm_jax.process.diffusion',
-            'adm_jax.process.losses', 'adm_jax.process.schedules',
-            'adm_jax.process.timestep_samplers', 'adm_jax.training.evaluations:Evaluation',
-            'adm_jax.training.grids:Grid', 'adm_jax.training.loop:Run',
-            'adm_jax.training.state:adamw', 'adm_jax.training.tasks')
+# it names. A network, which weights from elsewhere bring along, opens no file; the most that the
+# rest of a run does is to read files as images.
+_NETWORK = ('adm_jax.models', 'adm_jax.networks', 'adm_jax.process.diffusion',
+            'adm_jax.process.schedules')
+_TASK = (*_NETWORK, 'adm_jax.process.losses', 'adm_jax.training.tasks')
+_RUN = (*_TASK, 'adm_jax.data', 'adm_jax.process.timestep_samplers',
+        'adm_jax.training.evaluations:Evaluation', 'adm_jax.training.grids:Grid',
+        'adm_jax.training.loop:Run', 'adm_jax.training.state:adamw')
 
 VERSION = 2  # of what is written; texts of before have none, and are brought up to date
 _VERSION, _NAME = '$version', '$name'
@@ -51,8 +56,79 @@ def to_json(config: ConfigDict) -> str:
 
 
 def from_json(text: str) -> ConfigDict:
-  """Reads what `to_json` wrote. Only functions of this project and its libraries are looked up."""
-  return _restore(_parsed(text))
+  """Reads what `to_json` wrote. Only functions of this project are looked up.
+
+  Raises:
+    UsageError: it is damaged, or names other functions.
+  """
+  with _damage():
+    return _restore(_parsed(text), _RUN)
+
+
+def network(text: str) -> ConfigDict:
+  """Reads the part of what `to_json` wrote that describes the network, and nothing else.
+
+  The rest may name functions of anyone's.
+
+  Raises:
+    UsageError: it has none, is damaged, or names functions that no network needs.
+  """
+  with _damage():
+    tree = _parsed(text)
+    for node in (tree, tree.get('task')):
+      if isinstance(node, dict) and 'network' in node:
+        return _restore(node['network'], _NETWORK)
+  raise UsageError('the config describes no network: it has neither network nor task.network')
+
+
+def ema_rates(text: str) -> tuple[float, ...]:
+  """Reads which averages a run keeps; () of a config that is of no run.
+
+  Raises:
+    UsageError: it is damaged.
+  """
+  rates = _parsed(text).get('ema_rates', [])
+  if not isinstance(rates, list) or not all(isinstance(rate, float) for rate in rates):
+    raise UsageError(f'ema_rates are fractions, not {one_line(rates, 60)}')
+  return tuple(rates)
+
+
+@contextlib.contextmanager
+def _damage() -> Iterator[None]:
+  """Turns what looking up a damaged config raises into one line."""
+  try:
+    yield
+  except UsageError:
+    raise
+  # What is not there, of another kind, nested too deeply, or no key.
+  except (ValueError, TypeError, KeyError, AttributeError, ImportError, RecursionError) as error:
+    raise UsageError(f'the stored config is damaged ({type(error).__name__}: {one_line(error)})'
+                     ) from error
+
+
+def read(path: str | pathlib.Path) -> ConfigDict:
+  """Does `from_json` of a file.
+
+  Raises:
+    UsageError: as `from_json`, or no such file; it names the file.
+  """
+  with of_file(path):
+    return from_json(json_files.read_text(path))
+
+
+def build(node: Any) -> Any:
+  """Does `config.build` of a part of what `read` returned.
+
+  Raises:
+    UsageError: its functions cannot take its values.
+  """
+  try:
+    return config_lib.build(node)
+  except UsageError:
+    raise
+  except Exception as error:  # whatever a function raises that is given what it is not for
+    raise UsageError(f'the stored config cannot be built ({type(error).__name__}: '
+                     f'{one_line(error)})') from error
 
 
 def differences(old: str, new: str, ignore: tuple[str, ...] = ()) -> list[str]:
@@ -72,10 +148,7 @@ def differences(old: str, new: str, ignore: tuple[str, ...] = ()) -> list[str]:
 
 def _parsed(text: str) -> Any:
   """The JSON of a text, brought up to date and without its version."""
-  try:
-    tree = json.loads(text)
-  except ValueError as error:
-    raise UsageError(f'the stored config is cut short or no JSON ({error})') from error
+  tree = json_files.parse(text, 'the stored config')
   if not isinstance(tree, dict):
     raise UsageError(f'the stored config is {type(tree).__name__}, and no object')
   version = tree.pop(_VERSION, 1)
@@ -160,39 +233,54 @@ def _plain(value: Any) -> Any:
   return value
 
 
-def _restore(value: Any) -> Any:
+def _restore(value: Any, trusted: tuple[str, ...]) -> Any:
   if isinstance(value, dict):
     if _NAME in value:
-      return _look_up(value[_NAME])
+      return _look_up(value[_NAME], trusted)
     config = ConfigDict(convert_dict=False)
     for key, item in value.items():
-      config[key] = _restore(item)
+      config[key] = _restore(item, _within(key, trusted))
     return config
   if isinstance(value, list):
-    return tuple(_restore(item) for item in value)
+    return tuple(_restore(item, trusted) for item in value)
   return value
+
+
+def _within(key: str, trusted: tuple[str, ...]) -> tuple[str, ...]:
+  """What the part under a key may name, where all around it may name `trusted`."""
+  if key == 'network' or trusted is _NETWORK:
+    return _NETWORK
+  return _TASK if key == 'task' else trusted
 
 
 def is_trusted(text: str) -> bool:
   """Whether all functions that a stored config names may be looked up again."""
-  def names(node):
-    if isinstance(node, dict):
-      yield from [node[_NAME]] if _NAME in node else (
-          name for value in node.values() for name in names(value))
+  def names(node: Any, trusted: tuple[str, ...]) -> Iterator[tuple[Any, tuple[str, ...]]]:
+    if isinstance(node, dict) and _NAME in node:
+      yield node[_NAME], trusted
+    elif isinstance(node, dict):
+      for key, value in node.items():
+        yield from names(value, _within(key, trusted))
     elif isinstance(node, list):
-      yield from (name for value in node for name in names(value))
-  return all(map(_may_be_named, names(_parsed(text))))
+      for value in node:
+        yield from names(value, trusted)
+  return all(_may_be_named(name, trusted) for name, trusted in names(_parsed(text), _RUN))
 
 
-def _may_be_named(name: str) -> bool:
-  return any(name == known or name.startswith((f'{known}:', f'{known}.')) for known in _TRUSTED)
+def _may_be_named(name: Any, trusted: tuple[str, ...]) -> bool:
+  return (isinstance(name, str) and not name.partition(':')[2].startswith('_')
+          and any(name == known or name.startswith((f'{known}:', f'{known}.'))
+                  for known in trusted))
 
 
-def _look_up(name: str) -> Any:
-  module, _, path = name.partition(':')
-  value = getattr(importlib.import_module(module), path, None) if _may_be_named(name) else None
+def _look_up(name: Any, trusted: tuple[str, ...]) -> Any:
+  value = None
+  if _may_be_named(name, trusted):
+    module, _, path = name.partition(':')
+    value = getattr(importlib.import_module(module), path, None)
   # Defined there, not merely imported there.
   if not callable(value) or getattr(value, '__module__', None) != module:
-    raise UsageError(f'the stored config names {name}, which is not one of the functions that a '
-                     'stored config may name: give the config that it was made from')
+    raise UsageError(f'the stored config names {one_line(name, 100)}, which is not one of the '
+                     'functions that a stored config may name there: give the config that it was '
+                     'made from')
   return value

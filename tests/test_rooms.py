@@ -11,7 +11,7 @@ import adm_jax
 PACKAGE = pathlib.Path(adm_jax.__file__).parent
 # From the top down, as CONTRIBUTING.md has them; those of one line may not import each other.
 ROOMS = ('cli', 'demo', 'serving', 'configs', 'plan', 'training', 'evaluation', 'sampling',
-         'weights', 'networks', 'models', 'data', 'devices', 'process', 'io', 'stored_configs',
+         'weights', 'networks', 'models', 'data', 'devices', 'process', 'stored_configs', 'io',
          'config', 'errors')
 MODULES = sorted(PACKAGE.rglob('*.py'))
 

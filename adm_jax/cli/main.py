@@ -22,7 +22,7 @@ from adm_jax.cli import (
   train,
 )
 from adm_jax.cli.parser import Parser, check_empty
-from adm_jax.errors import RESTART, Restart, TrainingStopped, UsageError
+from adm_jax.errors import RESTART, Restart, TrainingStopped, UsageError, printable
 
 COMMANDS = {'demo': demo, 'train': train, 'config': config, 'sample': sample, 'evaluate': evaluate,
             'reference': reference, 'nll': nll, 'reproduce': reproduce, 'convert': convert,
@@ -50,19 +50,19 @@ def main(arguments: list[str] | None = None) -> int:
       return 0
     return COMMANDS[known.command].run(known, rest) or 0
   except UsageError as error:
-    print(f'adm: {error}', file=sys.stderr)
+    _complain(error)
     return 2
   except BrokenPipeError:  # whoever read the output, like head, has seen enough
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
   except OSError as error:
-    print(f'adm: {error.strerror or error}: {error.filename or "(no file named)"}', file=sys.stderr)
+    _complain(f'{error.strerror or error}: {error.filename or "(no file named)"}')
     return 2
   except TrainingStopped as error:
-    print(f'adm: {error}', file=sys.stderr)
+    _complain(error)
     return 1
   except Restart as error:
-    print(f'adm: {error}', file=sys.stderr, flush=True)
+    _complain(error)
     sys.stdout.flush()
     # Not a return: at its end JAX would wait for processes that are gone.
     os._exit(RESTART)
@@ -73,6 +73,11 @@ def main(arguments: list[str] | None = None) -> int:
     sys.stdout.flush()
     # Not a return: a compiler thread that outlives the interpreter ends in a crash.
     os._exit(130)
+
+
+def _complain(mistake: object) -> None:
+  """Prints one line, whatever names of files and answers of servers it quotes."""
+  print(f'adm: {printable(str(mistake))}', file=sys.stderr, flush=True)
 
 
 if __name__ == '__main__':

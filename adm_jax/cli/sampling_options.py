@@ -289,12 +289,12 @@ def _course(arguments: argparse.Namespace, from_step: int | None = None) -> 'Cou
   from adm_jax.sampling.courses import Course
 
   steps = _steps(arguments)
-  return Course(
-      _respacing(arguments), steps if from_step is None else initial_states.from_step(from_step,
-                                                                                      steps),
-      {'steps': arguments.steps, 'spacing': arguments.spacing and functions.described(arguments.spacing),
-       'churn': arguments.churn,
-       'from_step': from_step})
+  words = {'steps': arguments.steps,
+           'spacing': arguments.spacing and functions.described(arguments.spacing),
+           'churn': arguments.churn, 'from_step': from_step}
+  if from_step is not None:
+    steps = initial_states.from_step(from_step, steps)
+  return Course(_respacing(arguments), steps, words)
 
 
 def load(arguments: argparse.Namespace, from_step: int | None = None) -> 'Pipeline':

@@ -30,7 +30,7 @@ class NpzFile:
     self.name = str(path)
     self._path = pathlib.Path(path).expanduser()
     shape, dtype, _ = npz.read_pieces(self._path, 'arr_0', 1)
-    if len(shape) != 4 or dtype != np.uint8 or not shape[0]:
+    if len(shape) != 4 or dtype != np.uint8 or 0 in shape:
       raise UsageError(f'{path}: arr_0 is {dtype}{list(shape)}: images are uint8[N H W C]')
     self._num, self.image_shape = shape[0], tuple(shape[1:])
     self._read, self._lock = None, threading.Lock()

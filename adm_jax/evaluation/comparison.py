@@ -10,8 +10,10 @@ from typing import Any, Sequence
 import numpy as np
 from PIL import Image
 
+from adm_jax.errors import printable
 from adm_jax.evaluation.report import FULL
 from adm_jax.evaluation.tables import METRICS, Row
+from adm_jax.io import markdown as markdown_lib
 from adm_jax.io import npz, pictures
 
 
@@ -65,13 +67,12 @@ class Result:
 
 def markdown(results: Sequence[Result]) -> str:
   """The table of paper against measured."""
-  lines = ['| row | metric | paper | measured | |', '| --- | --- | --- | --- | --- |']
-  for result in results:
-    for metric, paper, ours, verdict in result.rows():
-      cells = (result.title, metric, _number(paper), _number(ours), verdict)
-      lines.append(f'| {" | ".join(cells)} |')
-  notes = [f'- {result.title}: {note}' for result in results for note in result.notes()]
-  return '\n'.join([*lines, '', *notes, ''])
+  table = markdown_lib.table(
+      ('row', 'metric', 'paper', 'measured', ''),
+      [(result.title, metric, _number(paper), _number(ours), verdict)
+       for result in results for metric, paper, ours, verdict in result.rows()])
+  notes = [printable(f'- {result.title}: {note}') for result in results for note in result.notes()]
+  return '\n'.join([table, '', *notes, ''])
 
 
 def page(results: Sequence[Result]) -> str:

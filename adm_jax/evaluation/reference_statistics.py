@@ -48,10 +48,17 @@ def read(path: pathlib.Path) -> Statistics | None:
   keys = set(npz.names(path))
   if not keys & {'mu', 'sigma', 'mu_s', 'sigma_s'}:
     return None
-  count = int(npz.read(path, 'count')) if 'count' in keys else None
-  extractor = str(npz.read(path, 'extractor')) if 'extractor' in keys else ''
+  count = int(_single(path, 'count', 'iu')) if 'count' in keys else None
+  extractor = str(_single(path, 'extractor', 'U')) if 'extractor' in keys else ''
   spatial = _moments(path, 'mu_s', 'sigma_s') if 'mu_s' in keys else None
   return Statistics(_moments(path, 'mu', 'sigma'), spatial, count, extractor)
+
+
+def _single(path: pathlib.Path, name: str, kinds: str) -> np.ndarray:
+  found = npz.read(path, name)
+  if found.shape or found.dtype.kind not in kinds:
+    raise UsageError(f'{path}: {name} is {found.dtype}{list(found.shape)}: make it again')
+  return found
 
 
 def _moments(path: pathlib.Path, mean: str, covariance: str) -> Moments:
@@ -59,6 +66,9 @@ def _moments(path: pathlib.Path, mean: str, covariance: str) -> Moments:
   if found.mean.ndim != 1 or found.covariance.shape != 2 * found.mean.shape:
     raise UsageError(f'{path}: {mean} is {found.mean.shape} and {covariance} '
                      f'{found.covariance.shape}: give (D,) and (D, D)')
+  for moment in found:
+    if moment.dtype.kind not in 'fiu':
+      raise UsageError(f'{path}: {mean} or {covariance} holds {moment.dtype}: moments are numbers')
   if not (np.isfinite(found.mean).all() and np.isfinite(found.covariance).all()):
     raise UsageError(f'{path}: {mean} or {covariance} holds NaN or infinity: make it again')
   return found

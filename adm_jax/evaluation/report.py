@@ -6,7 +6,7 @@ from typing import Any, Callable
 
 from adm_jax.data.open import open_source
 from adm_jax.data.sources import Source
-from adm_jax.errors import UsageError
+from adm_jax.errors import UsageError, printable
 from adm_jax.evaluation import frechet, reference_statistics
 from adm_jax.evaluation.features import Extractor, extract
 from adm_jax.evaluation.inception import Features
@@ -93,7 +93,7 @@ class Report:
     lines += [f'{value.label}: {value.value}'
               + ('' if value.error is None else f' +- {value.error:.2g}') for value in self.values]
     lines += [f'extractor: {self.extractor}, hash {self.extractor_hash}']
-    return '\n'.join([*lines, *(f'note: {note}' for note in self.notes)])
+    return '\n'.join(map(printable, [*lines, *(f'note: {note}' for note in self.notes)]))
 
   def as_json(self) -> dict[str, Any]:
     """The report as plain data; `values` by key."""

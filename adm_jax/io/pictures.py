@@ -9,6 +9,7 @@ from typing import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from adm_jax.errors import printable
 from adm_jax.io.files import written_whole
 
 
@@ -52,7 +53,7 @@ def write_grid(path: pathlib.Path, images: np.ndarray, labels: np.ndarray | None
     for i, label in enumerate(labels[:len(images)]):
       left, top = (gap + (i % columns) * (images.shape[2] * scale + gap),
                    gap + (i // columns + 1) * (images.shape[1] * scale + gap) - gap)
-      caption = str(label) if names is None else names[label][0]
+      caption = str(label) if names is None else printable(names[label][0][:80])
       while caption and font.getlength(caption) > images.shape[2] * scale + gap - 2:
         caption = caption[:-1]
       draw.text((left, top + 2), caption, fill='black', font=font)

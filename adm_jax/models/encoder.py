@@ -21,6 +21,8 @@ from adm_jax.models.blocks import (
 Array = jax.Array
 Dtype = Any
 Size = int | tuple[int, int]
+# The reference's largest networks have 18; of many more, the shapes alone would take hours.
+_MOST_BLOCKS, _MOST_CHANNELS = 256, 65_536
 
 
 def height_width(image_size: Size) -> tuple[int, int]:
@@ -86,6 +88,11 @@ def check_numbers(network: nn.Module) -> None:
                        'which takes as little memory as float16')
   if not network.channel_mult:
     raise UsageError('channel_mult=(): give a multiplier for each level')
+  if network.channels > _MOST_CHANNELS:
+    raise UsageError(f'channels={network.channels}: give at most {_MOST_CHANNELS}')
+  if network.depth * len(network.channel_mult) > _MOST_BLOCKS:
+    raise UsageError(f'depth={network.depth} on {len(network.channel_mult)} levels are more than '
+                     f'{_MOST_BLOCKS} blocks: give fewer')
   if not 0 <= network.dropout < 1:
     raise UsageError(f'dropout={network.dropout}: a rate is at least 0 and less than 1')
 

@@ -129,9 +129,13 @@ def from_betas(betas, *, rescale_timesteps: bool = False) -> Schedule:
   return Schedule(betas, np.arange(len(betas)), len(betas), rescale_timesteps)
 
 
+_MOST_STEPS = 1_000_000  # beyond which a mistyped number would only take memory
+
+
 def _check_num_steps(num_steps: int) -> None:
-  if num_steps < 1:
-    raise UsageError(f'num_steps={num_steps}: a process has at least 1 step')
+  if not 1 <= num_steps <= _MOST_STEPS:
+    raise UsageError(f'num_steps={num_steps}: a process has at least 1 step, at most '
+                     f'{_MOST_STEPS:,}')
 
 
 def linear(*, num_steps: int, rescale_timesteps: bool = False) -> Schedule:

@@ -1,8 +1,6 @@
 """Runs what `exporting` wrote: the program and its weights, and none of the code that made them."""
 
-import json
 import pathlib
-import struct
 from typing import Any, Callable
 
 import jax
@@ -10,7 +8,8 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from adm_jax.errors import UsageError
+from adm_jax.errors import UsageError, one_line
+from adm_jax.io import json_files
 from adm_jax.weights import safetensors_files
 
 Array = jax.Array
@@ -30,12 +29,12 @@ def load(folder: str | pathlib.Path) -> Callable[..., np.ndarray]:
   folder = pathlib.Path(folder)
   if not (folder / PROGRAM).is_file():
     raise UsageError(f'{folder} holds no {PROGRAM}: give a folder that adm export made')
+  num_classes, known = _described(folder / DESCRIPTION)
   try:
     exported = jax.export.deserialize(bytearray((folder / PROGRAM).read_bytes()))
-    description = json.loads((folder / DESCRIPTION).read_text())
-    num_classes, known = description['num_classes'], description['scales']
-  except (ValueError, KeyError, struct.error, IndexError) as error:
-    raise UsageError(f'{folder} is damaged ({error}): export it again') from error
+  except Exception as error:  # whatever flatbuffers and MLIR raise of bytes that are none of theirs
+    raise UsageError(f'{folder / PROGRAM} is damaged ({one_line(error, 120)}): export it again'
+                     ) from error
   platform = _platform()
   if platform not in exported.platforms:
     raise UsageError(f'{folder} was exported for {", ".join(exported.platforms)}, these devices '
@@ -57,6 +56,23 @@ def load(folder: str | pathlib.Path) -> Callable[..., np.ndarray]:
                        f'from 0 to {2**32 - 1} and as many labels as indices')
     return np.asarray(call(weights, _scales(known, scale), np.uint32(seed), index, labels))
   return sample
+
+
+def _described(path: pathlib.Path) -> tuple[int | None, dict[str, Any]]:
+  """The number of classes of an exported program, and {role: its scales}."""
+  found = json_files.read(path)
+  classes, scales = (found.get('num_classes'), found.get('scales')) if isinstance(
+      found, dict) else (None, None)
+  if (not isinstance(classes, int | None) or not isinstance(scales, dict)
+      or not all(_are_scales(entry) for entry in scales.values())):
+    raise UsageError(f'{path} does not describe an exported program: export it again')
+  return classes, scales
+
+
+def _are_scales(entry: Any) -> bool:
+  return (isinstance(entry, dict) and isinstance(entry.get('values'), list)
+          and all(isinstance(number, (int, float)) for number in (*entry['values'],
+                                                                  entry.get('off'))))
 
 
 def _scales(known: dict[str, Any], scale: float | dict[str, float] | None) -> dict[str, Array]:

@@ -6,6 +6,7 @@
 import functools
 from typing import Callable
 
+from adm_jax.io import markdown
 from adm_jax.sampling import solvers, spacings
 
 _PAGE = '''\
@@ -47,20 +48,15 @@ def page() -> str:
   """Returns docs/solvers.md as the code has it now."""
   methods = [(maker(), maker) for maker in solvers.offered().values()]
   return _PAGE.format(
-      solvers=_table(
+      solvers=markdown.table(
           ('name', 'order', 'evaluations', 'deterministic', 'may churn', 'acts alone', 'steps',
            'what it does'),
           [(f'`{solver.name}`', str(solver.order), str(solver.evaluations),
             _yes(solver.deterministic), _yes(solver.may_churn), _yes(solver.acts_alone),
             'neighbors' if solver.neighbors_only else 'any', _summary(maker))
            for solver, maker in methods]),
-      spacings=_table(('name', 'what it does'),
-                      [(f'`{name}`', _summary(space)) for name, space in spacings.OFFERED.items()]))
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-  lines = [head, ('---',) * len(head), *rows]
-  return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+      spacings=markdown.table(('name', 'what it does'), [
+          (f'`{name}`', _summary(space)) for name, space in spacings.OFFERED.items()]))
 
 
 def _yes(trait: bool) -> str:
@@ -68,10 +64,10 @@ def _yes(trait: bool) -> str:
 
 
 def _summary(function: Callable) -> str:
-  """The first line of a docstring, as a table's cell."""
+  """The first line of a docstring."""
   while isinstance(function, functools.partial):
     function = function.func
-  return (function.__doc__ or '').strip().partition('\n')[0].replace('|', r'\|')
+  return (function.__doc__ or '').strip().partition('\n')[0]
 
 
 if __name__ == '__main__':

@@ -204,7 +204,7 @@ def _describe(folder: pathlib.Path, text: str) -> None:
   try:
     stored = json.dumps(_as_now(json.loads(path.read_text())))
     changed = differences(stored, text, _names(json.loads(text)))
-  except (UsageError, ValueError, AttributeError, KeyError, TypeError) as error:
+  except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
     raise UsageError(f'{path} was not written by this command: give another folder') from error
   if changed:
     more = f'; and {len(changed) - 4} more' if len(changed) > 4 else ''

@@ -12,13 +12,14 @@ import numpy as np
 from adm_jax import config as config_lib
 from adm_jax import stored_configs
 from adm_jax.config import ConfigDict
-from adm_jax.errors import UsageError
-from adm_jax.io import files
+from adm_jax.errors import UsageError, of_file, one_line
+from adm_jax.io import files, json_files
 from adm_jax.io.files import folder_written_whole, written_whole
 from adm_jax.networks import Network
 from adm_jax.weights import checkpoint_files, safetensors_files
 
 _WEIGHTS, _CLASSES, _CONFIG = 'weights.safetensors', 'classes.json', 'config.json'
+_MOST_DEPTH = 32  # of modules in modules
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,14 +64,13 @@ def load(folder: str | pathlib.Path, *, weights: str | None = None, step: int | 
     raise UsageError(f'{folder} has no checkpoint{"" if step is None else f" of step {step}"}: '
                      f'{have}')
   step = steps[-1] if step is None else step
-  config = config or stored_configs.from_json((folder / _CONFIG).read_text())
-  network = config_lib.build(network_config(config))
+  network, shapes = described(folder / _CONFIG, config)
+  rates = tuple(config.ema_rates) if config else _averages(folder / _CONFIG)
   if weights is None:
-    weights = str(max(config.ema_rates)) if config.ema_rates else 'params'
-  elif weights != 'params' and weights not in map(str, config.ema_rates):
+    weights = str(max(rates)) if rates else 'params'
+  elif weights != 'params' and weights not in map(str, rates):
     raise UsageError(f'{folder} has no weights {weights!r}: give params'
-                     + ''.join(f' or {rate}' for rate in config.ema_rates))
-  shapes = network.abstract_params()
+                     + ''.join(f' or {rate}' for rate in rates))
   like = {'params': shapes} if weights == 'params' else {'ema': {weights: shapes}}
   ocp = checkpoint_files.orbax()
 
@@ -83,7 +83,46 @@ def load(folder: str | pathlib.Path, *, weights: str | None = None, step: int | 
   restored = checkpoint_files.restoring(folder / 'checkpoints' / str(step), like, restore,
                                         partial=True)
   params = restored['params'] if weights == 'params' else restored['ema'][weights]
-  return Trained(network, params, weights, step, _class_names(folder))
+  return Trained(network, params, weights, step, read_class_names(folder / _CLASSES))
+
+
+def described(path: pathlib.Path, config: ConfigDict | None = None) -> tuple[Network, Any]:
+  """A stored config's network and the shapes of its parameters; nothing else of it is built.
+
+  Args:
+    path: the config.
+    config: the one to take instead, where it is given.
+
+  Raises:
+    UsageError: it is damaged, describes no network, or names functions that no network needs.
+  """
+  if config is not None:
+    network = config_lib.build(network_config(config))
+    return network, network.abstract_params()
+  with of_file(path):
+    return made(stored_configs.network(json_files.read_text(path)))
+
+
+def made(config: ConfigDict) -> tuple[Network, Any]:
+  """Builds the network that a stored config describes, with the shapes of its parameters.
+
+  Raises:
+    UsageError: it is none, or one that cannot be.
+  """
+  network = stored_configs.build(config)
+  if not isinstance(network, Network):
+    raise UsageError(f'the config describes no network, but a {type(network).__name__}')
+  try:
+    return network, network.abstract_params()
+  except (ValueError, TypeError, ArithmeticError) as error:  # numbers that no array can have
+    raise UsageError(f'the config describes no network that can be made ({one_line(error)})'
+                     ) from error
+
+
+def _averages(path: pathlib.Path) -> tuple[float, ...]:
+  """The rates of a run's averages."""
+  with of_file(path):
+    return stored_configs.ema_rates(json_files.read_text(path))
 
 
 def _inside(folder: pathlib.Path) -> str:
@@ -111,7 +150,9 @@ def stored_network(folder: str | pathlib.Path) -> ConfigDict:
   Raises:
     UsageError: its config names functions that a stored one may not.
   """
-  return network_config(stored_configs.from_json((files.folder(folder) / _CONFIG).read_text()))
+  path = files.folder(folder) / _CONFIG
+  with of_file(path):
+    return stored_configs.network(json_files.read_text(path))
 
 
 def save(folder: str | pathlib.Path, network: ConfigDict, params: Any,
@@ -153,9 +194,37 @@ def write_class_names(folder: pathlib.Path, names: tuple[str, ...]) -> None:
     part.write_text(json.dumps(names, indent=1, ensure_ascii=False))
 
 
-def _class_names(folder: pathlib.Path) -> tuple[str, ...] | None:
-  path = folder / _CLASSES
-  return tuple(json.loads(path.read_text())) or None if path.exists() else None
+def read_class_names(path: pathlib.Path) -> tuple[str, ...] | None:
+  """What `write_class_names` wrote; None where there are none, or no file.
+
+  Raises:
+    UsageError: it holds anything but a list of texts.
+  """
+  if not path.exists():
+    return None
+  with of_file(path):
+    return class_names_of(json_files.read_text(path))
+
+
+def class_names_of(text: str) -> tuple[str, ...] | None:
+  """The names of classes in a text of JSON; None where there are none.
+
+  Raises:
+    UsageError: it holds anything but a list of texts.
+  """
+  names = json_files.parse(text)
+  if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    raise UsageError('it holds no list of names of classes: write ["name", ...]')
+  return tuple(names) or None
+
+
+def _nested(flat: dict[str, Any]) -> dict[str, Any]:
+  """{'a/b': x} as {'a': {'b': x}}."""
+  for name in flat:
+    *above, _ = name.split('/', _MOST_DEPTH + 1)
+    if len(above) > _MOST_DEPTH or any('/'.join(above[:i + 1]) in flat for i in range(len(above))):
+      raise UsageError(f'{name} is no name of a tensor beside the others: fetch it again')
+  return flax.traverse_util.unflatten_dict(flat, sep='/')
 
 
 def _load_converted(folder: pathlib.Path, weights: str | None, step: int | None,
@@ -164,10 +233,11 @@ def _load_converted(folder: pathlib.Path, weights: str | None, step: int | None,
   if weights not in (None, 'params') or step not in (None, 0):
     raise UsageError(f'{folder} holds one set of weights, converted from elsewhere: leave '
                      f'out weights and step')
-  config = config or stored_configs.from_json((folder / _CONFIG).read_text())
-  network = config_lib.build(network_config(config))
+  network, shapes = described(folder / _CONFIG, config)
   flat = safetensors_files.read(folder / _WEIGHTS)
-  params = flax.traverse_util.unflatten_dict(flat, sep='/')
-  shapes_of = checkpoint_files.shapes_of
-  checkpoint_files.check_shapes(folder, shapes_of(params), shapes_of(network.abstract_params()))
-  return Trained(network, jax.tree.map(np.asarray, params), class_names=_class_names(folder))
+  with of_file(folder / _WEIGHTS):
+    params = _nested(flat)
+    shapes_of = checkpoint_files.shapes_of
+    checkpoint_files.check_shapes(folder, shapes_of(params), shapes_of(shapes))
+  return Trained(network, jax.tree.map(np.asarray, params),
+                 class_names=read_class_names(folder / _CLASSES))

@@ -3,7 +3,7 @@
 import math
 from typing import Any, Mapping, NamedTuple
 
-from adm_jax.errors import UsageError
+from adm_jax.errors import UsageError, one_line
 from adm_jax.weights import openai
 from adm_jax.weights.flags import CHANNEL_MULT, create
 
@@ -38,6 +38,17 @@ def infer(shapes: Shapes, image_size: int | None = None, dialect: str = 'adm') -
   for name in ('time_embed.0.weight', 'input_blocks.0.0.weight'):
     if name not in shapes:
       raise UsageError(f'there is no {name}: this is not a network of openai/guided-diffusion')
+  try:
+    return _fitting(shapes, image_size, dialect)
+  except UsageError:
+    raise
+  # Of names without their numbers, absent tensors, and shapes of too few or empty axes.
+  except (ValueError, LookupError, ArithmeticError) as error:
+    raise UsageError('its tensors have names or shapes that no network of openai/guided-diffusion '
+                     f'has ({type(error).__name__}: {one_line(error, 60)})') from error
+
+
+def _fitting(shapes: Shapes, image_size: int | None, dialect: str) -> Inferred:
   has_decoder = any(name.startswith('output_blocks.') for name in shapes)
   in_channels = shapes['input_blocks.0.0.weight'][1]
   # Six channels are a small image's beside the large one's; any other number is the image's own.

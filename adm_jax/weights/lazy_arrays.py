@@ -26,6 +26,11 @@ class LazyArray:
     return np.asarray(self.make(), dtype)
 
 
+def is_possible(shape: tuple[int, ...]) -> bool:
+  """Whether an array may have a shape that a file tells: one without numbers may tell any."""
+  return len(shape) <= 32 and (0 not in shape or math.prod(side or 1 for side in shape) <= 1 << 40)
+
+
 def raw_bytes(array: np.ndarray | LazyArray) -> memoryview:
   """The bytes of an array, last axis fastest."""
   return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))

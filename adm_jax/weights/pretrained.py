@@ -11,7 +11,7 @@ import numpy as np
 from adm_jax import config as config_lib
 from adm_jax import stored_configs
 from adm_jax.config import ConfigDict
-from adm_jax.errors import UsageError
+from adm_jax.errors import UsageError, of_file
 from adm_jax.io import digests, files, progress
 from adm_jax.weights import catalog, flags, folders, openai, shipped, state_dicts
 from adm_jax.weights.folders import Trained
@@ -58,6 +58,7 @@ def load(name: str | pathlib.Path, weights: str | pathlib.Path | None = None,
     UsageError: none of these; or weights that do not fit, cannot be fetched or are not whole.
   """
   if str(name) in shipped.names():
+    shipped.check(shipped.folder(str(name)))
     found = folders.load(shipped.folder(str(name)))
     # They are stored in 16 bits, and compute as they were trained.
     return dataclasses.replace(found, params=jax.tree.map(np.float32, found.params))
@@ -159,8 +160,10 @@ def read(name: str | pathlib.Path, words: str = '', bar: Callable = progress.bar
       if words or dialect is not None:
         raise UsageError(f'{name} brings its own config: leave out '
                          f'{"--flags" if words else "--dialect"}')
-      return _noted(pathlib.Path(name), state_dict, notes)
-    kind, known, assumed = _inferred(state_dict, given, dialect or 'adm')
+      with of_file(name):
+        return _noted(state_dict, notes)
+    with of_file(name):
+      kind, known, assumed = _inferred(state_dict, given, dialect or 'adm')
     assumed += _assumed_clock(kind, given, dialect)
     assumed = [clause for clause in assumed if not any(flag in clause for flag in given)]
   known, assumed = _without_what_is_given(known, assumed, given)
@@ -169,24 +172,21 @@ def read(name: str | pathlib.Path, words: str = '', bar: Callable = progress.bar
     known = {name: str(value) for name, value in flags.DIALECTS[dialect].items()} | known
   _check_given(kind, known, given)
   network_config = flags.describe(kind, known | given, dialect or 'adm')
-  params = openai.lazy_params(state_dict, config_lib.build(network_config).module)
+  with of_file(name):
+    params = openai.lazy_params(state_dict, config_lib.build(network_config).module)
   return Pretrained(kind, known | given, assumed, network_config, params,
                     sum(tensor.size for tensor in state_dict.values()))
 
 
-def _noted(path: pathlib.Path, state_dict: dict[str, Any], notes: dict[str, str]) -> Pretrained:
+def _noted(state_dict: dict[str, Any], notes: dict[str, str]) -> Pretrained:
   """What a file of `write` holds."""
-  try:
-    config = folders.network_config(stored_configs.from_json(notes[_CONFIG]))
-    module = config_lib.build(config).module
-    kind = {'UNet': 'unet', 'SuperRes': 'superres', 'Classifier': 'classifier'}.get(
-        type(module).__name__, '')
-    names = json.loads(notes[_CLASSES]) if _CLASSES in notes else None
-    params = openai.lazy_params(state_dict, module)
-  except UsageError as error:
-    raise UsageError(f'{path}: {error}') from error
-  return Pretrained(kind, None, [], config, params,
-                    sum(tensor.size for tensor in state_dict.values()), names and tuple(names))
+  config = stored_configs.network(notes[_CONFIG])
+  module = folders.made(config)[0].module
+  names = folders.class_names_of(notes[_CLASSES]) if _CLASSES in notes else None
+  kind = {'UNet': 'unet', 'SuperRes': 'superres', 'Classifier': 'classifier'}
+  return Pretrained(kind.get(type(module).__name__, 'network'), None, [], config,
+                    openai.lazy_params(state_dict, module),
+                    sum(tensor.size for tensor in state_dict.values()), names)
 
 
 def _without_what_is_given(known, assumed, given):

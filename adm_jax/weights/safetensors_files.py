@@ -7,21 +7,20 @@ and the raw bytes behind it.
 import json
 import pathlib
 import struct
-from typing import Mapping
+from typing import Any, Mapping
 
 import ml_dtypes
 import numpy as np
 
 from adm_jax.errors import UsageError
 from adm_jax.io.files import written_whole
-from adm_jax.weights.lazy_arrays import LazyArray, raw_bytes
+from adm_jax.weights.lazy_arrays import LazyArray, is_possible, raw_bytes
 
 _DTYPES = {'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16,
            'I64': np.int64, 'I32': np.int32, 'I16': np.int16, 'I8': np.int8, 'U8': np.uint8,
            'BOOL': np.bool_}
+_MOST_HEADER = 16 << 20  # bytes; a thousand tensors take 100,000
 _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
-
-
 _NOTES = '__metadata__'  # the header's entry for texts
 
 
@@ -55,13 +54,23 @@ def read(path: str | pathlib.Path) -> dict[str, LazyArray]:
   path = pathlib.Path(path)
   if not path.is_file():
     raise UsageError(f'there is no file {path}')
-  try:
-    with safetensors.safe_open(path, 'np'):
-      pass
-  except safetensors.SafetensorError as error:
-    raise UsageError(f'{path} is not a whole safetensors file ({error}): fetch it again') from error
-  header, start = _header(path)
+  with open(path, 'rb') as file:
+    length = int.from_bytes(file.read(8), 'little')
+    if _MOST_HEADER < length < path.stat().st_size:
+      raise UsageError(f'{path} has a header of {length:,} bytes, and this program reads up to '
+                       f'{_MOST_HEADER:,}')
+    try:
+      with safetensors.safe_open(path, 'np'):
+        pass
+      header = json.loads(file.read(length), object_pairs_hook=_without_twins)
+    except (safetensors.SafetensorError, ValueError) as error:
+      raise UsageError(f'{path} is not a whole safetensors file ({error}): fetch it again'
+                       ) from error
   header.pop(_NOTES, None)
+  impossible = [name for name, entry in header.items() if not is_possible(tuple(entry['shape']))]
+  if impossible:
+    raise UsageError(f'{path}: no array has the shape that it tells of {impossible[0]}: fetch it '
+                     'again')
   unknown = [entry['dtype'] for entry in header.values() if entry['dtype'] not in _DTYPES]
   if unknown:
     raise UsageError(f'{path} holds {unknown[0]} numbers: convert them to one of '
@@ -71,17 +80,21 @@ def read(path: str | pathlib.Path) -> dict[str, LazyArray]:
     shape, dtype = tuple(entry['shape']), np.dtype(_DTYPES[entry['dtype']])
     begin, end = entry['data_offsets']
     return LazyArray(shape, dtype, lambda: np.fromfile(
-        path, dtype, (end - begin) // dtype.itemsize, offset=start + begin).reshape(shape))
+        path, dtype, (end - begin) // dtype.itemsize, offset=8 + length + begin).reshape(shape))
   return {name: tensor(entry) for name, entry in header.items()}
 
 
 def read_notes(path: pathlib.Path) -> dict[str, str]:
   """The texts beside the tensors of a file that `read` has read."""
-  return _header(path)[0].get(_NOTES, {})
-
-
-def _header(path: pathlib.Path) -> tuple[dict, int]:
-  """(what a file says of its tensors, where their bytes begin)."""
   with open(path, 'rb') as file:
     (length,) = struct.unpack('<Q', file.read(8))
-    return json.loads(file.read(length)), 8 + length
+    return json.loads(file.read(length)).get(_NOTES, {})
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  """A JSON object; readers disagree on which of two equal names is meant."""
+  found = dict(pairs)
+  if len(found) < len(pairs):
+    names = [name for name, _ in pairs]
+    raise ValueError(f'{next(name for name in found if names.count(name) > 1)} is there twice')
+  return found

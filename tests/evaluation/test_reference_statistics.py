@@ -86,3 +86,13 @@ def test_one_image_or_nan_leaves_no_file(tmp_path):
     with pytest.raises(UsageError):
       reference_statistics.measure(tmp_path / 'a.npz', extractor, ArraySource('x', images))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('changed, match', [
+    ({'count': np.arange(3)}, 'count is int64'), ({'count': np.float64('nan')}, 'count is float64'),
+    ({'extractor': np.asarray(7)}, 'extractor is int64'),
+    ({'mu': np.array(['a'] * 4)}, 'moments are numbers')])
+def test_statistics_of_the_wrong_kind_are_refused(tmp_path, changed, match):
+  np.savez(tmp_path / 'a.npz', **{'mu': np.zeros(4), 'sigma': np.eye(4)} | changed)
+  with pytest.raises(UsageError, match=match):
+    reference_statistics.read(tmp_path / 'a.npz')

@@ -1,5 +1,9 @@
 """Arrays in .npz files: NumPy reads ours, and we read NumPy's without reading all of it."""
 
+import os
+import resource
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -68,3 +72,77 @@ def test_what_cannot_be_read_is_refused_in_a_line(tmp_path):
   refused('pickled.npz', 'pickled')
   np.savez(tmp_path / 'columns.npz', np.asfortranarray(IMAGES))
   refused('columns.npz', 'column by column')
+
+
+def _with_header(path, header: bytes, numbers: bytes = b'', packed=zipfile.ZIP_STORED):
+  """A file whose array has any header, under the right checksum."""
+  with zipfile.ZipFile(path, 'w', packed) as archive:
+    archive.writestr('arr_0.npy', b'\x93NUMPY\x01\x00' + len(header).to_bytes(2, 'little') + header
+                     + numbers)
+  return path
+
+
+def _described(shape, descr="'|u1'"):
+  return f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}\n".encode()
+
+
+@pytest.mark.parametrize('header, match', [
+    (_described('(-1, 4)'), 'sides are 1 or more'), (_described('(True, 4)'), 'sides|no array'),
+    (_described('(1000000000000, 0)'), 'sides are 1 or more'), (_described('(5,)'), 'would be'),
+    (_described('(10**12,)'), 'no array'), (_described('(1000000000000,)'), 'would be'),
+    (_described('(4,)', "'<U0'"), 'save it as numbers'), (_described('(4,)', "'<M8[s]'"), 'as num'),
+    (_described('(4,)', "[('a', '|u1')]"), 'save it as numbers'), (b'{((', 'no array'),
+    (_described('(4,)') + b'(' * 60_000, '60.* bytes'), (b'', 'no array')])
+@pytest.mark.parametrize('packed', [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_header_that_does_not_fit_its_numbers_is_refused(tmp_path, header, match, packed):
+  path = _with_header(tmp_path / 'a.npz', header, b'1234', packed)
+  for take in (npz.read, npz.rows, lambda *arguments: next(npz.read_pieces(*arguments, 2).pieces)):
+    with pytest.raises(UsageError, match=match) as error:
+      take(path, 'arr_0')
+    assert '\n' not in str(error.value) and str(path) in str(error.value)
+
+
+def test_a_header_of_gigabytes_is_not_unpacked(tmp_path):
+  path = tmp_path / 'a.npz'
+  with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+    archive.writestr('arr_0.npy', b'\x93NUMPY\x02\x00' + (1 << 26).to_bytes(4, 'little')
+                     + b' ' * (1 << 26))
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  with pytest.raises(UsageError, match='67108864 bytes'):
+    npz.read(path, 'arr_0')
+  assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # KB
+
+
+def test_a_stored_array_is_compared_with_its_checksum_once(tmp_path, monkeypatch):
+  path = tmp_path / 'a.npz'
+  np.savez(path, IMAGES)
+  npz.read(path, 'arr_0')
+  reads = []
+  monkeypatch.setattr(npz.zipfile.ZipExtFile, '_update_crc', lambda *_: reads.append(1))
+  npz.read(path, 'arr_0')
+  assert len(reads) == 1  # of the header alone
+  monkeypatch.undo()
+  whole = bytearray(path.read_bytes())
+  whole[whole.index(IMAGES.tobytes()) + 7] ^= 1
+  path.write_bytes(whole)
+  os.utime(path, (0, 0))
+  with pytest.raises(UsageError, match='arr_0 is cut short or damaged .*CRC'):
+    npz.read(path, 'arr_0')
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_no_damage_ends_in_anything_but_a_line(tmp_path, seed):
+  """Three bytes of a file replaced at random, a hundred times."""
+  rng = np.random.default_rng(seed)
+  np.savez(tmp_path / 'a.npz', IMAGES)
+  whole = np.frombuffer((tmp_path / 'a.npz').read_bytes(), np.uint8)
+  refused = 0
+  for i in range(100):
+    damaged = whole.copy()
+    damaged[rng.integers(0, len(whole), 3)] = rng.integers(0, 256, 3)
+    (tmp_path / f'{i}.npz').write_bytes(damaged.tobytes())
+    try:
+      npz.read(tmp_path / f'{i}.npz', 'arr_0')
+    except UsageError as error:
+      refused += '\n' not in str(error)
+  assert refused > 50

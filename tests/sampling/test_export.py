@@ -75,3 +75,22 @@ def test_mistakes(adm, folder, tmp_path):
   export.save(adm, tmp_path / 'tpu', ('tpu',))
   with pytest.raises(UsageError, match='was exported for tpu, these devices are cpu'):
     exported.load(tmp_path / 'tpu')
+
+
+@pytest.mark.parametrize('name, content', [
+    ('description.json', '[]'), ('description.json', '{"num_classes": "x", "scales": {}}'),
+    ('description.json', '{"num_classes": null, "scales": {"a": 1}}'),
+    ('description.json', '{"num_classes": null, "scales": {"a": {"values": ["x"], "off": 0}}}'),
+    ('description.json', '[' * 100_000), ('sampler.stablehlo', ''),
+    ('sampler.stablehlo', '\0' * 99), ('sampler.stablehlo', None)])
+def test_a_damaged_file_of_an_exported_program_is_named(folder, tmp_path, name, content):
+  copy = shutil.copytree(folder, tmp_path / 'copy')
+  if content is None:  # bytes in its middle
+    whole = bytearray((copy / name).read_bytes())
+    whole[len(whole) // 2:] = b'\xff' * (len(whole) // 2)
+    (copy / name).write_bytes(whole)
+  else:
+    (copy / name).write_text(content)
+  with pytest.raises(UsageError, match=name) as error:
+    exported.load(copy)
+  assert '\n' not in str(error.value)

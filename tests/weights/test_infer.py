@@ -68,3 +68,17 @@ def test_other_networks_are_refused():
   del shapes['middle_block.1.qkv.weight']
   with pytest.raises(UsageError, match='middle_block.1.qkv.weight.*missing'):
     infer(shapes)
+
+
+@pytest.mark.parametrize('changed', [
+    {'input_blocks.0.0.weight': ()}, {'time_embed.0.weight': (4,)}, {'input_blocks.x.0': (1,)},
+    {'input_blocks.1.0.emb_layers.1.weight': ()}, {'out.2.weight': ()},
+    {'time_embed.0.weight': (0, 0)}, {'input_blocks.999999999.0.weight': (1,)}])
+def test_names_and_shapes_of_no_network_end_in_one_line(changed):
+  module, _ = openai.create(
+      'unet', '--image_size 32 --num_channels 32 --num_res_blocks 1 --channel_mult 1,1')
+  shapes = openai.published_shapes(module)
+  infer(shapes)
+  with pytest.raises(UsageError) as error:
+    infer(shapes | changed)
+  assert '\n' not in str(error.value)

@@ -1,9 +1,12 @@
 """Models that come with the package: they are whole, small, and make images."""
 
+import shutil
+
 import numpy as np
 import pytest
 
 from adm_jax.cli.main import main
+from adm_jax.errors import UsageError
 from adm_jax.sampling import pipeline
 from adm_jax.sampling.guidance import ClassifierFree
 from adm_jax.weights import pretrained, shipped
@@ -24,6 +27,28 @@ def test_a_shipped_model_says_what_it_is(name, capsys):
     assert word in card
   assert main(['models']) == 0
   assert f'{name} ' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('name', shipped.names())
+def test_a_shipped_model_is_whole(name):
+  shipped.check(shipped.folder(name))
+
+
+@pytest.mark.parametrize('file', ['weights.safetensors', 'config.json', 'classes.json', None])
+def test_a_damaged_file_of_a_shipped_model_is_named_when_it_is_loaded(tmp_path, monkeypatch, file):
+  copy = shutil.copytree(shipped.folder('fashion'), tmp_path / 'fashion')
+  monkeypatch.setattr(shipped, '_root', lambda: tmp_path)
+  if file is None:
+    (copy / 'sha256.txt').unlink()
+  else:
+    whole = bytearray((copy / file).read_bytes())
+    whole[-5] ^= 1
+    (copy / file).write_bytes(whole)
+  with pytest.raises(UsageError, match=f'{file or "sha256.txt"} is .*install adm_jax') as error:
+    pretrained.load('fashion')
+  assert '\n' not in str(error.value)
+  shipped.write_checksums(copy)
+  shipped.check(copy)
 
 
 def test_fashion_samples_by_the_names_of_its_classes(tmp_path):

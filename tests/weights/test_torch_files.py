@@ -3,6 +3,8 @@
 import collections
 import os
 import pickle
+import resource
+import time
 import zipfile
 
 import ml_dtypes
@@ -88,9 +90,9 @@ def test_a_pickle_that_runs_code_is_refused_by_name_and_not_run(tmp_path, functi
 
 def test_a_name_below_an_allowed_one_is_refused(tmp_path):
   """Protocol 4 resolves dotted names: an allowed module must not lead elsewhere."""
-  index = b'\x80\x04\x8c\x0ccollections\x8c\x08_sys.exit\x93.'
+  index = b'\x80\x04\x8c\x0bcollections\x8c\x09_sys.exit\x93.'
   _archive(tmp_path / 'x.pt', index)
-  _refused(tmp_path / 'x.pt', 'refused|not a whole')
+  _refused(tmp_path / 'x.pt', 'collections._sys.exit.*refused')
 
 
 @pytest.mark.parametrize('keep', [0, 10, 200, 0.5, 0.99])
@@ -111,13 +113,51 @@ def _index_with(size, stride, offset=0, count=24):
 
 
 @pytest.mark.parametrize('size, stride, offset', [
-    ([25], [1], 0), ([24], [1], 1), ([2, 3], [24, 1], 0), ([24], [-1], 23)])
+    ([25], [1], 0), ([24], [1], 1), ([2, 3], [24, 1], 0), ([2, 100], [0, 0], 0)])
 def test_a_tensor_beyond_its_storage_is_refused(tmp_path, size, stride, offset):
   """It would read memory that is not the file's."""
   _archive(tmp_path / 'x.pt', _index_with(size, stride, offset))
   with zipfile.ZipFile(tmp_path / 'x.pt', 'a') as archive:
     archive.writestr('archive/data/0', b'\0' * 96)
   _refused(tmp_path / 'x.pt', 'beyond its storage')
+
+
+def test_a_negative_stride_is_refused(tmp_path):
+  _archive(tmp_path / 'x.pt', _index_with([24], [-1], 23))
+  with zipfile.ZipFile(tmp_path / 'x.pt', 'a') as archive:
+    archive.writestr('archive/data/0', b'\0' * 96)
+  _refused(tmp_path / 'x.pt', 'no whole numbers')
+
+
+_NESTED = b'))' + b''.join(b'\x86q\x01h\x01h\x01' for _ in range(60)) + b'\x86'
+
+
+@pytest.mark.parametrize('index, match', [
+    (b'\x80\x02}r\xff\xff\xff\x1f.', 'no state dict'),  # Python's unpickler takes 4 GB for it
+    (b'\x80\x02\x8b\xff\xff\xff\x7f.', 'damaged'), (b'\x8d' + b'\xff' * 7 + b'\x7f.', 'damaged'),
+    (b'\x80\x02}' + _NESTED + b'K\x01s.', 'neither text nor'),  # 2^60 steps to hash its key
+    (b'\x80\x02' + _NESTED + b'Q.', 'no storage|no function|damaged'),
+    (b'\x80\x02ccollections\nOrderedDict\n}X\x01\0\0\0aK\x01sb.', 'damaged'),  # sets attributes
+    (b'\x80\x02(\x8f.', 'EMPTY_SET'), (b'\x80\x02}', 'damaged|no end'),
+    (b'\x80\x02' + b'N' * 1_100_000 + b'.', 'more than 1,000,000 steps'),
+    (b'\x80\x02' + b'\0' * (17 << 20), 'more than the 16,777,216 bytes')])
+def test_an_index_that_asks_for_memory_or_time_is_refused_at_once(tmp_path, index, match):
+  _archive(tmp_path / 'x.pt', index)
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  start = time.monotonic()
+  _refused(tmp_path / 'x.pt', match)
+  assert time.monotonic() - start < 5
+  assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KB
+
+
+def test_keys_that_are_no_text_are_refused(tmp_path):
+  plain = torch_files._text('a')
+  index = torch_files._index_of({'a': np.zeros(24, np.float32)}).replace(
+      plain, torch_files._integer(7), 1)
+  _archive(tmp_path / 'x.pt', index)
+  with zipfile.ZipFile(tmp_path / 'x.pt', 'a') as archive:
+    archive.writestr('archive/data/0', b'\0' * 96)
+  _refused(tmp_path / 'x.pt', '7 is no tensor')
 
 
 @pytest.mark.parametrize('content, match', [
