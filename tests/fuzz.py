@@ -7,9 +7,9 @@ Readers are listed in the modules of `fuzzed/`, each in a dict
     READERS = {name: (make, suffix, read)}
 
 where make() returns the bytes of a good file and read(path) reads one as the program does; path
-ends in `suffix`, and the message of a refusal must hold its stem. A reader runs in a process of its
-own, which may take no more memory than `MEMORY` above what a good file took; one that hangs or dies
-is ended, named with the number of its mutation, and started again behind it.
+ends in `suffix`, and the message of a refusal must name a file in its folder. A reader runs in a
+process of its own, which may take no more memory than `MEMORY` above what a good file took; one
+that hangs or dies is ended, named with the number of its mutation, and started again behind it.
 
 A mutation is a function of seed, reader and number: with --seed and --first a finding comes back.
 """
@@ -130,7 +130,7 @@ def child(reader: str, seed: int, first: int, end: int) -> None:
       try:
         read(path)
       except UsageError as error:
-        if str(error).splitlines() != [str(error)] or path.stem not in str(error):
+        if str(error).splitlines() != [str(error)] or folder not in str(error):
           print(f'found no line that names the file: {str(error)!r}'[:300], flush=True)
       except BaseException as error:  # even SystemExit would be one
         print(f'found {type(error).__name__}: {str(error)!r}'[:300], flush=True)
