@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from adm_jax.errors import UsageError
-from adm_jax.io.files import is_local, written_whole
+from adm_jax.io.files import is_local, naming, written_whole
 from adm_jax.training.steps import Mean
 
 Array = jax.Array
@@ -45,7 +45,7 @@ class Lines:
     self._kept.append(line)
     if not is_local(self._path):  # nothing can be appended to an object of a bucket
       return
-    with open(self._path, 'a') as file:
+    with naming(self._path), open(self._path, 'a') as file:
       file.write(line + '\n')
       file.flush()
       os.fsync(file.fileno())
