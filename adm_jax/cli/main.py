@@ -56,14 +56,12 @@ def main(arguments: list[str] | None = None) -> int:
   except OSError as error:
     print(f'adm: {error.strerror or error}: {error.filename or "(no file named)"}', file=sys.stderr)
     return 2
-  except TrainingStopped as error:
-    print(f'adm: {error}', file=sys.stderr)
-    return 1
-  except Restart as error:
+  except (TrainingStopped, Restart) as error:
     print(f'adm: {error}', file=sys.stderr, flush=True)
     sys.stdout.flush()
-    # Not a return: at its end JAX would wait for processes that are gone.
-    os._exit(RESTART)
+    # Not a return: at its end Python would wait for the threads of a save that hangs, and JAX for
+    # processes that are gone.
+    os._exit(RESTART if isinstance(error, Restart) else 1)
   except KeyboardInterrupt:
     goes_on = ('; the same command goes on from what is saved'
                if getattr(COMMANDS[known.command], 'RESUMES', False) else '')
