@@ -31,7 +31,8 @@ class EventFile:
                        "'adm_jax[tensorboard]', or leave out --tensorboard") from error
     self._events, self._summaries = event_pb2, summary_pb2
     folder.mkdir(parents=True, exist_ok=True)
-    name = f'events.out.tfevents.{time.time_ns():020d}.{socket.gethostname()}.{os.getpid()}'
+    # TensorBoard reads files in the order of their names, which others begin with seconds, too.
+    name = f'events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}.{os.getpid()}'
     self._path, self._unwritten = folder / name, io.BytesIO()
     self._records = RecordWriter(self._unwritten)
     self._add(event_pb2.Event(file_version='brain.Event:2'))
