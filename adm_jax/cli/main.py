@@ -46,7 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
                      f'{", ".join(COMMANDS)}')
       parser.print_help()
       return 0
-    return COMMANDS[known.command].run(known, rest) or 0
+    code = COMMANDS[known.command].run(known, rest) or 0
+    sys.stdout.flush()  # here, its errors are seen
+    return code
   except UsageError as error:
     print(f'adm: {error}', file=sys.stderr)
     return 2
@@ -54,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
   except OSError as error:
-    print(f'adm: {error.strerror or error}: {error.filename or "(no file named)"}', file=sys.stderr)
+    print(f'adm: {error.strerror or error}: {error.filename or _unnamed()}', file=sys.stderr)
     return 2
   except (TrainingStopped, Restart) as error:
     print(f'adm: {error}', file=sys.stderr, flush=True)
@@ -69,6 +71,17 @@ def main(arguments: list[str] | None = None) -> int:
     sys.stdout.flush()
     # Not a return: a compiler thread that outlives the interpreter ends in a crash.
     os._exit(130)
+
+
+def _unnamed() -> str:
+  """What an error may be about that names no file: what was printed is still to be written, then."""
+  try:
+    sys.stdout.flush()
+  except OSError:
+    # Or Python would try once more at its end, and complain.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 'standard output'
+  return '(no file named)'
 
 
 if __name__ == '__main__':

@@ -62,15 +62,16 @@ def naming(path: pathlib.Path, instead_of: pathlib.Path | None = None) -> Iterat
   try:
     yield
   except OSError as error:
-    # NumPy's has no number, and says how much was written.
-    if error.filename is None and (error.errno in _OF_DISKS or 'written' in str(error)):
+    number, said = error.errno, error.strerror
+    if number is None and 'written' in str(error):  # NumPy's, which says how much was
+      number, said = errno.ENOSPC, f'the disk is full, or the file too large ({error})'
+    if error.filename is None and number in _OF_DISKS:
       named = path
     elif instead_of is not None and _below(error.filename, instead_of):
       named = path / pathlib.Path(error.filename).relative_to(instead_of)
     else:
       raise
-    raise OSError(error.errno or errno.EIO, error.strerror or str(error),
-                  os.fspath(named)) from error
+    raise OSError(number, said, os.fspath(named)) from error
 
 
 def _below(name: object, path: pathlib.Path) -> bool:
