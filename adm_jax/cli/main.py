@@ -74,9 +74,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _unnamed() -> str:
-  """What an error may be about that names no file: what was printed is still to be written, then."""
+  """What an error is about that names no file: what is printed, if more of it fails as well."""
   try:
-    sys.stdout.flush()
+    print(flush=True)
   except OSError:
     # Or Python would try once more at its end, and complain.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
