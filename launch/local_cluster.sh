@@ -5,8 +5,11 @@
 #   launch/local_cluster.sh [--dry-run] N M adm train --config configs/digits_unet.py --workdir DIR
 #
 # Prints the processes' ids. SIGTERM and SIGINT are passed on. Ends with 1 or 2 (a mistake) if any
-# process did, else with 75 (start again) if any did, else with another code that is not 0. ADM_PORT
-# fixes the port of process 0.
+# process did, else with 75 (start again) if any did, else with another code that is not 0. Once one
+# process has ended, the others have ADM_GRACE seconds (60) to do the same; what hangs, or is
+# stopped, is killed then. The others of a process that is stopped end after 30 seconds without a
+# sign of it (ADM_HEARTBEAT_SECONDS), so that all is over within 100. ADM_PORT fixes the port of
+# process 0.
 set -euo pipefail
 
 dry_run=''
@@ -14,8 +17,10 @@ if [ "${1:-}" = --dry-run ]; then
   dry_run=1
   shift
 fi
+grace=${ADM_GRACE:-60}
 if [ $# -lt 3 ] || ! [[ $1 =~ ^[1-9][0-9]*$ && $2 =~ ^[1-9][0-9]*$ ]]; then
-  echo "usage: $0 [--dry-run] N M COMMAND...: N processes of M simulated devices" >&2
+  echo "usage: $0 [--dry-run] N M COMMAND...: N processes of M simulated devices; those that have" \
+    "not ended $grace s after the first of them (ADM_GRACE) are killed" >&2
   exit 2
 fi
 count=$1 devices=$2
@@ -44,14 +49,29 @@ done
 [ -z "$dry_run" ] || exit 0
 
 trap 'kill -TERM "${pids[@]}" 2>/dev/null || true' TERM INT
+since=''
+while :; do
+  alive=()
+  for pid in "${pids[@]}"; do
+    if kill -0 "$pid" 2>/dev/null; then
+      alive+=("$pid")
+    fi
+  done
+  ((${#alive[@]} > 0)) || break
+  if ((${#alive[@]} < count)); then
+    since=${since:-$SECONDS}
+    if ((SECONDS - since >= grace)); then
+      echo "processes ${alive[*]} had not ended $grace s after the first: killed" >&2
+      kill -KILL "${alive[@]}" 2>/dev/null || true
+      since=$SECONDS
+    fi
+  fi
+  sleep 0.2 || true  # which Ctrl-C ends, too
+done
 code=0
 for pid in "${pids[@]}"; do
-  # A signal ends `wait` before the process does.
-  while :; do
-    one=0
-    wait "$pid" || one=$?
-    kill -0 "$pid" 2>/dev/null || break
-  done
+  one=0
+  wait "$pid" || one=$?
   case $code,$one in
     [12],*) ;;
     *,[12] | *,75 | 0,*) code=$one ;;

@@ -48,7 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
                      f'{", ".join(COMMANDS)}')
       parser.print_help()
       return 0
-    return COMMANDS[known.command].run(known, rest) or 0
+    code = COMMANDS[known.command].run(known, rest) or 0
+    sys.stdout.flush()  # here, its errors are seen
+    return code
   except UsageError as error:
     _complain(error)
     return 2
@@ -56,16 +58,14 @@ def main(arguments: list[str] | None = None) -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
   except OSError as error:
-    _complain(f'{error.strerror or error}: {error.filename or "(no file named)"}')
+    _complain(f'{error.strerror or error}: {error.filename or _unnamed()}')
     return 2
-  except TrainingStopped as error:
-    _complain(error)
-    return 1
-  except Restart as error:
+  except (TrainingStopped, Restart) as error:
     _complain(error)
     sys.stdout.flush()
-    # Not a return: at its end JAX would wait for processes that are gone.
-    os._exit(RESTART)
+    # Not a return: at its end Python would wait for the threads of a save that hangs, and JAX for
+    # processes that are gone.
+    os._exit(RESTART if isinstance(error, Restart) else 1)
   except KeyboardInterrupt:
     goes_on = ('; the same command goes on from what is saved'
                if getattr(COMMANDS[known.command], 'RESUMES', False) else '')
@@ -78,6 +78,17 @@ def main(arguments: list[str] | None = None) -> int:
 def _complain(mistake: object) -> None:
   """Prints one line, whatever names of files and answers of servers it quotes."""
   print(f'adm: {printable(str(mistake))}', file=sys.stderr, flush=True)
+
+
+def _unnamed() -> str:
+  """What an error is about that names no file: what is printed, if more of it fails as well."""
+  try:
+    print(flush=True)
+  except OSError:
+    # Or Python would try once more at its end, and complain.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 'standard output'
+  return '(no file named)'
 
 
 if __name__ == '__main__':

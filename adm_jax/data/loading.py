@@ -1,8 +1,13 @@
 """From a source to an endless, shuffled, resumable stream of batches (Grain)."""
 
+import contextlib
 import dataclasses
 import json
 import logging
+import multiprocessing
+import os
+import signal
+import threading
 from typing import Iterator
 
 import numpy as np
@@ -42,7 +47,7 @@ class Batches:
   """An endless iterator over batches; its position is the number of batches taken.
 
   Nothing else is in its state, so that it goes on exactly on any number of processes, workers and
-  threads.
+  threads. Whoever has read enough closes it, which ends its workers.
   """
 
   def __init__(self, dataset, loader: Loader):
@@ -64,7 +69,15 @@ class Batches:
     return json.dumps({'batches': self._taken}).encode()
 
   def set_state(self, state: bytes) -> None:
-    self._taken, self._iterator = json.loads(state)['batches'], None
+    self.close()
+    self._taken = json.loads(state)['batches']
+
+  def close(self) -> None:
+    """Ends what reads ahead, when it has read what it is at; `next` would start it again."""
+    if self._iterator is not None:
+      self._iterator.close()
+      self._iterator = None
+
 
 def batches(source: Source, *, batch_size: int, seed: int, loader: Loader = Loader(),
             process_index: int = 0, process_count: int = 1) -> Batches:
@@ -217,9 +230,11 @@ def _elements(dataset, loader: Loader) -> Iterator:
     if not flags.FLAGS.is_parsed():  # which Grain's workers insist on
       flags.FLAGS.mark_as_parsed()
     iterated = iterated.mp_prefetch(grain.MultiprocessingOptions(
-        num_workers=loader.num_workers, per_worker_buffer_size=4))
+        num_workers=loader.num_workers, per_worker_buffer_size=4), _end_with_parent)
   try:
-    yield from iterated
+    # Grain closes its workers by itself only when Python finds the iterator to be garbage.
+    with contextlib.closing(iter(iterated)) as iterator:
+      yield from iterator
   except UsageError:
     raise
   except Exception as error:
@@ -228,6 +243,24 @@ def _elements(dataset, loader: Loader) -> Iterator:
     if mistake is None:
       raise
     raise UsageError(mistake) from error
+
+
+def _end_with_parent(worker: int, num_workers: int) -> None:
+  """Has this worker process end when its parent does, however that ends, and not before.
+
+  The kernel could see to it (PR_SET_PDEATHSIG), but takes the thread that started a process for its
+  parent: Grain's threads end first when it closes, and a worker that is killed while it hands over
+  a batch leaves its reader waiting.
+  """
+  del worker, num_workers
+  # They reach whole groups of processes: the parent decides what they mean.
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+  def watch():
+    multiprocessing.parent_process().join()  # at once, if it is gone already
+    os._exit(1)
+  threading.Thread(target=watch, daemon=True).start()
 
 
 def _usage_error_in(text: str) -> str | None:

@@ -161,13 +161,16 @@ def noticing_lost_peers() -> Iterator[None]:
   """Turns what devices report when another process has gone into `PeerLost`."""
   try:
     yield
-  except jax.errors.JaxRuntimeError as error:
+  except Exception as error:
     if not is_of_lost_peer(error):
       raise
     raise PeerLost(_GONE.format(one_line(error, 160))) from error
 
 
 def is_of_lost_peer(error: BaseException | None) -> bool:
-  """Whether this is how a device reports that another process has gone, and no mistake of ours."""
-  return (isinstance(error, jax.errors.JaxRuntimeError) and jax.process_count() > 1
-          and _LOST.search(str(error)) is not None)
+  """Whether this, or what led to it, is how a device reports that another process has gone."""
+  while error is not None and jax.process_count() > 1:
+    if isinstance(error, jax.errors.JaxRuntimeError) and _LOST.search(str(error)):
+      return True
+    error = error.__cause__ or error.__context__
+  return False

@@ -7,6 +7,8 @@ import pathlib
 import shutil
 from typing import Iterator
 
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+
 
 def folder(path: str | pathlib.Path) -> pathlib.Path:
   """A folder by its path, made absolute, or by an address in a bucket, 'gs://NAME/...'."""
@@ -26,6 +28,9 @@ def written_whole(path: str | pathlib.Path, sync: bool = True) -> Iterator[pathl
 
   Whoever finds `path` finds all of it, whenever the program was killed, and with `sync` also if the
   machine lost power. An object of a bucket is written in place: it appears when it is complete.
+
+  Raises:
+    OSError: it cannot be written; its `filename` is `path`, or another file that failed.
   """
   path = pathlib.Path(path) if isinstance(path, str) else path
   if not is_local(path):
@@ -33,12 +38,13 @@ def written_whole(path: str | pathlib.Path, sync: bool = True) -> Iterator[pathl
     return
   temporary = path.with_name(f'.{path.stem}.part{path.suffix}')
   try:
-    yield temporary
-    if sync:
-      _sync(temporary)
-    os.replace(temporary, path)
-    if sync:
-      _sync(path.parent)
+    with naming(path, temporary):
+      yield temporary
+      if sync:
+        _sync(temporary)
+      os.replace(temporary, path)
+      if sync:
+        _sync(path.parent)
   except FileNotFoundError as error:
     if not path.parent.is_dir():
       raise FileNotFoundError(errno.ENOENT, 'there is no such folder', str(path.parent)) from error
@@ -48,14 +54,46 @@ def written_whole(path: str | pathlib.Path, sync: bool = True) -> Iterator[pathl
 
 
 @contextlib.contextmanager
+def naming(path: pathlib.Path, instead_of: pathlib.Path | None = None) -> Iterator[None]:
+  """Around what writes `path`: errors of the disk name it, which those of writes do not.
+
+  What is named in `instead_of`, or below it, is named in `path`: the user has never heard of it.
+  """
+  try:
+    yield
+  except OSError as error:
+    number, said = error.errno, error.strerror
+    if number is None and 'written' in str(error):  # NumPy's, which says how much was
+      number, said = errno.ENOSPC, f'the disk is full, or the file too large ({error})'
+    if error.filename is None and number in _OF_DISKS:
+      named = path
+    elif instead_of is not None and _below(error.filename, instead_of):
+      named = path / pathlib.Path(error.filename).relative_to(instead_of)
+    else:
+      raise
+    raise OSError(number, said, os.fspath(named)) from error
+
+
+def _below(name: object, path: pathlib.Path) -> bool:
+  return isinstance(name, (str, os.PathLike)) and pathlib.Path(name).is_relative_to(path)
+
+
+def reason(error: OSError) -> str:
+  """'No space left on device: FILE'."""
+  said = error.strerror or ' '.join(str(error).split())
+  return said if error.filename is None else f'{said}: {os.fspath(error.filename)}'
+
+
+@contextlib.contextmanager
 def folder_written_whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
   """The same for a folder, which must not exist."""
   part = path.with_name(f'.{path.name}.part')
   shutil.rmtree(part, ignore_errors=True)
-  part.mkdir(parents=True)
   try:
-    yield part
-    part.rename(path)
+    with naming(path, part):
+      part.mkdir(parents=True)
+      yield part
+      part.rename(path)
   finally:
     shutil.rmtree(part, ignore_errors=True)
 

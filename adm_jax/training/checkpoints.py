@@ -3,8 +3,10 @@
 import contextlib
 import fcntl
 import json
-import logging
+import os
 import pathlib
+import re
+import threading
 from typing import Any, Iterator
 
 from adm_jax import stored_configs
@@ -12,11 +14,16 @@ from adm_jax.devices import hosts
 from adm_jax.errors import PeerLost, TrainingStopped, UsageError, one_line
 from adm_jax.io import files
 from adm_jax.io.files import written_whole
+from adm_jax.training.quiet_saves import quiet_saves
 from adm_jax.training.state import TrainState
 from adm_jax.weights import checkpoint_files
 from adm_jax.weights.checkpoint_files import STATE, restoring, saved_steps
 
 _POSITION, _CONFIG, _LOCK = 'position', 'config', '.lock'
+# How long a save may go on where another write has failed.
+_SECONDS_AFTER_FAILURE = 5
+# The last file and the number of the error in what TensorStore says.
+_OF_SYSTEM = re.compile(r'''.*"(.+?)".*\[os_error_code='(\d+)'\]''', re.DOTALL)
 
 
 class Checkpoints:
@@ -37,7 +44,7 @@ class Checkpoints:
     """
     self._config_json = config_json
     self._workdir = files.folder(workdir)
-    self._lock = contextlib.ExitStack()
+    self._lock, self._failed = contextlib.ExitStack(), False
 
     def prepare():
       check_workdir(self._workdir, config_json, may_change)
@@ -49,11 +56,13 @@ class Checkpoints:
 
     hosts.by_first(prepare)
     ocp = checkpoint_files.orbax()
-    # A save that fails raises; the log would have a traceback for each array beside that.
-    logging.getLogger('asyncio').setLevel(logging.CRITICAL)
+    quiet_saves()
     self._manager = ocp.CheckpointManager(
         self._workdir / 'checkpoints',
-        options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True))
+        options=ocp.CheckpointManagerOptions(
+            max_to_keep=keep, enable_async_checkpointing=True,
+            # In the background, one that fails has the other threads of the save wait 20 minutes.
+            async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False)))
 
   def __enter__(self) -> 'Checkpoints':
     return self
@@ -62,9 +71,21 @@ class Checkpoints:
     with self._lock:
       if isinstance(error, PeerLost) or hosts.is_of_lost_peer(error):
         return  # a save that was under way would wait for the lost one
-      with self.writing() if error is None else contextlib.suppress(Exception):
-        self._manager.wait_until_finished()
-        self._manager.close()
+      if error is None:
+        with self.writing():
+          self._finish()
+      else:
+        last = threading.Thread(target=self._finish_quietly, daemon=True)
+        last.start()
+        last.join(_SECONDS_AFTER_FAILURE if self._failed else None)
+
+  def _finish(self) -> None:
+    self._manager.wait_until_finished()
+    self._manager.close()
+
+  def _finish_quietly(self) -> None:
+    with contextlib.suppress(Exception):
+      self._finish()
 
   def latest_step(self) -> int | None:
     """The step of the newest whole checkpoint."""
@@ -114,12 +135,21 @@ class Checkpoints:
     except Exception as error:
       if hosts.is_of_lost_peer(error):  # processes wait for each other when they save
         raise
+      self._failed = True
       steps = saved_steps(self._workdir)
       left = (f'the checkpoint of step {steps[-1]} is whole' if steps
               else 'there was no checkpoint before')
       raise TrainingStopped(
-          f'{self._workdir} cannot be written to ({one_line(error)}); {left}: make room or mend '
+          f'{self._workdir} cannot be written to ({_reason(error)}); {left}: make room or mend '
           'the storage, and give the same command to go on') from error
+
+
+def _reason(error: Exception) -> str:
+  """What the system said and of which file, also where Orbax wraps it in more than a line."""
+  found = _OF_SYSTEM.match(str(error))
+  if found:
+    return f'{os.strerror(int(found[2]))}: {found[1]}'
+  return files.reason(error) if isinstance(error, OSError) else one_line(error)
 
 
 def check_workdir(workdir: pathlib.Path, config_json: str,

@@ -1,5 +1,6 @@
 """The training loop: restore, step, log, save. One for all tasks, devices and processes."""
 
+import contextlib
 import dataclasses
 import pathlib
 from typing import Any, Callable
@@ -213,10 +214,10 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
   trainer = run.trainer()
   with (hosts.noticing_lost_peers(),
         Checkpoints(workdir, config_json, keep=run.keep, may_change=MAY_CHANGE) as checkpoints,
-        hosts.preemption() as asked):
-    batches = loading.batches(
-        run.data, batch_size=run.batch_size, seed=run.seed, loader=run.loader,
-        process_index=jax.process_index(), process_count=jax.process_count())
+        hosts.preemption() as asked,
+        contextlib.closing(loading.batches(
+            run.data, batch_size=run.batch_size, seed=run.seed, loader=run.loader,
+            process_index=jax.process_index(), process_count=jax.process_count())) as batches):
     saved = checkpoints.latest_step()
     window = Window()
     if saved is None:
@@ -254,6 +255,7 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
       with watch.waiting():
         batch = next(batches)
       state, metrics = trainer.step(state, trainer.place(batch), key, trainer.frozen)
+      del batch  # a traceback would keep it, and with it memory that workers share
       watch.step(metrics['skipped'].total)
       window.add(metrics)
       done += 1

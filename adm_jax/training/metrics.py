@@ -19,8 +19,8 @@ from typing import Iterator
 import jax
 import numpy as np
 
-from adm_jax.errors import UsageError
-from adm_jax.io.files import is_local, written_whole
+from adm_jax.io.files import is_local, naming, written_whole
+from adm_jax.training.event_files import EventFile
 from adm_jax.training.steps import Mean
 
 Array = jax.Array
@@ -45,7 +45,7 @@ class Lines:
     self._kept.append(line)
     if not is_local(self._path):  # nothing can be appended to an object of a bucket
       return
-    with open(self._path, 'a') as file:
+    with naming(self._path), open(self._path, 'a') as file:
       file.write(line + '\n')
       file.flush()
       os.fsync(file.fileno())
@@ -155,12 +155,12 @@ class MetricFiles:
   """Everything that one process writes about a run."""
 
   def __init__(self, workdir: pathlib.Path, resume_at: int, tensorboard: bool = False):
-    """Opens the files of `workdir`; with `tensorboard` also `workdir/tensorboard`, through clu.
+    """Opens the files of `workdir`; with `tensorboard` also one in `workdir/tensorboard`.
 
     Raises:
-      UsageError: TensorBoard is asked for, and what clu needs for it is not installed.
+      UsageError: TensorBoard is asked for, and not installed.
     """
-    self._tensorboard = _tensorboard(workdir / 'tensorboard') if tensorboard else None
+    self._tensorboard = EventFile(workdir / 'tensorboard', resume_at) if tensorboard else None
     self._metrics = Lines(workdir / _METRICS, resume_at)
     self._speed = Lines(workdir / _SPEED, resume_at)
     self._open_evaluations = functools.cache(lambda: Lines(workdir / _EVALUATIONS, resume_at))
@@ -171,12 +171,13 @@ class MetricFiles:
     self._speed.append(step, speed)
     _log.info('%s', _sentence(step, means, speed))
     if self._tensorboard is not None:
-      self._tensorboard.write_scalars(step, {**means, **speed})
+      self._tensorboard.scalars(step, {**means, **speed})
 
   def picture(self, step: int, images: np.ndarray) -> None:
     """Shows uint8[N H W C] in TensorBoard."""
     if self._tensorboard is not None:
-      self._tensorboard.write_images(step, {'samples': images})
+      self._tensorboard.images(step, 'samples', images)
+      self._tensorboard.flush()
 
   def evaluation(self, step: int, measured: dict[str, float]) -> None:
     self._open_evaluations().append(step, measured)
@@ -188,23 +189,14 @@ class MetricFiles:
     _log.info('step %d, on held-out images: %s', step, ', '.join(
         f'{name} {measured[name]:.4f}' for name in ('loss', 'accuracy_top1') if name in measured))
     if self._tensorboard is not None:
-      self._tensorboard.write_scalars(step, {f'validation/{name}': value
-                                             for name, value in measured.items()})
+      self._tensorboard.scalars(step, {f'validation/{name}': value
+                                       for name, value in measured.items()})
 
   def flush(self) -> None:
     self._metrics.flush()
     self._speed.flush()
     if self._tensorboard is not None:
       self._tensorboard.flush()
-
-
-def _tensorboard(folder: pathlib.Path):
-  try:
-    from clu import metric_writers  # imports TensorFlow, for its file format
-    return metric_writers.SummaryWriter(str(folder))
-  except ImportError as error:
-    raise UsageError(f'TensorBoard files need tensorflow-cpu and tensorboard ({error}): pip '
-                     "install 'adm_jax[tensorboard]', or leave out --tensorboard") from error
 
 
 def _sentence(step: int, means: dict[str, float], speed: dict[str, float]) -> str:

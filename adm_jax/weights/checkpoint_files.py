@@ -11,6 +11,7 @@ from typing import Any, Callable, Iterator
 
 import jax
 
+from adm_jax.devices import hosts
 from adm_jax.errors import UsageError, one_line
 from adm_jax.io import files
 
@@ -33,25 +34,23 @@ def saved_steps(workdir: str | pathlib.Path) -> list[int]:
 
 def restoring(folder: pathlib.Path, like: Any, restore: Callable[[pathlib.Path], Any],
                partial: bool = False) -> Any:
-  """Calls `restore` on a folder whose tensors are those of `like`; failures become one line.
+  """Calls `restore` on a folder whose tensors are those of `like`; damage is told in one line.
 
   With `partial`, the folder may hold more.
+
+  Raises:
+    UsageError: files are missing, cut short or of another architecture.
+    Exception: whatever else stops it, unchanged, as a lost process or what a disk refuses.
   """
   ocp = orbax()
-  try:
-    with _without_warnings():
-      tree = ocp.StandardCheckpointer().metadata(folder / STATE).item_metadata.tree
+  with _naming_damage(folder), _without_warnings():
+    tree = ocp.StandardCheckpointer().metadata(folder / STATE).item_metadata.tree
     found = shapes_of(tree)
-  except Exception as error:
-    raise UsageError(_damaged(folder, error)) from error
   wanted = shapes_of(like)
   check_shapes(folder, {name: found[name] for name in found if name in wanted or not partial},
                 wanted)
-  try:
-    with _without_warnings():
-      return restore(folder)
-  except Exception as error:
-    raise UsageError(_damaged(folder, error)) from error
+  with _naming_damage(folder), _without_warnings():
+    return restore(folder)
 
 
 def check_shapes(folder: pathlib.Path, found: dict[str, tuple], wanted: dict[str, tuple]) -> None:
@@ -84,8 +83,24 @@ def shapes_of(tree: Any) -> dict[str, tuple[int, ...]]:
           for path, leaf in leaves}
 
 
-def _damaged(folder: pathlib.Path, error: Exception) -> str:
-  missing = isinstance(error, AttributeError)  # Orbax's way to say that a description is absent
-  reason = 'a file is missing' if missing else one_line(error)
-  return (f'the checkpoint {folder} cannot be read ({reason}): if it was cut short, move it away '
-          'and the run goes on from the one before')
+@contextlib.contextmanager
+def _naming_damage(folder: pathlib.Path) -> Iterator[None]:
+  """Turns what Orbax makes of missing and damaged files into a UsageError."""
+  try:
+    yield
+  except Exception as error:
+    if not _is_of_data(error):
+      raise
+    missing = isinstance(error, AttributeError)  # Orbax's way to say that a description is absent
+    reason = 'a file is missing' if missing else one_line(error)
+    raise UsageError(
+        f'the checkpoint {folder} cannot be read ({reason}): if it was cut short, move it away and '
+        'the run goes on from the one before') from error
+
+
+def _is_of_data(error: Exception) -> bool:
+  """Whether reading would fail again; whoever is told so moves the checkpoint away."""
+  if isinstance(error, OSError):
+    return isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError))
+  return not (isinstance(error, (jax.errors.JaxRuntimeError, MemoryError))
+              or hosts.is_of_lost_peer(error))

@@ -1,5 +1,6 @@
 """The commands: a user's mistake is one line and exit code 2."""
 
+import os
 import subprocess
 import sys
 
@@ -82,3 +83,12 @@ def test_parsers_are_built_without_jax():
           'sys.exit("jax" in sys.modules or code != 2)')
   result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
   assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no /dev/full')
+def test_what_is_printed_onto_a_full_disk_is_one_line_and_a_mistake():
+  with open('/dev/full', 'w') as full:
+    result = subprocess.run([sys.executable, '-m', 'adm_jax.cli.main', 'models'], stdout=full,
+                            stderr=subprocess.PIPE, text=True)
+  assert result.returncode == 2
+  assert result.stderr == 'adm: No space left on device: standard output\n'

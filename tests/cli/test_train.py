@@ -128,6 +128,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(most, tmp_path):
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
   assert '\n' not in str(error.value)
+  assert f"File too large: {tmp_path / 'run'}/" in str(error.value)
   assert folders.load(tmp_path / 'run', config=config).step == 2
   state = loop.train(config_lib.build(config), stored_configs.to_json(config), tmp_path / 'run')
   assert state.step == 12

@@ -3,6 +3,9 @@
 import dataclasses
 import itertools
 import logging
+import multiprocessing
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -90,6 +93,24 @@ def test_a_resumed_stream_goes_on_in_the_same_order(workers_before, workers_afte
   rest = _take(after, 20)
   for name in want:
     np.testing.assert_array_equal(want[name], np.concatenate([first[name], rest[name]]))
+
+
+def test_a_closed_stream_leaves_no_worker_and_goes_on_where_it_was():
+  """The workers ignore the signals of a whole group of processes: the parent closes them."""
+  want = _take(_stream(), 12)['label']
+  stream = _stream(num_workers=2)
+  first = _take(stream, 5)['label']
+  workers = multiprocessing.active_children()
+  assert len(workers) == 2
+  for worker in workers:
+    os.kill(worker.pid, signal.SIGINT)
+    os.kill(worker.pid, signal.SIGTERM)
+  second = _take(stream, 5)['label']  # more than was read ahead
+  stream.close()
+  assert not any(worker.is_alive() for worker in workers)
+  third = _take(stream, 2)['label']
+  stream.close()
+  np.testing.assert_array_equal(want, np.concatenate([first, second, third]))
 
 
 def test_a_stream_can_be_put_back():

@@ -3,9 +3,11 @@ stand-ins for gcloud, srun and uv they start again when that helps, and only the
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sysconfig
+import time
 
 import pytest
 import yaml
@@ -131,6 +133,23 @@ def test_a_local_cluster_ends_with_a_mistake_before_a_restart(codes, wanted):
   # The last flag is the process's number.
   script = f'shift $(($# - 1)); codes=({codes[0]} {codes[1]}); exit "${{codes[$1]}}"'
   assert _run(LAUNCH / 'local_cluster.sh', 2, 1, 'bash', '-c', script, ADM_PORT='99')[0] == wanted
+
+
+@pytest.mark.parametrize('codes, wanted', [((75, None), 75), ((None, 2), 2), ((0, None), 137)])
+def test_a_local_cluster_kills_what_is_stopped_for_ever_once_another_has_ended(codes, wanted):
+  actions = ['kill -STOP $$' if code is None else f'exit {code}' for code in codes]
+  script = f'shift $(($# - 1)); if [ "$1" = 0 ]; then {actions[0]}; else {actions[1]}; fi'
+  began = time.monotonic()
+  code, out, err = _run(LAUNCH / 'local_cluster.sh', 2, 1, 'bash', '-c', script, ADM_PORT='99',
+                        ADM_GRACE='1')
+  stopped = re.search(rf'process {codes.index(None)} has id (\d+)', out)[1]
+  assert code == wanted and time.monotonic() - began < 10
+  assert f'processes {stopped} had not ended 1 s after the first: killed' in err
+
+
+def test_a_local_cluster_says_how_long_it_waits():
+  code, _, err = _run(LAUNCH / 'local_cluster.sh')
+  assert code == 2 and '60 s after the first of them (ADM_GRACE) are killed' in err
 
 
 # TPU slices

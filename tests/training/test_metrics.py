@@ -1,5 +1,6 @@
 """What a run writes of itself."""
 
+import io
 import json
 import sys
 import threading
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import metric_lines
 import numpy as np
 import pytest
+from PIL import Image
 
 from adm_jax.errors import UsageError
 from adm_jax.training import metrics
@@ -99,28 +101,49 @@ def test_lines_after_the_resumed_step_are_written_again(tmp_path):
   assert path.read_bytes() == before
 
 
-def test_tensorboard_without_its_libraries_is_one_line(tmp_path, monkeypatch):
-  monkeypatch.setitem(sys.modules, 'clu', None)
+def test_tensorboard_without_its_library_is_one_line(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'tensorboard', None)
+  monkeypatch.setitem(sys.modules, 'tensorboard.compat.proto', None)
   with pytest.raises(UsageError, match='pip install') as error:
     metrics.MetricFiles(tmp_path, 0, tensorboard=True)
   assert '\n' not in str(error.value) and not list(tmp_path.iterdir())
 
 
-def test_tensorboard_gets_losses_speed_and_pictures(tmp_path, monkeypatch):
-  """Through clu's writer, which is replaced here: it needs TensorFlow."""
-  written = []
-  class Writer:
-    def write_scalars(self, step, scalars):
-      written.append((step, scalars))
-    def write_images(self, step, images):
-      written.append((step, {name: image.shape for name, image in images.items()}))
-    def flush(self):
-      written.append('flush')
-  monkeypatch.setattr(metrics, '_tensorboard', lambda folder: Writer())
-  metric_files = metrics.MetricFiles(tmp_path, 0, tensorboard=True)
-  speed = {'images_per_second': 3.0, 'data_wait': 0.0, 'eta_seconds': 60.0}
-  metric_files.write(2, {'loss': 1.0}, speed)
-  metric_files.picture(2, np.zeros((4, 8, 8, 1), np.uint8))
-  metric_files.flush()
-  assert written == [(2, {'loss': 1.0, **speed}), (2, {'samples': (4, 8, 8, 1)}), 'flush']
-  assert metric_lines.read(tmp_path) == [{'step': 2, 'loss': 1.0}]
+def _read_by_tensorboard(folder):
+  from tensorboard.backend.event_processing import event_accumulator
+  events = event_accumulator.EventAccumulator(str(folder), {'images': 0, 'scalars': 0})
+  return events.Reload()
+
+
+def test_tensorboard_reads_losses_speed_and_pictures_without_tensorflow(tmp_path, monkeypatch):
+  """As of a run that was broken off after step 4 and went on from step 2."""
+  pytest.importorskip('tensorboard')
+  monkeypatch.setitem(sys.modules, 'tensorflow', None)
+  speed = {'images_per_second': 3.0, 'data_wait': 0.25, 'eta_seconds': 60.0}
+  images = np.random.default_rng(0).integers(0, 256, (2, 8, 6, 3), np.uint8)
+  broken = metrics.MetricFiles(tmp_path, 0, tensorboard=True)
+  broken.write(2, {'loss': 1.5}, speed)
+  broken.write(4, {'loss': 9.0}, speed)
+  again = metrics.MetricFiles(tmp_path, 2, tensorboard=True)
+  again.write(4, {'loss': 0.5}, speed)
+  again.validation(4, {'loss': 0.75})
+  again.picture(4, images)
+  found = _read_by_tensorboard(tmp_path / 'tensorboard')
+  scalars = {tag: [(event.step, event.value) for event in found.Scalars(tag)]
+             for tag in found.Tags()['scalars']}
+  assert scalars == {'loss': [(2, 1.5), (4, 0.5)], 'validation/loss': [(4, 0.75)],
+                     **{name: [(2, value), (4, value)] for name, value in speed.items()}}
+  for i, image in enumerate(images):
+    event, = found.Images(f'samples/{i}')
+    assert event.step == 4
+    np.testing.assert_array_equal(Image.open(io.BytesIO(event.encoded_image_string)), image)
+  assert metric_lines.read(tmp_path) == [{'step': 2, 'loss': 1.5}, {'step': 4, 'loss': 0.5}]
+
+
+def test_gray_pictures_are_shown_by_tensorboard(tmp_path):
+  pytest.importorskip('tensorboard')
+  images = np.arange(64, dtype=np.uint8).reshape(1, 8, 8, 1)
+  metrics.MetricFiles(tmp_path, 0, tensorboard=True).picture(2, images)
+  event, = _read_by_tensorboard(tmp_path / 'tensorboard').Images('samples/0')
+  np.testing.assert_array_equal(Image.open(io.BytesIO(event.encoded_image_string)),
+                                images[0, ..., 0])

@@ -7,6 +7,7 @@ import os
 import pathlib
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,12 +35,12 @@ def _environment(**more):
 class Cluster:
   """`adm train` on two processes with four devices each; what they print is in `log`."""
 
-  def __init__(self, workdir, *words, seconds_an_image=0.0):
+  def __init__(self, workdir, *words, seconds_an_image=0.0, config=ways.__file__):
     self.workdir, self.log = workdir, workdir.with_name(f'{workdir.name}.log')
     with open(self.log, 'w') as log:
       self._script = subprocess.Popen(
           [CLUSTER, '2', '4', sys.executable, '-m', 'adm_jax.cli.main', 'train', '--config',
-           ways.__file__, '--workdir', str(workdir), '--config.fsdp=2', *words],
+           str(config), '--workdir', str(workdir), '--config.fsdp=2', *words],
           env=_environment(WAYS_SECONDS_AN_IMAGE=str(seconds_an_image),
                            ADM_HEARTBEAT_SECONDS=str(HEARTBEAT)),
           stdout=log, stderr=subprocess.STDOUT)
@@ -156,3 +157,28 @@ def test_a_run_that_loses_a_process_and_is_preempted_ends_as_an_undisturbed_one(
   assert cluster.code() == 0, cluster.log.read_text()
   assert (workdir / 'metrics.jsonl').read_bytes() == (finished / 'metrics.jsonl').read_bytes()
   jax.tree.map(np.testing.assert_array_equal, _state(workdir), _state(finished))
+
+
+# The second process is killed when it is about to read.
+LOST = '''
+import signal
+from adm_jax.training import checkpoints
+
+restore = checkpoints.Checkpoints.restore
+def lost(*arguments):
+  if jax.process_index() == 1:
+    os.kill(os.getpid(), signal.SIGKILL)
+  return restore(*arguments)
+
+checkpoints.Checkpoints.restore = lost
+'''
+
+
+def test_a_process_lost_while_the_others_read_a_checkpoint_damages_nothing(finished, tmp_path):
+  workdir = pathlib.Path(shutil.copytree(finished, tmp_path / 'run'))
+  (tmp_path / 'lost.py').write_text(pathlib.Path(ways.__file__).read_text() + LOST)
+  cluster = Cluster(workdir, '--config.total_steps=30', config=tmp_path / 'lost.py')
+  assert cluster.code() == 75, cluster.log.read_text()
+  log = cluster.log.read_text()
+  assert 'adm: another process of this run is gone' in log and 'cannot be read' not in log
+  assert max(checkpoint_files.saved_steps(workdir)) == ways.STEPS
