@@ -138,7 +138,8 @@ def differences(old: str, new: str, ignore: tuple[str, ...] = ()) -> list[str]:
 
   Names are compared as text and never looked up, so that they may be of anyone's modules.
   """
-  before, after = (dict(_flat(_parsed(text))) for text in (old, new))
+  with _damage():
+    before, after = (dict(_flat(_parsed(text))) for text in (old, new))
   keys = sorted(key for key in {*before, *after}
                 if not any(f'{key}.'.startswith(f'{ignored}.') for ignored in ignore))
   absent = '(absent)'

@@ -1,8 +1,8 @@
 """Say what a run needs and how long it takes, before anyone pays for it.
 
 examples:
-  adm plan --config configs/imagenet64.py --topology v5e:8x8 --config.fsdp=8
-  adm plan --config configs/folder.py --devices 8 --device-kind 'NVIDIA L4'
+  adm plan --config imagenet64 --topology v5e:8x8 --config.fsdp=8
+  adm plan --config folder --devices 8 --device-kind 'NVIDIA L4'
   adm plan --model imagenet256 --classifier imagenet256-classifier --topology v5e:2x4
     --batch-size 32
 
@@ -19,8 +19,8 @@ from adm_jax.errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument('--config', metavar='FILE',
-                      help='training: a file of configs/; --config.key=value overrides')
+  parser.add_argument('--config', metavar='NAME|FILE.py',
+                      help='training: one of adm config; --config.key=value overrides')
   parser.add_argument('--topology', metavar='GENERATION:SHAPE', help='a TPU slice, as v5e:8x8')
   parser.add_argument('--devices', type=int, metavar='N',
                       help='so many devices, by the compiler for CPUs: a rough guide for GPUs')

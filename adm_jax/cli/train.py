@@ -1,9 +1,8 @@
 """Train a network, going on from the last checkpoint in the work directory.
 
 examples:
-  adm train --config configs/digits_unet.py --workdir runs/digits_unet --config.batch_size=64
-  adm train --config configs/folder.py --workdir runs/mine --config.data.path=photos \\
-    --init-from imagenet64
+  adm train --config digits_unet --workdir runs/digits_unet --config.batch_size=64
+  adm train --config folder --workdir runs/mine --config.data.path=photos --init-from imagenet64
 
 On a TPU slice and under Slurm, start the same command on every host: the processes find each other.
 Elsewhere say where they are, with --coordinator HOST:PORT --num-processes N --process I.
@@ -24,8 +23,9 @@ RESUMES = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument('--config', required=True, metavar='FILE',
-                      help='a file of configs/; --config.key=value overrides what it says')
+  parser.add_argument('--config', required=True, metavar='NAME|FILE.py',
+                      help='one of adm config, which explains them, or a file of your own; '
+                      '--config.key=value overrides what it says')
   parser.add_argument('--workdir', required=True, metavar='DIR',
                       help='for checkpoints, metrics and the config; a folder that all processes '
                            'share, or gs://BUCKET/...')

@@ -19,7 +19,7 @@ from adm_jax.evaluation import comparison, report, row_cost, tables
 from adm_jax.evaluation.comparison import Result
 from adm_jax.evaluation.features import Extractor
 from adm_jax.evaluation.tables import METRICS, Row, Sampled
-from adm_jax.io import digests, downloads, npz, progress
+from adm_jax.io import digests, downloads, json_files, npz, progress
 from adm_jax.io.files import written_whole
 from adm_jax.sampling import courses, pipeline, shards
 from adm_jax.sampling.guidance import ByClassifier
@@ -199,7 +199,7 @@ def _measured(folder, reference, samples, extractor, batch_size, bar):
                                     extractor.hash)))
   path = folder / f'report_{content}.json'
   if path.exists():
-    return json.loads(path.read_text())
+    return json_files.read(path)
   measured = report.evaluate(report.open_set(reference), report.open_set(samples), extractor,
                              bar=bar, distances='float16',  # as the published numbers
                              batch_size=batch_size).as_json()

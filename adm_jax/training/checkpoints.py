@@ -11,8 +11,8 @@ from typing import Any, Iterator
 
 from adm_jax import stored_configs
 from adm_jax.devices import hosts
-from adm_jax.errors import PeerLost, TrainingStopped, UsageError, one_line
-from adm_jax.io import files
+from adm_jax.errors import PeerLost, TrainingStopped, UsageError, of_file, one_line
+from adm_jax.io import files, json_files
 from adm_jax.io.files import written_whole
 from adm_jax.training.quiet_saves import quiet_saves
 from adm_jax.training.state import TrainState
@@ -163,8 +163,9 @@ def check_workdir(workdir: pathlib.Path, config_json: str,
     if workdir.exists() and not workdir.is_dir():
       raise UsageError(f'{workdir} is a file: give a folder as work directory')
     if stored.exists():
-      changed = (stored_configs.differences(stored.read_text(), config_json, may_change)
-                 if saved_steps(workdir) else [])
+      with of_file(stored):
+        changed = (stored_configs.differences(json_files.read_text(stored), config_json, may_change)
+                   if saved_steps(workdir) else [])
       if changed:
         raise UsageError(f'{workdir} holds a run with another config ({"; ".join(changed)}): give '
                          'the config it was made with, or another work directory')

@@ -117,6 +117,14 @@ def test_kill_9_sigterm_and_ctrl_c_at_any_moment_change_nothing(tmp_path):
   _equal(*states)
 
 
+@pytest.mark.parametrize('damage', [b'\xff\xfe{', b'{"a": 1', b'[' * 100_000, b'[]', b'{"fn": 3}'])
+def test_a_run_whose_config_is_damaged_is_named(copy, damage):
+  (copy / 'config.json').write_bytes(damage)
+  with pytest.raises(UsageError) as error:
+    _train(copy)
+  assert str(copy) in str(error.value) and '\n' not in str(error.value)
+
+
 def test_a_finished_run_is_not_run_again(finished, copy):
   before = _files(copy)
   _equal(_train(copy), finished[1])
