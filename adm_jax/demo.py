@@ -25,11 +25,12 @@ from adm_jax.process import likelihood
 from adm_jax.process.diffusion import denoiser, respaced
 from adm_jax.sampling import pipeline, solvers
 from adm_jax.sampling import sampler as sampling
-from adm_jax.sampling.guidance import ByClassifier
+from adm_jax.sampling.guidance import ByClassifier, ClassifierFree
+from adm_jax.sampling.jobs import SamplingJob
 from adm_jax.sampling.steps import ascend, descend
 from adm_jax.training import checkpoints
 from adm_jax.training.loop import MAY_CHANGE, train
-from adm_jax.weights import checkpoint_files, folders
+from adm_jax.weights import checkpoint_files, folders, shipped
 
 _OUTPUTS = ('report.md', 'samples.png', 'samples_guided.npz', 'samples_unguided.npz')
 
@@ -71,6 +72,26 @@ class Settings:
       raise UsageError(f'scale={self.scale}: give a finite number')
     if self.seed < 0:
       raise UsageError(f'seed={self.seed}: give 0 or more')
+
+
+def first_picture(out: pathlib.Path, name: str = shipped.FIRST, rows: int = 3) -> pathlib.Path:
+  """Draws images of a model that comes with the package, a class a column; returns the picture.
+
+  What is there already is not drawn again.
+
+  Args:
+    out: a folder; the images are a job in OUT/NAME, the picture is OUT/NAME.png.
+    name: of the model.
+    rows: images of each class.
+  """
+  best = shipped.sampling(name)
+  adm = pipeline.load(name, guidance=(ClassifierFree(best.cfg_scale),), steps=best.respacing)
+  path = out / f'{name}.png'
+  made = SamplingJob(adm, num=rows * adm.num_classes, classes=range(adm.num_classes)).write(
+      out / name)
+  if not path.exists():
+    pictures.write_grid(path, made.images, made.labels, made.class_names, columns=adm.num_classes)
+  return path
 
 
 def run(out: pathlib.Path, settings: Settings, bar: Bar, unet_overrides: tuple[str, ...] = (),

@@ -6,6 +6,7 @@ from PIL import Image
 
 from adm_jax import demo
 from adm_jax.io import progress
+from adm_jax.weights import shipped
 
 SETTINGS = demo.Settings(num=20, respacing='5', batch_size=16, likelihood_images=4,
                          likelihood_respacing='10', encoded=2, encoding_respacing='5')
@@ -30,6 +31,16 @@ def test_it_writes_what_it_promises(out):
       assert file['arr_0'].shape == (20, 8, 8, 1) and file['arr_0'].dtype == np.uint8
       np.testing.assert_array_equal(file['arr_1'], np.arange(20) % 10)
       assert file['arr_1'].dtype == np.int64
+
+
+def test_its_first_picture_is_a_job_that_is_done_once(tmp_path, monkeypatch):
+  monkeypatch.setattr(demo.shipped, 'sampling', lambda name: shipped.Sampling(2.0, '2'))
+  path = demo.first_picture(tmp_path, rows=1)
+  assert Image.open(path).size[0] > 10 * 28
+  before = path.stat().st_mtime_ns
+  assert demo.first_picture(tmp_path, rows=1) == path and path.stat().st_mtime_ns == before
+  with np.load(tmp_path / 'fashion' / 'samples.npz') as file:
+    np.testing.assert_array_equal(file['arr_1'], np.arange(10))
 
 
 def test_the_report_has_every_promised_number(out):

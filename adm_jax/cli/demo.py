@@ -1,6 +1,7 @@
 """Train ADM on handwritten digits, sample them guided and unguided, and measure: minutes on a CPU.
 
-Writes samples.png (real, unguided and guided side by side), samples_*.npz, report.md, and the
+First it draws guided images of a model that comes with the package, in OUT/fashion.png. Then it
+writes samples.png (real, unguided and guided side by side), samples_*.npz, report.md, and the
 trained networks. Needs no network; a second run reuses what is there. Beside the options below,
 --unet.key=value and --classifier.key=value override what configs/digits_unet.py and
 configs/digits_classifier.py say:
@@ -40,6 +41,7 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
            dataclasses.fields(demo.Settings) if getattr(arguments, field.name, None) is not None}
   cache = compilation_cache.use()
   out = pathlib.Path(arguments.out)
+  print(f'picture: {demo.first_picture(out)}', flush=True)
   text = demo.run(out, demo.Settings(**given), progress.bar, tuple(unet), tuple(classifier))
   print(f'\n{text}\npicture: {out / "samples.png"}\nsamples: {out}/samples_*.npz\n'
         f'report:  {out / "report.md"}\ncompiled programs are kept in {cache}')

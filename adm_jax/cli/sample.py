@@ -4,6 +4,7 @@ Images are written as they are made; the same command goes on where it was stopp
 the same bytes. OUT/samples.npz has the reference's layout: arr_0, uint8 N H W C, and arr_1, labels.
 
 examples:
+  adm sample --classes sneaker,bag,coat --num 12 --grid --out runs/first
   adm sample --model runs/demo/unet --classifier runs/demo/classifier --scale 2 --num 100
     --out runs/digits --grid
   adm sample --model imagenet256 --classifier imagenet256-classifier --scale 1.0
@@ -75,6 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, rest: list[str]) -> int:
   if rest:
     raise UsageError(f'adm sample does not understand {" ".join(rest)}; see adm sample --help')
+  for line in sampling_options.fill_in_model(arguments):
+    print(line)
   check(arguments)
   from adm_jax.cli.first_images import Clock
   from adm_jax.devices import compilation_cache
@@ -125,8 +128,8 @@ def _job(arguments: argparse.Namespace) -> 'SamplingJob':
 
 def check(arguments: argparse.Namespace) -> None:
   """Contradictions; no model needs to be loaded for them."""
-  if (arguments.model is None) == (arguments.base is None):
-    raise UsageError('give --model NAME, or --base FILE.npz with --upsample NAME')
+  if arguments.model is not None and arguments.base is not None:
+    raise UsageError('--model makes images, and --base gives them: give one')
   if arguments.base is not None and arguments.upsample is None:
     raise UsageError('--base gives images to enlarge: say by which model with --upsample NAME')
   for name in ('weights', 'images', 'from_step', 'reconstruct', 'interpolate'):

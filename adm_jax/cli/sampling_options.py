@@ -28,7 +28,8 @@ _NAMES = 'docs/solvers.md lists them, and so does the answer to a name that is n
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--model', metavar='NAME|DIR|FILE',
-                      help='a published model, a work directory, converted weights, a .pt file')
+                      help='a published model, a work directory, converted weights, a .pt file; '
+                      'default of adm sample: one that comes with the package')
   parser.add_argument('--weights', metavar='PATH|WHICH',
                       help="a published model's file; or of a work directory 'params' or an "
                       'average')
@@ -108,6 +109,30 @@ def _scale(arguments: argparse.Namespace, name: str) -> 'Scale | None':
   first, last = found[0], found[-1]
   # Indices of a schedule rise with the noise; steps go the other way.
   return first if len(found) == 1 else lambda sigma: np.linspace(last, first, len(sigma))
+
+
+def fill_in_model(arguments: argparse.Namespace) -> list[str]:
+  """Where nothing says what to sample, takes a model of the package; says so in a line.
+
+  It is guided and takes the steps as it is best, unless options say otherwise.
+  """
+  if arguments.model is not None or arguments.base is not None or arguments.upsample is not None:
+    return []
+  from adm_jax.weights import shipped
+
+  arguments.model = shipped.FIRST
+  best = shipped.sampling(arguments.model)
+  words = []
+  guides = (arguments.classifier, arguments.weaker, arguments.cfg_scale, arguments.scale,
+            arguments.dynamic_threshold, *arguments.guidance)
+  if all(guide is None for guide in guides):
+    arguments.cfg_scale = f'{best.cfg_scale:g}'
+    words.append(f'--cfg-scale {arguments.cfg_scale}')
+  steps = arguments.respacing, arguments.steps, arguments.spacing
+  if arguments.solver == 'ancestral' and all(step is None for step in steps):
+    arguments.respacing = best.respacing
+    words.append(f'--respacing {best.respacing}')
+  return [' '.join(['model: --model', arguments.model, *words])]
 
 
 def check(arguments: argparse.Namespace) -> None:

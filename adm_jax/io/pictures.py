@@ -39,10 +39,11 @@ def grid(images: np.ndarray, columns: int, *, scale: int = 1, gap: int = 1) -> n
 
 
 def write_grid(path: pathlib.Path, images: np.ndarray, labels: np.ndarray | None = None,
-               names: Sequence[Sequence[str]] | None = None, *, most: int = 64) -> None:
-  """Draws the first images uint8[N H W C] in a near square, each above its class."""
+               names: Sequence[Sequence[str]] | None = None, *, most: int = 64,
+               columns: int | None = None) -> None:
+  """Draws the first images uint8[N H W C] in `columns`, or a near square, each above its class."""
   images = np.asarray(images[:most])
-  columns = math.ceil(math.sqrt(len(images)))
+  columns = columns or math.ceil(math.sqrt(len(images)))
   scale = max(1, 64 // images.shape[2])
   text = 11
   gap = 4 if labels is None else text + 6

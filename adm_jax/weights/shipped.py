@@ -4,13 +4,28 @@ Each is a folder of converted weights (`weights.folders`), stored in bfloat16, w
 classes, a model card, and the checksums of all but the card, as `sha256sum` writes them.
 """
 
+import dataclasses
 import hashlib
 import importlib.resources
+import json
 import pathlib
 
 from adm_jax.errors import UsageError
 
-_CARD, _CHECKSUMS = 'card.md', 'sha256.txt'
+FIRST = 'fashion'  # where no model is named
+_CARD, _CHECKSUMS, _SAMPLING = 'card.md', 'sha256.txt', 'sampling.json'
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+  """How a shipped model's images are best sampled.
+
+  Attributes:
+    cfg_scale: of classifier-free guidance; 1 is none.
+    respacing: the steps to take.
+  """
+  cfg_scale: float
+  respacing: str
 
 
 def names() -> list[str]:
@@ -38,6 +53,11 @@ def check(folder: pathlib.Path) -> None:
     path = folder / name
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != wanted:
       raise UsageError(f'{path} is not the file that came with the package: install adm_jax again')
+
+
+def sampling(name: str) -> Sampling:
+  """How a shipped model's images are best sampled."""
+  return Sampling(**json.loads((folder(name) / _SAMPLING).read_text()))
 
 
 def write_checksums(folder: pathlib.Path) -> None:

@@ -201,7 +201,7 @@ def test_any_solver_without_noise_goes_between_seeds(sample):
     ('--model unet --weaker weaker --guide-between 9,1', 'no noise level'),
     ('--model unet --dynamic-threshold 99.5', 'share of values'),
     ('--base anyones.npz --upsample upsampler --cfg-scale 2', 'with --model'),
-    ('', '--model NAME'), ('--model unet --base anyones.npz', '--model NAME'),
+    ('--model unet --base anyones.npz', 'give one'),
     ('--base anyones.npz', '--upsample NAME'), ('--model imagnet64', 'did you mean imagenet64'),
     ('--model unet --scale 2', '--scale is of a classifier'),
     ('--model unet --classifier large_classifier', '16 x 16 x 3'),

@@ -61,6 +61,36 @@ def test_fashion_samples_by_the_names_of_its_classes(tmp_path):
     np.testing.assert_array_equal(arrays['arr_1'], [7, 8])
 
 
+def test_without_a_model_one_that_comes_with_the_package_is_sampled(tmp_path, capsys):
+  """As its folder says is best, unless options say otherwise."""
+  assert main(['sample', '--classes', 'bag', '--respacing', '2', '--out', str(tmp_path / 'a')]) == 0
+  assert 'model: --model fashion --cfg-scale 2\n' in capsys.readouterr().out
+  assert main(['sample', '--model', 'fashion', '--cfg-scale', '2', '--classes', 'bag',
+               '--respacing', '2', '--out', str(tmp_path / 'b')]) == 0
+  assert 'model: ' not in capsys.readouterr().out
+  np.testing.assert_array_equal(*(np.load(tmp_path / name / 'samples.npz')['arr_0']
+                                  for name in 'ab'))
+
+
+@pytest.mark.parametrize('name', shipped.names())
+def test_what_is_best_is_something_that_the_model_can(name):
+  best = shipped.sampling(name)
+  adm = pipeline.load(name, guidance=(ClassifierFree(best.cfg_scale),), steps=best.respacing)
+  assert adm.sampler.num_steps == int(best.respacing)
+
+
+def test_a_class_that_is_misspelt_is_answered_with_the_nearest(tmp_path, capsys):
+  assert main(['sample', '--classes', 'sneakr', '--out', str(tmp_path / 'a')]) == 2
+  assert 'did you mean sneaker (7)?' in capsys.readouterr().err
+
+
+def test_images_of_another_size_than_a_shipped_models_are_refused(tmp_path, capsys):
+  assert main(['train', '--config', 'digits_unet', '--workdir', str(tmp_path / 'run'),
+               '--init-from', 'fashion']) == 2
+  error = capsys.readouterr().err
+  assert 'fashion' in error and error.count('\n') == 1
+
+
 def test_fashion_is_guided_by_its_own_unconditional_prediction():
   """In a few steps, images are dark at the edges, as the photographs are, and bright inside."""
   adm = pipeline.load('fashion', guidance=(ClassifierFree(2.0),), steps='25')
