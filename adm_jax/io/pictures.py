@@ -97,13 +97,14 @@ def side_by_side(panels: dict[str, np.ndarray], *, row_names: tuple[str, ...] = 
   heading = 2 * text_size
   heights = [panel.shape[0] for panel in panels.values()]
   widths = [max(panel.shape[1], int(font.getlength(title))) for title, panel in panels.items()]
-  left = margin * (2 if row_names else 1)
+  names_width = max(map(int, map(font.getlength, row_names)), default=0)
+  left = margin + (names_width + margin if row_names else 0)
   picture = Image.new('RGB', (left + sum(widths) + margin * len(widths),
                               max(heights) + heading + margin), 'white')
   draw = ImageDraw.Draw(picture)
   for i, name in enumerate(row_names):
     middle = heading + max(heights) * (i + 0.5) / len(row_names)
-    draw.text((margin, middle), name, fill='black', font=font, anchor='mm')
+    draw.text((margin, middle), name, fill='black', font=font, anchor='lm')
   for (title, panel), width in zip(panels.items(), widths, strict=True):
     draw.text((left, text_size // 2), title, fill='black', font=font)
     picture.paste(Image.fromarray(panel), (left, heading))
