@@ -15,7 +15,7 @@ from adm_jax.cli.main import main
     (['--frob'], 'no command before --frob'),
     (['trian'], 'invalid choice'),
     (['train'], '--config'),
-    (['train', '--config', 'absent.py', '--workdir', 'x'], 'no config file absent.py'),
+    (['train', '--config', 'absent.py', '--workdir', 'x'], 'there is no config absent.py'),
     (['train', '--config', tiny.__file__, '--workdir', 'x', '--config.batch_sise=1'],
      "did you mean 'batch_size'"),
     (['train', '--config', tiny.__file__, '--workdir', 'x',
