@@ -14,15 +14,13 @@ import ways
 
 TESTS = pathlib.Path(ways.__file__).parent
 SECONDS = 5
-ROWS = 41
-SIZES = {ROWS * 8 * 8, ROWS * 4}  # of a batch's images and labels: no other test's memory has them
-CONFIG = f'''
+CONFIG = '''
 import tiny
 from adm_jax.config import call
 from adm_jax.data.loading import Loader
 
 def get_config():
-  return tiny.get_config(loader=call(Loader, num_workers=2), batch_size={ROWS},
+  return tiny.get_config(loader=call(Loader, num_workers=2), batch_size={rows},
                          total_steps=100000, log_every=10, save_every=100)
 '''
 
@@ -39,13 +37,13 @@ def _processes(mark: str) -> list[int]:
   return found
 
 
-def _shared() -> list[str]:
-  """The files of batches in shared memory."""
-  found = []
+def _shared(rows: int) -> set[str]:
+  """The files of batches of so many rows in shared memory, images and labels."""
+  found = set()
   for path in pathlib.Path('/dev/shm').iterdir():
     try:
-      if path.stat().st_size in SIZES:
-        found.append(path.name)
+      if path.stat().st_size in (rows * 8 * 8, rows * 4):
+        found.add(path.name)
     except OSError:
       pass
   return found
@@ -57,12 +55,13 @@ def _children(pid: int) -> list[int]:
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
-@pytest.mark.parametrize('how, supervised, code', [
-    (signal.SIGKILL, False, -9), (signal.SIGTERM, False, 75), (signal.SIGINT, False, 130),
-    (signal.SIGKILL, True, -9)], ids=str)
-def test_nothing_outlives_a_run_with_workers(tmp_path, how, supervised, code):
+@pytest.mark.parametrize('how, supervised, code, rows', [  # rows tell them and all others apart
+    (signal.SIGKILL, False, -9, 41), (signal.SIGTERM, False, 75, 43),
+    (signal.SIGINT, False, 130, 45), (signal.SIGKILL, True, -9, 47)], ids=str)
+def test_nothing_outlives_a_run_with_workers(tmp_path, how, supervised, code, rows):
   """Of a supervised run, the child that trains is killed."""
-  (tmp_path / 'config.py').write_text(CONFIG)
+  (tmp_path / 'config.py').write_text(CONFIG.format(rows=rows))
+  before = _shared(rows)
   mark, chance, log = uuid.uuid4().hex, random.Random(code), tmp_path / 'log'
   joined = '--coordinator 127.0.0.1:{} --num-processes 1 --process 0'.format(
       chance.randint(20000, 30000)).split()
@@ -77,13 +76,13 @@ def test_nothing_outlives_a_run_with_workers(tmp_path, how, supervised, code):
       time.sleep(0.05)
     time.sleep(chance.uniform(0, 0.5))
     started = _processes(mark)
-    assert len(started) >= 4 and _shared(), 'it has workers, and a batch is on its way'
+    assert len(started) >= 4 and _shared(rows) - before, 'it has workers, and a batch is on its way'
     os.kill(_children(process.pid)[0] if supervised else process.pid, how)
     assert process.wait(60) == code, log.read_text()
     ended = time.monotonic()
-    while (_processes(mark) or _shared()) and time.monotonic() - ended < SECONDS:
+    while (_processes(mark) or _shared(rows) - before) and time.monotonic() - ended < SECONDS:
       time.sleep(0.05)
-    assert not _processes(mark) and not _shared()
+    assert not _processes(mark) and not _shared(rows) - before
     if how != signal.SIGKILL:
       assert 'leaked' not in log.read_text()  # Python's word where it had to tidy up
   finally:
