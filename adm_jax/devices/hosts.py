@@ -22,6 +22,8 @@ _GONE = ('another process of this run is gone ({}): start all of them again with
 # In what a device reports then; other errors, as those of a compiler, would come again.
 _LOST = re.compile('UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED|Gloo|gloo|NCCL|[Cc]onnection|'
                    '[Ss]ocket|[Hh]eartbeat|[Pp]eer')
+# The same from where Orbax fetches what all have agreed on, of whatever type it is there.
+_COLLECTIVE = re.compile(r'(Gloo|NCCL) \w+ failed')
 # How far apart processes may end.
 _SHUTDOWN_SECONDS = 120
 _PR_SET_PDEATHSIG = 1  # of Linux
@@ -169,8 +171,11 @@ def noticing_lost_peers() -> Iterator[None]:
 
 def is_of_lost_peer(error: BaseException | None) -> bool:
   """Whether this, or what led to it, is how a device reports that another process has gone."""
-  while error is not None and jax.process_count() > 1:
-    if isinstance(error, jax.errors.JaxRuntimeError) and _LOST.search(str(error)):
+  seen = []  # an error that one thread hands to another may come to be its own cause
+  while error is not None and error not in seen and jax.process_count() > 1:
+    of_device = isinstance(error, jax.errors.JaxRuntimeError)
+    if (_LOST if of_device else _COLLECTIVE).search(str(error)):
       return True
+    seen.append(error)
     error = error.__cause__ or error.__context__
   return False

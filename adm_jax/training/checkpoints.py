@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import threading
+import time
 from typing import Any, Iterator
 
 from adm_jax import stored_configs
@@ -56,7 +57,7 @@ class Checkpoints:
 
     hosts.by_first(prepare)
     ocp = checkpoint_files.orbax()
-    quiet_saves()
+    self._failures = quiet_saves()
     self._manager = ocp.CheckpointManager(
         self._workdir / 'checkpoints',
         options=ocp.CheckpointManagerOptions(
@@ -71,21 +72,35 @@ class Checkpoints:
     with self._lock:
       if isinstance(error, PeerLost) or hosts.is_of_lost_peer(error):
         return  # a save that was under way would wait for the lost one
-      if error is None:
-        with self.writing():
-          self._finish()
-      else:
-        last = threading.Thread(target=self._finish_quietly, daemon=True)
-        last.start()
-        last.join(_SECONDS_AFTER_FAILURE if self._failed else None)
+      # Where writing has failed already, the process ends whether or not this save does.
+      with self.writing() if error is None else contextlib.suppress(Exception):
+        self._wait(_SECONDS_AFTER_FAILURE if self._failed else None)
+        self._manager.close()
 
-  def _finish(self) -> None:
-    self._manager.wait_until_finished()
-    self._manager.close()
+  def _wait(self, most: float | None = None) -> None:
+    """Waits until nothing is being saved, for at most so many seconds.
 
-  def _finish_quietly(self) -> None:
-    with contextlib.suppress(Exception):
-      self._finish()
+    In a run of several processes Orbax waits for all of them, and longest where this one's part has
+    failed: that is raised here.
+    """
+    errors = []
+
+    def wait():
+      try:
+        self._manager.wait_until_finished()
+      except Exception as error:
+        errors.append(error)
+    waiting, began = threading.Thread(target=wait, daemon=True), time.monotonic()
+    waiting.start()
+    while waiting.is_alive():
+      waiting.join(0.1)
+      now = time.monotonic()
+      if most is not None and now - began > most:
+        raise TimeoutError(f'not saved after {most} s')
+      if self._failures.first and now - self._failures.seconds > _SECONDS_AFTER_FAILURE:
+        raise self._failures.first
+    if errors:
+      raise errors[0]
 
   def latest_step(self) -> int | None:
     """The step of the newest whole checkpoint."""
@@ -104,6 +119,7 @@ class Checkpoints:
     """
     ocp = checkpoint_files.orbax()
     with self.writing():
+      self._wait()  # for the one before
       self._manager.save(step, args=ocp.args.Composite(**{
           STATE: ocp.args.StandardSave(state), _POSITION: ocp.args.JsonSave(position),
           _CONFIG: ocp.args.JsonSave(json.loads(self._config_json))}))

@@ -1,25 +1,47 @@
-"""Silences the threads of a save that fails: whoever waits for it is told by an exception."""
+"""Silences the threads of a save that fails, and remembers why it did."""
 
-import functools
 import logging
 import sys
+import time
+
+# Of Orbax, where threads catch what ends them.
+_WORKERS = ('/orbax/checkpoint/_src/futures/future.py',
+            '/orbax/checkpoint/_src/checkpointers/async_checkpointer.py')
 
 
-@functools.cache
-def quiet_saves() -> None:
-  """From now on, in this process; Orbax and the libraries under it print a traceback an array."""
+class Failures(logging.Filter):
+  """What has ended a thread of a save in this process; instead of a traceback an array in the log.
+
+  Attributes:
+    first: the first of them, or None.
+    seconds: of `time.monotonic`, when that was.
+  """
+
+  def __init__(self):
+    super().__init__()
+    self.first, self.seconds = None, 0.0
+
+  def filter(self, record: logging.LogRecord) -> bool:
+    path = record.pathname.replace('\\', '/')
+    if record.exc_info is None or '/orbax/' not in path:
+      return True
+    if self.first is None and path.endswith(_WORKERS):
+      self.first, self.seconds = record.exc_info[1], time.monotonic()
+    return False
+
+
+def quiet_saves() -> Failures:
+  """Silences them until this process ends: what fails is raised to whoever waits for the save."""
   logging.getLogger('asyncio').setLevel(logging.CRITICAL)
-  logging.getLogger('absl').addFilter(_is_news)
+  failures = Failures()
+  logging.getLogger('absl').addFilter(failures)
   before = sys.unraisablehook
 
   def hook(unraisable):
     if not _is_late(unraisable.exc_value):
       before(unraisable)
   sys.unraisablehook = hook
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-  return record.exc_info is None or '/orbax/' not in record.pathname.replace('\\', '/')
+  return failures
 
 
 def _is_late(error: BaseException | None) -> bool:

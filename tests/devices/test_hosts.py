@@ -23,6 +23,19 @@ def test_only_what_says_so_is_of_a_lost_process(message, lost, count, monkeypatc
       raise jax.errors.JaxRuntimeError(message)
 
 
+def test_errors_that_are_each_others_cause_are_looked_at_once(monkeypatch):
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  one, other = OSError('No space left on device'), RuntimeError('cannot be written to')
+  one.__cause__, other.__cause__ = other, one
+  assert not hosts.is_of_lost_peer(one)
+
+
+def test_a_failed_collective_is_of_a_lost_process_whatever_its_type(monkeypatch):
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  assert hosts.is_of_lost_peer(ValueError('UNKNOWN: Gloo AllGather failed: Connection closed'))
+  assert not hosts.is_of_lost_peer(ValueError('Connection closed'))
+
+
 def test_a_batch_script_of_several_tasks_is_one_process(monkeypatch):
   """Without srun nothing lists the others, and JAX would wait for them in vain."""
   monkeypatch.setenv('SLURM_NTASKS', '4')

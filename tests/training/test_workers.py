@@ -20,7 +20,7 @@ from adm_jax.config import call
 from adm_jax.data.loading import Loader
 
 def get_config():
-  return tiny.get_config(loader=call(Loader, num_workers=2), batch_size=ROWS,
+  return tiny.get_config(loader=call(Loader, num_workers=2), batch_size={rows},
                          total_steps=100000, log_every=10, save_every=100)
 '''
 
@@ -38,7 +38,7 @@ def _processes(mark: str) -> list[int]:
 
 
 def _shared(rows: int) -> set[str]:
-  """The files in shared memory of images and labels of so many rows, which no other test has."""
+  """The files of batches of so many rows in shared memory, images and labels."""
   found = set()
   for path in pathlib.Path('/dev/shm').iterdir():
     try:
@@ -55,13 +55,13 @@ def _children(pid: int) -> list[int]:
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
-@pytest.mark.parametrize('rows, how, supervised, code', [
-    (41, signal.SIGKILL, False, -9), (43, signal.SIGTERM, False, 75),
-    (47, signal.SIGINT, False, 130), (53, signal.SIGKILL, True, -9)], ids=str)
-def test_nothing_outlives_a_run_with_workers(tmp_path, rows, how, supervised, code):
+@pytest.mark.parametrize('how, supervised, code, rows', [  # rows tell them and all others apart
+    (signal.SIGKILL, False, -9, 41), (signal.SIGTERM, False, 75, 43),
+    (signal.SIGINT, False, 130, 45), (signal.SIGKILL, True, -9, 47)], ids=str)
+def test_nothing_outlives_a_run_with_workers(tmp_path, how, supervised, code, rows):
   """Of a supervised run, the child that trains is killed."""
-  (tmp_path / 'config.py').write_text(CONFIG.replace('ROWS', str(rows)))
-  before = _shared(rows)  # of another time
+  (tmp_path / 'config.py').write_text(CONFIG.format(rows=rows))
+  before = _shared(rows)
   mark, chance, log = uuid.uuid4().hex, random.Random(code), tmp_path / 'log'
   joined = '--coordinator 127.0.0.1:{} --num-processes 1 --process 0'.format(
       chance.randint(20000, 30000)).split()
