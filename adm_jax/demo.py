@@ -52,6 +52,7 @@ class Settings:
     likelihood_respacing: its process.
     encoded: held-out digits that are encoded and decoded again.
     encoding_respacing: steps of that.
+    first_rows: images of each class in the first picture; 0: none is drawn.
   """
   num: int = 1000
   respacing: str = '100'
@@ -62,6 +63,7 @@ class Settings:
   likelihood_respacing: str = '250'
   encoded: int = 16
   encoding_respacing: str = '250'
+  first_rows: int = 3
 
   def __post_init__(self):
     for name in ('num', 'batch_size', 'likelihood_images', 'encoded'):
@@ -74,7 +76,7 @@ class Settings:
       raise UsageError(f'seed={self.seed}: give 0 or more')
 
 
-def first_picture(out: pathlib.Path, name: str = shipped.FIRST, rows: int = 3) -> pathlib.Path:
+def first_picture(out: pathlib.Path, name: str = shipped.FIRST, *, rows: int) -> pathlib.Path:
   """Draws images of a model that comes with the package, a class a column; returns the picture.
 
   What is there already is not drawn again.
@@ -95,7 +97,8 @@ def first_picture(out: pathlib.Path, name: str = shipped.FIRST, rows: int = 3) -
 
 
 def run(out: pathlib.Path, settings: Settings, bar: Bar, unet_overrides: tuple[str, ...] = (),
-        classifier_overrides: tuple[str, ...] = ()) -> str:
+        classifier_overrides: tuple[str, ...] = (),
+        say: Callable[[str], None] = lambda line: None) -> str:
   """Runs what has not been run yet, and returns the report's text.
 
   Args:
@@ -104,6 +107,7 @@ def run(out: pathlib.Path, settings: Settings, bar: Bar, unet_overrides: tuple[s
     bar: progress bars.
     unet_overrides: overrides of `configs/digits_unet.py`, as on the command line.
     classifier_overrides: of `configs/digits_classifier.py`.
+    say: gets a line for each picture on the way.
   """
   configs = {
       'unet': config_lib.override(digits_unet.get_config(), list(unet_overrides)),
@@ -115,6 +119,8 @@ def run(out: pathlib.Path, settings: Settings, bar: Bar, unet_overrides: tuple[s
     return report.read_text()
 
   _check(out, settings, configs)
+  if settings.first_rows:
+    say(f'picture: {first_picture(out, rows=settings.first_rows)}')
   start = time.monotonic()
   for name, config in configs.items():
     _train(out / name, config, bar, title=f'training the {name}')

@@ -9,7 +9,8 @@ from adm_jax.io import progress
 from adm_jax.weights import shipped
 
 SETTINGS = demo.Settings(num=20, respacing='5', batch_size=16, likelihood_images=4,
-                         likelihood_respacing='10', encoded=2, encoding_respacing='5')
+                         likelihood_respacing='10', encoded=2, encoding_respacing='5',
+                         first_rows=0)
 SMALL = ('--config.task.network.module.channel_mult=1',
          '--config.task.network.module.attention_resolutions=()',
          '--config.batch_size=16', '--config.total_steps=8', '--config.log_every=2',

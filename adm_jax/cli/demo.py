@@ -41,8 +41,8 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
            dataclasses.fields(demo.Settings) if getattr(arguments, field.name, None) is not None}
   cache = compilation_cache.use()
   out = pathlib.Path(arguments.out)
-  print(f'picture: {demo.first_picture(out)}', flush=True)
-  text = demo.run(out, demo.Settings(**given), progress.bar, tuple(unet), tuple(classifier))
+  text = demo.run(out, demo.Settings(**given), progress.bar, tuple(unet), tuple(classifier),
+                  say=lambda line: print(line, flush=True))
   print(f'\n{text}\npicture: {out / "samples.png"}\nsamples: {out}/samples_*.npz\n'
         f'report:  {out / "report.md"}\ncompiled programs are kept in {cache}')
   return 0
