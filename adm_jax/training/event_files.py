@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from adm_jax.errors import UsageError
+from adm_jax.io import extras
 from adm_jax.io.files import is_local, naming
 
 
@@ -27,8 +28,8 @@ class EventFile:
       from tensorboard.compat.proto import event_pb2, summary_pb2
       from tensorboard.summary.writer.record_writer import RecordWriter
     except ImportError as error:
-      raise UsageError(f"TensorBoard files need tensorboard ({error}): pip install "
-                       "'adm_jax[tensorboard]', or leave out --tensorboard") from error
+      raise UsageError(f'TensorBoard files need tensorboard ({error}): '
+                       f'{extras.command("tensorboard")}, or leave out --tensorboard') from error
     self._events, self._summaries = event_pb2, summary_pb2
     folder.mkdir(parents=True, exist_ok=True)
     # TensorBoard reads files in the order of their names, which others begin with seconds, too.

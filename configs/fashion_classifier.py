@@ -1,0 +1,36 @@
+"""The classifier of noisy Fashion-MNIST that guides `fashion.py`: an hour on two CPU cores."""
+
+from adm_jax import networks
+from adm_jax.config import call
+from adm_jax.data.fashion_mnist import fashion_mnist
+from adm_jax.data.loading import Loader
+from adm_jax.models import Classifier
+from adm_jax.process import schedules
+from adm_jax.process.diffusion import Diffusion, Eps, LearnedRange
+from adm_jax.process.timestep_samplers import uniform
+from adm_jax.training import tasks
+from adm_jax.training.loop import Run
+from adm_jax.training.state import adamw
+
+
+def get_config():
+  # The noise must be that of the U-Net it is to guide.
+  diffusion = call(Diffusion, schedule=call(schedules.cosine, num_steps=1000), mean=call(Eps),
+                   variance=call(LearnedRange))
+  module = call(Classifier, image_size=28, num_classes=10, in_channels=1, channels=32,
+                channel_mult=(1, 2, 2), depth=1, attention_resolutions=(7,), head_channels=32)
+  return call(
+      Run,
+      data=call(fashion_mnist),
+      validation=call(fashion_mnist, split='test'),
+      validate_every=1000,
+      task=call(tasks.classifier,
+                network=call(networks.classifier, module=module, diffusion=diffusion)),
+      timestep_sampler=call(uniform, num_steps=1000),
+      optimizer=call(adamw, learning_rate=1e-3, weight_decay=0.05, linear_decay_steps=4000),
+      loader=call(Loader, flip=True),
+      batch_size=64,
+      total_steps=4000,
+      log_every=50,
+      save_every=500,
+  )
