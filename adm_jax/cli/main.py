@@ -22,6 +22,7 @@ from adm_jax.cli import (
   train,
 )
 from adm_jax.cli.parser import Parser, check_empty
+from adm_jax.devices import allocator
 from adm_jax.errors import RESTART, Restart, TrainingStopped, UsageError, printable
 
 COMMANDS = {'demo': demo, 'train': train, 'config': config, 'sample': sample, 'evaluate': evaluate,
@@ -48,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
                      f'{", ".join(COMMANDS)}')
       parser.print_help()
       return 0
+    allocator.keep_memory()
     code = COMMANDS[known.command].run(known, rest) or 0
     sys.stdout.flush()  # here, its errors are seen
     return code

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from adm_jax.data import class_names as class_names_lib
-from adm_jax.devices import compilation_cache, memory, sharding
+from adm_jax.devices import allocator, compilation_cache, memory, sharding
 from adm_jax.errors import UsageError
 from adm_jax.io.pixels import to_float, to_uint8
 from adm_jax.process.diffusion import Diffusion, respaced
@@ -368,6 +368,7 @@ def load(model: Name | Trained, *, guidance: Sequence[Guidance] = (),
   Raises:
     UsageError: models that do not go together, or that cannot be read.
   """
+  allocator.keep_memory()
   compilation_cache.use()
   solver = _solver(solver)
   course = courses.of(steps, spacing, solver)

@@ -10,7 +10,7 @@ import optax
 
 from adm_jax.data import loading
 from adm_jax.data.sources import Source
-from adm_jax.devices import chips, hosts, sharding
+from adm_jax.devices import allocator, chips, hosts, sharding
 from adm_jax.errors import Preempted, TrainingStopped, UsageError
 from adm_jax.io import files
 from adm_jax.process.timestep_samplers import TimestepSampler
@@ -210,6 +210,7 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
     KeyboardInterrupt: after Ctrl-C, when the state is saved; at once after a second one.
     PeerLost: another process of the run is gone.
   """
+  allocator.keep_memory()
   workdir = files.folder(workdir)
   trainer = run.trainer()
   with (hosts.noticing_lost_peers(),
@@ -250,13 +251,16 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
         num_threads=run.loader.num_threads)
     watch = stopwatch(run, trainer.mesh)
     key = run.step_key()
-    line, stopping = {}, False
+    line, stopping, compiling = {}, False, True
     while done < run.total_steps and not stopping:
       with watch.waiting():
         batch = next(batches)
       state, metrics = trainer.step(state, trainer.place(batch), key, trainer.frozen)
       del batch  # a traceback would keep it, and with it memory that workers share
       watch.step(metrics['skipped'].total)
+      if compiling:
+        allocator.release()
+        compiling = False
       window.add(metrics)
       done += 1
       last, stopping = done == run.total_steps, asked(done)
