@@ -1,0 +1,35 @@
+"""The judge of Fashion-MNIST: a classifier that sees real, clean images only, 101,000 parameters.
+
+`adm evaluate --extractor WORKDIR` and `adm sweep --judge WORKDIR` look at images through it. It
+guides nothing: the process is one step that is never taken (`noised=False`).
+"""
+
+from adm_jax import networks
+from adm_jax.config import call
+from adm_jax.data.fashion_mnist import fashion_mnist
+from adm_jax.models import Judge
+from adm_jax.process import schedules
+from adm_jax.process.diffusion import Diffusion
+from adm_jax.process.timestep_samplers import uniform
+from adm_jax.training import tasks
+from adm_jax.training.loop import Run
+from adm_jax.training.state import adamw
+
+
+def get_config():
+  diffusion = call(Diffusion, schedule=call(schedules.linear, num_steps=1))
+  network = call(networks.Network, module=call(Judge, num_classes=10), diffusion=diffusion,
+                 image_shape=(28, 28, 1), num_classes=10, classifies=True)
+  return call(
+      Run,
+      data=call(fashion_mnist),
+      task=call(tasks.classifier, network=network, noised=False),
+      timestep_sampler=call(uniform, num_steps=1),
+      optimizer=call(adamw, learning_rate=2e-3, weight_decay=0.05, linear_decay_steps=5000),
+      batch_size=128,
+      total_steps=5000,
+      log_every=100,
+      save_every=1000,
+      validation=call(fashion_mnist, split='test'),
+      validate_every=1000,
+  )
