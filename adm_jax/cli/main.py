@@ -19,14 +19,16 @@ from adm_jax.cli import (
   reference,
   reproduce,
   sample,
+  sweep,
   train,
 )
 from adm_jax.cli.parser import Parser, check_empty
 from adm_jax.errors import RESTART, Restart, TrainingStopped, UsageError, printable
 
 COMMANDS = {'demo': demo, 'train': train, 'config': config, 'sample': sample, 'evaluate': evaluate,
-            'reference': reference, 'nll': nll, 'reproduce': reproduce, 'convert': convert,
-            'export': export, 'models': models, 'plan': plan, 'prepare': prepare}
+            'reference': reference, 'nll': nll, 'sweep': sweep, 'reproduce': reproduce,
+            'convert': convert, 'export': export, 'models': models, 'plan': plan,
+            'prepare': prepare}
 
 
 def main(arguments: list[str] | None = None) -> int:
