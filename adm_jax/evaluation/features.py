@@ -34,11 +34,13 @@ class Extractor:
     hash: 16 hexadecimal digits; numbers of extractors with different ones do not compare.
     function: uint8[B H W C] -> `Features` of the same B, for any one B.
     published: whether these are the network and the weights that FID is defined by.
+    num_classes: where the logits are of the classes that labels name, how many; else None.
   """
   name: str
   hash: str
   function: Callable[[np.ndarray], Features]
   published: bool = False
+  num_classes: int | None = None
 
 
 def extract_batches(extractor: Extractor, images: Source, *, batch_size: int = 64,
@@ -179,7 +181,7 @@ def of_classifier(trained: Trained, name: str) -> Extractor:
     return last_layer(network.module, params, to_float(images), time)
   return Extractor(f'classifier {pathlib.Path(name).name}, step {trained.step}, {trained.weights}',
                    inception_weights.fingerprint(trained.params),
-                   over_devices(function, trained.params))
+                   over_devices(function, trained.params), num_classes=network.num_classes)
 
 
 def last_layer(model: nn.Module, params: Any, x: Array, t: Array) -> Features:

@@ -23,6 +23,7 @@ from adm_jax.evaluation import features, frechet, neighbors
 from adm_jax.evaluation.features import Extractor
 from adm_jax.evaluation.inception import Features
 from adm_jax.evaluation.precision_recall import precision_recall
+from adm_jax.evaluation.report import agreement
 from adm_jax.io import digests, json_files, progress
 from adm_jax.io.files import written_whole
 from adm_jax.networks import check_source
@@ -249,7 +250,7 @@ def run(sweep: Sweep, out: str | pathlib.Path, *, bar: Callable = progress.bar,
     return Measures(**_once(path, digests.short(content, checksum), measure))
 
   accuracy = _once(out / 'judge.json', content, lambda: {
-      'accuracy': _agreement(real(), _labels(sweep.reference))})['accuracy']
+      'accuracy': agreement(real().logits, _labels(sweep.reference))})['accuracy']
   points, samples, steps = [], {}, ''
   for kind in sweep.kinds:
     for scale, adm in _pipelines(sweep, kind):
@@ -321,12 +322,8 @@ def _features(extractor: Extractor, images: Source, bar: Callable, title: str) -
 def _measures(seen: Features, labels: np.ndarray, real: np.ndarray) -> Measures:
   """Of images with features and logits `seen`, asked to be of classes `labels` i[N]."""
   close = precision_recall(real, seen.pool)
-  return Measures(len(seen.pool), _agreement(seen, labels), frechet.frechet_distance(
+  return Measures(len(seen.pool), agreement(seen.logits, labels), frechet.frechet_distance(
       frechet.moments(real), frechet.moments(seen.pool)), *close)
-
-
-def _agreement(seen: Features, labels: np.ndarray) -> float:
-  return float((seen.logits.argmax(axis=1) == labels).mean())
 
 
 def _labels(source: Source) -> np.ndarray:
