@@ -43,7 +43,7 @@ def classifier(path: pathlib.Path, image_size: int = 8,
 
 def judge(path: pathlib.Path, num_classes: int = NUM_CLASSES) -> pathlib.Path:
   """Not trained, but its answers differ from image to image."""
-  model = call(Judge, num_classes=num_classes, in_channels=3, channels=(8, 8), features=6)
+  model = call(Judge, num_classes=num_classes, channels=(8, 8), features=6)
   network = call(networks.Network, module=model, image_shape=(8, 8, 3), num_classes=num_classes,
                  diffusion=call(Diffusion, schedule=call(schedules.linear, num_steps=1)),
                  classifies=True)

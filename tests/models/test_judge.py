@@ -3,7 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from adm_jax.errors import UsageError
 from adm_jax.models import Judge
 
 
@@ -33,7 +35,12 @@ def test_the_gradient_reaches_every_parameter():
     assert jnp.abs(leaf).max() > 0, jax.tree_util.keystr(path)
 
 
-def test_for_fashion_it_has_a_hundred_thousand_parameters():
+def test_images_that_cannot_be_halved_so_often_are_refused():
+  with pytest.raises(UsageError, match='7 x 9 cannot be halved 3 times: give sides from 8 on'):
+    Judge(num_classes=2).init(jax.random.key(0), jnp.zeros((1, 7, 9, 1)), None)
+
+
+def test_for_fashion_it_has_93_thousand_parameters():
   shapes = jax.eval_shape(Judge(num_classes=10).init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)),
                           jnp.zeros(1))
-  assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 101_578
+  assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 93_322
