@@ -9,6 +9,7 @@ from adm_jax.data.sources import Rows, Source
 from adm_jax.evaluation.sweep import NEAREST, Found, Measures
 from adm_jax.io import charts, npz, pictures
 from adm_jax.io import markdown as markdown_lib
+from adm_jax.io.files import written_whole
 
 SHOWN = 16  # samples beside their nearest training images
 _COLUMNS = 2  # of these
@@ -17,11 +18,12 @@ _COLUMNS = 2  # of these
 def write(found: Found, out: str | pathlib.Path, training: Source | None = None) -> None:
   """Writes OUT/table.md, OUT/curve.png and, with the training images, OUT/neighbors.png."""
   out = pathlib.Path(out)
-  (out / 'table.md').write_text(table(found))
-  charts.write(out / 'curve.png', curve(found))
+  with written_whole(out / 'table.md') as part:
+    part.write_text(table(found))
+  pictures.write(out / 'curve.png', charts.draw(curve(found)))
   if training is not None and found.copies is not None:
     samples = npz.rows(out / 'points' / found.copies.point / 'samples.npz', 'arr_0')
-    neighbors(found, samples, training).save(out / 'neighbors.png')
+    pictures.write(out / 'neighbors.png', neighbors(found, samples, training))
 
 
 def table(found: Found) -> str:

@@ -1,16 +1,13 @@
 """Lines over a common axis, as pictures: with Pillow, which is there, and no library of plots."""
 
 import dataclasses
-import io
 import math
-import pathlib
 from typing import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from adm_jax.errors import printable
-from adm_jax.io.files import written_whole
 
 _COLORS = ('#1f77b4', '#d62728', '#2ca02c', '#9467bd', '#ff7f0e', '#17becf', '#8c564b', '#7f7f7f')
 _LEVEL, _GRID, _FRAME = '#555555', '#e4e4e4', '#888888'
@@ -77,14 +74,6 @@ def draw(charts: Sequence[Chart], *, columns: int = 2, width: int = 460,
     pen.text(_fine(left + 28, middle), text, fill='black', font=font, anchor='lm')
     left += 28 + int(font.getlength(text)) // _FINE + 24
   return canvas.resize((canvas.width // _FINE, canvas.height // _FINE), Image.Resampling.LANCZOS)
-
-
-def write(path: pathlib.Path, charts: Sequence[Chart], **kwargs: int) -> None:
-  """Writes what `draw` draws, as PNG."""
-  encoded = io.BytesIO()
-  draw(charts, **kwargs).save(encoded, 'PNG', optimize=True)
-  with written_whole(path) as part:
-    part.write_bytes(encoded.getvalue())
 
 
 def _draw_chart(pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont, chart: Chart, left: int,
