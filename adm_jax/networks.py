@@ -11,7 +11,9 @@ channels where the variance is learned; a classifier returns logits [B classes].
 
 - an attribute `dtype` lets the network compute in bfloat16;
 - an attribute `remat` can trade computation for memory in training;
-- an attribute `attention_implementation` can choose the kernel of attention.
+- an attribute `attention_implementation` can choose the kernel of attention;
+- a classifier's last layer is called `out`: what comes into it are features (`adm evaluate
+  --extractor`).
 
 What a module lacks is not offered.
 """

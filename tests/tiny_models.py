@@ -2,12 +2,13 @@
 
 import pathlib
 
+import jax
 from golden_networks import rule_params
 
 from adm_jax import config as config_lib
 from adm_jax import networks
 from adm_jax.config import call
-from adm_jax.models import Classifier, SuperRes, UNet
+from adm_jax.models import Classifier, Judge, SuperRes, UNet
 from adm_jax.process import schedules
 from adm_jax.process.diffusion import Diffusion, Eps, LearnedRange
 from adm_jax.weights import folders
@@ -38,6 +39,16 @@ def classifier(path: pathlib.Path, image_size: int = 8,
   model = call(Classifier, image_size=image_size, num_classes=num_classes, head_channels=32,
                **_TRUNK)
   return _save(path, call(networks.classifier, module=model, diffusion=_diffusion()), 2)
+
+
+def judge(path: pathlib.Path, num_classes: int = NUM_CLASSES) -> pathlib.Path:
+  """Not trained, but its answers differ from image to image."""
+  model = call(Judge, num_classes=num_classes, channels=(8, 8), features=6)
+  network = call(networks.Network, module=model, image_shape=(8, 8, 3), num_classes=num_classes,
+                 diffusion=call(Diffusion, schedule=call(schedules.linear, num_steps=1)),
+                 classifies=True)
+  folders.save(path, network, config_lib.build(network).init(jax.random.key(4)))
+  return path
 
 
 def upsampler(path: pathlib.Path, small: int = 8,

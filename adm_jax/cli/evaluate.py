@@ -3,12 +3,14 @@
 REF and SAMPLES are .npz files in the published layouts (arr_0: uint8 images; mu, sigma, mu_s,
 sigma_s: statistics), folders of pictures, or folders of adm sample. With fewer than 50,000
 samples the distance is called FID-n and has an error bar. With another extractor than the published
-Inception network it is not called FID at all.
+Inception network it is not called FID at all; a classifier also says to which share of samples it
+gives their labels.
 
 examples:
   adm evaluate VIRTUAL_imagenet256_labeled.npz samples.npz
   adm evaluate REF.npz SAMPLES/ --features classify_image_graph_def.pb --json
   adm evaluate digits.npz runs/samples --extractor runs/digits_classifier
+  adm evaluate fashion.npz runs/samples --extractor fashion-judge
   adm evaluate digits.npz runs/samples --extractor my_features.py:embed
 """
 
@@ -35,7 +37,7 @@ def run(arguments, rest):
 
   if rest:
     raise UsageError(f'adm evaluate does not understand {" ".join(rest)}; see adm evaluate --help')
-  reference, samples = report.open_set(arguments.reference), report.open_set(arguments.samples)
+  reference, samples = report.open_set(arguments.reference), report.open_labeled(arguments.samples)
   report.check(reference, samples)
   measured = report.evaluate(reference, samples, extractor(arguments), bar=progress.bar,
                              distances=arguments.distances, batch_size=arguments.batch_size)

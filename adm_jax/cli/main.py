@@ -19,6 +19,7 @@ from adm_jax.cli import (
   reference,
   reproduce,
   sample,
+  sweep,
   train,
 )
 from adm_jax.cli.parser import Parser, check_empty
@@ -26,8 +27,9 @@ from adm_jax.devices import allocator
 from adm_jax.errors import RESTART, Restart, TrainingStopped, UsageError, printable
 
 COMMANDS = {'demo': demo, 'train': train, 'config': config, 'sample': sample, 'evaluate': evaluate,
-            'reference': reference, 'nll': nll, 'reproduce': reproduce, 'convert': convert,
-            'export': export, 'models': models, 'plan': plan, 'prepare': prepare}
+            'reference': reference, 'nll': nll, 'sweep': sweep, 'reproduce': reproduce,
+            'convert': convert, 'export': export, 'models': models, 'plan': plan,
+            'prepare': prepare}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -11,6 +11,7 @@ examples:
 
 import pathlib
 
+from adm_jax.cli import real_images
 from adm_jax.errors import UsageError
 from adm_jax.io import progress
 
@@ -66,7 +67,7 @@ def run(arguments, overrides):
   process = respaced(network.diffusion, arguments.respacing)
   conditional = network.num_classes is not None
   labels = arguments.labels if conditional else None
-  source = _source(arguments.data, overrides, network.image_shape, labels)
+  source = real_images.source('adm nll', arguments.data, overrides, network.image_shape, labels)
   check_source(network, source)
   num = min(arguments.num or len(source), len(source))
 
@@ -95,15 +96,3 @@ def run(arguments, overrides):
     npz.write(out / f'{name}_terms.npz', {'arr_0': values})
   print(f'terms: {out}\ncompiled programs are kept in {cache}')
   return 0
-
-
-def _source(data, overrides, image_shape, labels):
-  from adm_jax import config as config_lib
-  from adm_jax.data.open import open_source
-
-  if pathlib.Path(data).suffix == '.py':
-    config = config_lib.load(data, overrides)
-    return config_lib.build(config.data)
-  if overrides:
-    raise UsageError(f'adm nll does not understand {" ".join(overrides)}; see adm nll --help')
-  return open_source(data, image_size=image_shape[0], labels=labels, channels=image_shape[-1])

@@ -17,8 +17,8 @@ from adm_jax.evaluation import inception_weights
 from adm_jax.evaluation.inception import Features, Inception
 from adm_jax.io import functions
 from adm_jax.io.pixels import to_float
-from adm_jax.models import Classifier
-from adm_jax.weights import folders
+from adm_jax.weights import pretrained, shipped
+from adm_jax.weights.folders import Trained
 
 Array = jax.Array
 
@@ -34,11 +34,13 @@ class Extractor:
     hash: 16 hexadecimal digits; numbers of extractors with different ones do not compare.
     function: uint8[B H W C] -> `Features` of the same B, for any one B.
     published: whether these are the network and the weights that FID is defined by.
+    num_classes: where the logits are of the classes that labels name, how many; else None.
   """
   name: str
   hash: str
   function: Callable[[np.ndarray], Features]
   published: bool = False
+  num_classes: int | None = None
 
 
 def extract_batches(extractor: Extractor, images: Source, *, batch_size: int = 64,
@@ -126,15 +128,19 @@ def inception(path: pathlib.Path | None, bar: Callable, *, dtype: Any = jnp.floa
 
 
 def by_name(name: str) -> Extractor:
-  """The extractor that a user named: 'FILE.py:FUNCTION', or the folder of a trained classifier.
+  """The extractor that a user named: 'FILE.py:FUNCTION', or a trained classifier.
+
+  Args:
+    name: of a function; or the folder of a classifier, or the name of one that comes with the
+      package.
 
   Raises:
     UsageError: there is no such function or classifier.
   """
   if functions.is_own(name):
     return _of_file(name)
-  if pathlib.Path(name).is_dir():
-    return _of_classifier(pathlib.Path(name))
+  if name in shipped.names() or pathlib.Path(name).is_dir():
+    return of_classifier(pretrained.load(name), name)
   raise UsageError(f'there is no extractor {name!r}: give the folder of a trained classifier, or '
                    'FILE.py:FUNCTION, a function of uint8 images (B, H, W, C) to vectors (B, D)')
 
@@ -152,35 +158,52 @@ def _of_file(name: str) -> Extractor:
   return Extractor(pathlib.Path(name).name, functions.fingerprint(name), features)
 
 
-def _of_classifier(workdir: pathlib.Path) -> Extractor:
-  """What a classifier's last layer sees of clean images, at t = 0."""
-  trained = folders.load(workdir)
-  model, schedule = trained.network.module, trained.network.diffusion.schedule
-  if not isinstance(model, Classifier):
-    raise UsageError(f'{workdir} holds a {type(model).__name__}, not a classifier: features come '
-                     'from classifiers')
+def of_classifier(trained: Trained, name: str) -> Extractor:
+  """What a classifier's last layer sees of clean images, at t = 0, and its logits.
+
+  Args:
+    trained: the classifier.
+    name: what it was called by, for messages.
+
+  Raises:
+    UsageError: it is no classifier, or its last layer is not called `out`.
+  """
+  network = trained.network
+  if not network.classifies:
+    raise UsageError(f'{name} holds a {type(network.module).__name__}, not a classifier: features '
+                     'come from classifiers')
 
   def function(params, images):
-    if images.shape[1:] != trained.network.image_shape:
-      raise UsageError(f'the images are {images.shape[1:]} (H, W, C), the classifier {workdir} is '
-                       f'for {trained.network.image_shape}')
-    time = schedule.network_time(jnp.zeros(len(images), jnp.int32))
-    return Features(last_input(model, params, to_float(images), time))
-  return Extractor(f'classifier {workdir.name}, step {trained.step}, {trained.weights}',
+    if images.shape[1:] != network.image_shape:
+      raise UsageError(f'the images are {images.shape[1:]} (H, W, C), the classifier {name} is '
+                       f'for {network.image_shape}')
+    time = network.diffusion.schedule.network_time(jnp.zeros(len(images), jnp.int32))
+    return last_layer(network.module, params, to_float(images), time)
+  return Extractor(f'classifier {pathlib.Path(name).name}, step {trained.step}, {trained.weights}',
                    inception_weights.fingerprint(trained.params),
-                   over_devices(function, trained.params))
+                   over_devices(function, trained.params), num_classes=network.num_classes)
 
 
-def last_input(model: nn.Module, params: Any, x: Array, t: Array) -> Array:
-  """f32[B D]: what comes into the layer that makes a classifier's logits."""
+def last_layer(model: nn.Module, params: Any, x: Array, t: Array) -> Features:
+  """What comes into the layer that makes a classifier's logits, f32[B D], and the logits.
+
+  That layer is the last one called `out`.
+
+  Raises:
+    UsageError: there is none.
+  """
   seen = []
 
   def watch(call, args, kwargs, context):
-    if context.module.path in (('out',), ('pool', 'out')):
+    if context.module.name == 'out' and context.method_name == '__call__':
       seen.append(args[0])
     return call(*args, **kwargs)
 
   with nn.intercept_methods(watch):
-    model.apply({'params': params}, x, t)
+    logits = model.apply({'params': params}, x, t)
+  if not seen:
+    raise UsageError(f'{type(model).__name__} has no layer called out: give that name to its last '
+                     'layer, which makes the logits, and features are what comes into it')
   h = seen[-1].astype(jnp.float32)
-  return h.reshape(len(h), -1)  # the adaptive pool keeps two axes of length 1
+  # The adaptive pool keeps two axes of length 1.
+  return Features(h.reshape(len(h), -1), logits=logits.astype(jnp.float32))

@@ -4,6 +4,9 @@ import dataclasses
 import pathlib
 from typing import Any, Callable
 
+import numpy as np
+
+from adm_jax.data.npz_file import NpzFile
 from adm_jax.data.open import open_source
 from adm_jax.data.sources import Source
 from adm_jax.errors import UsageError, printable
@@ -28,10 +31,12 @@ class ImageSet:
     name: where it lies.
     images: its images, if it has any.
     statistics: its moments, if they come with it.
+    labels: i[N], the class of each image, where that is known.
   """
   name: str
   images: Source | None
   statistics: Statistics | None = None
+  labels: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +107,16 @@ class Report:
     return {'title': self.title, **plain, 'values': values, 'notes': list(self.notes)}
 
 
+def open_labeled(path: str | pathlib.Path) -> ImageSet:
+  """As `open_set`, with the labels of an `.npz`, or of the samples in a folder of `adm sample`."""
+  found, path = open_set(path), pathlib.Path(path)
+  file = path / 'samples.npz' if path.is_dir() else path
+  if found.images is None or file.suffix != '.npz' or not file.is_file():
+    return found
+  labeled = NpzFile(file)
+  return dataclasses.replace(found, labels=labeled.labels if labeled.class_names else None)
+
+
 def open_set(path: str | pathlib.Path) -> ImageSet:
   """The images at `path`, and the statistics in it if it is an `.npz` that has them.
 
@@ -160,6 +175,7 @@ def evaluate(reference: ImageSet, samples: ImageSet, extractor: Extractor, *, ba
     UsageError: they cannot be compared, or a feature is not finite. No number is given then.
   """
   check(reference, samples)
+  _check_labels(samples, extractor)
   known = {side.name: _usable(side, extractor) for side in (reference, samples)}
 
   def features_of(side, title):
@@ -180,6 +196,9 @@ def evaluate(reference: ImageSet, samples: ImageSet, extractor: Extractor, *, ba
                  Value('recall', 'Recall', close.recall),
                  Value('kid' if extractor.published else 'kernel_distance',
                        'KID' if extractor.published else 'Kernel distance', *kernel)]
+  if samples.labels is not None and extractor.num_classes is not None:
+    values.append(Value('agreement', 'Agreement with labels',
+                        agreement(found.logits, samples.labels)))
   notes = [] if len(found.pool) >= FULL else [
       f'distances of {len(found.pool):,} samples are larger than those of {FULL:,}, and do not '
       'compare with them']
@@ -190,6 +209,19 @@ def evaluate(reference: ImageSet, samples: ImageSet, extractor: Extractor, *, ba
       samples.name, len(found.pool), reference.name, 0 if real is None else len(real.pool),
       len(real.pool) if stated is None else stated.count, extractor.name, extractor.hash,
       extractor.published, distances, tuple(values), tuple(notes))
+
+
+def agreement(logits: np.ndarray, labels: np.ndarray) -> float:
+  """The share of images, of logits f32[N K], whose largest logit is that of their label i[N]."""
+  return float((logits.argmax(axis=1) == labels).mean())
+
+
+def _check_labels(samples: ImageSet, extractor: Extractor) -> None:
+  """Raises UsageError if the samples are of classes that the extractor does not know."""
+  known, labels = extractor.num_classes, samples.labels
+  if known is not None and labels is not None and labels.max(initial=0) >= known:
+    raise UsageError(f'{samples.name} has labels up to {labels.max()}, {extractor.name} knows '
+                     f'{known} classes: give a classifier of the same')
 
 
 def _usable(side: ImageSet, extractor: Extractor) -> Statistics | None:

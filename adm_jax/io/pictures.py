@@ -58,8 +58,13 @@ def write_grid(path: pathlib.Path, images: np.ndarray, labels: np.ndarray | None
       while caption and font.getlength(caption) > images.shape[2] * scale + gap - 2:
         caption = caption[:-1]
       draw.text((left, top + 2), caption, fill='black', font=font)
+  write(path, canvas)
+
+
+def write(path: pathlib.Path, picture: Image.Image) -> None:
+  """Writes a picture as PNG."""
   encoded = io.BytesIO()
-  canvas.save(encoded, 'PNG')
+  picture.save(encoded, 'PNG')
   with written_whole(path) as part:  # which may be in a bucket, where Pillow cannot write
     part.write_bytes(encoded.getvalue())
 

@@ -10,9 +10,11 @@ import golden_files
 import numpy as np
 import pytest
 import tiny
+import tiny_models
 
 from adm_jax.cli.main import main
 from adm_jax.data.digits import digits
+from adm_jax.data.sources import ArraySource
 from adm_jax.evaluation import features, frechet, inception_weights
 from adm_jax.evaluation.features import by_name
 from adm_jax.io import downloads, progress
@@ -62,6 +64,28 @@ def test_the_text_begins_with_the_other_extractor(folder, capsys):
   assert main(['evaluate', 'real.npz', 'samples.npz', *WORDS]) == 0
   out = capsys.readouterr().out
   assert out.startswith('With mine.py:f, not the published') and 'FID' not in out
+
+
+def test_a_classifier_says_how_many_samples_it_gives_their_labels(folder, capsys):
+  tiny_models.judge(folder / 'judge')
+  images = RNG.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+  extractor = by_name('judge')
+  given = features.extract(extractor, ArraySource('x', images)).logits.argmax(axis=1)
+  labels = given.copy()
+  labels[:10] = (labels[:10] + 1) % tiny_models.NUM_CLASSES
+  np.savez('real.npz', images)
+  for name, arrays in (('labeled', (images, labels)), ('bare', (images,)),
+                       ('other', (images, labels + 1 + tiny_models.NUM_CLASSES))):
+    np.savez(name, *arrays)
+  (folder / 'out').mkdir()
+  np.savez('out/samples.npz', images, labels)
+  for path in ('labeled.npz', 'out'):
+    assert main(['evaluate', 'real.npz', path, '--extractor', 'judge']) == 0
+    assert 'Agreement with labels: 0.75\n' in capsys.readouterr().out
+  assert main(['evaluate', 'real.npz', 'bare.npz', '--extractor', 'judge']) == 0
+  assert 'Agreement' not in capsys.readouterr().out
+  assert main(['evaluate', 'real.npz', 'other.npz', '--extractor', 'judge']) == 2
+  assert 'knows 5 classes' in capsys.readouterr().err
 
 
 @pytest.fixture(scope='module')

@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -18,7 +20,10 @@ from adm_jax.evaluation import features
 from adm_jax.evaluation.features import Extractor, extract
 from adm_jax.evaluation.inception import Features
 from adm_jax.io.pixels import to_float
-from adm_jax.models import Classifier
+from adm_jax.models import Classifier, Judge
+from adm_jax.networks import Network
+from adm_jax.process import schedules
+from adm_jax.process.diffusion import Diffusion
 from adm_jax.weights import folders
 
 RNG = np.random.default_rng(0)
@@ -105,11 +110,48 @@ def test_every_pool_has_a_last_layer(workdir, pool):
   assert isinstance(model, Classifier)
   params = rule_params(model)
   x, t = to_float(IMAGES[:2]), jnp.zeros(2)
-  h = features.last_input(model, params, x, t)
+  got = features.last_layer(model, params, x, t)
   out = params['out']
   kernel = out['kernel'].reshape(-1, 10)
   logits = model.apply({'params': params}, x, t)
-  np.testing.assert_allclose(h @ kernel + out['bias'][None], logits, atol=1e-4)
+  np.testing.assert_allclose(got.pool @ kernel + out['bias'][None], logits, atol=1e-4)
+  np.testing.assert_array_equal(got.logits, logits)
+
+
+class _Own(nn.Module):
+  """A user's classifier, whose last layer has any name."""
+  last: str
+
+  @nn.compact
+  def __call__(self, x, t):
+    return nn.Dense(10, name=self.last)(nn.relu(nn.Dense(3)(x.reshape(len(x), -1))))
+
+
+def _trained(module) -> folders.Trained:
+  process = Diffusion(schedules.linear(num_steps=1))
+  network = Network(module, process, (8, 8, 1), num_classes=10, classifies=True)
+  return folders.Trained(network, network.init(jax.random.key(0)))
+
+
+@pytest.mark.parametrize('module, width', [
+    (Judge(num_classes=10, channels=(4, 8), features=6), 6), (_Own('out'), 3)])
+def test_any_classifier_whose_last_layer_is_out_gives_features_and_logits(module, width):
+  trained = _trained(module)
+  got = extract(features.of_classifier(trained, 'mine'), STREAM)
+  out = trained.params['out']
+  assert got.pool.shape == (10, width) and (got.pool >= 0).all() and got.pool.any()
+  np.testing.assert_allclose(got.pool @ out['kernel'] + out['bias'][None], got.logits, atol=1e-5)
+
+
+def test_a_classifier_without_a_layer_out_is_told_to_have_one():
+  with pytest.raises(UsageError, match='_Own has no layer called out') as error:
+    extract(features.of_classifier(_trained(_Own('head')), 'mine'), STREAM)
+  assert '\n' not in str(error.value)
+
+
+def test_what_makes_images_gives_no_features():
+  with pytest.raises(UsageError, match='UNet, not a classifier'):
+    features.by_name('fashion')
 
 
 def test_images_that_the_classifier_cannot_see_are_one_line(workdir):

@@ -1,12 +1,16 @@
 """Models that come with the package: they are whole, small, and make images."""
 
+import pathlib
 import shutil
 
 import numpy as np
 import pytest
 
 from adm_jax.cli.main import main
+from adm_jax.data.fashion_mnist import fashion_mnist
+from adm_jax.data.sources import ArraySource
 from adm_jax.errors import UsageError
+from adm_jax.evaluation import features
 from adm_jax.sampling import pipeline
 from adm_jax.sampling.guidance import ClassifierFree
 from adm_jax.weights import pretrained, shipped
@@ -97,6 +101,17 @@ def test_fashion_is_guided_by_its_own_unconditional_prediction():
   images = adm(labels=[1, 1, 7, 7], seed=0).astype(float)
   edge = np.concatenate([images[:, 0].ravel(), images[:, -1].ravel()])
   assert images[:, 8:20, 10:18].mean() > 4 * edge.mean()
+
+
+@pytest.mark.skipif(not pathlib.Path('/usr/share/datasets/fashion-mnist').exists(),
+                    reason='no dataset-fashion-mnist')
+def test_the_judge_of_fashion_is_right_on_real_images():
+  """On the first 500 that it was not trained on, which is within 4 % of all 10,000."""
+  test = fashion_mnist('test')
+  some = ArraySource('some', test.images[:500])
+  seen = features.extract(features.by_name('fashion-judge'), some)
+  assert (seen.logits.argmax(axis=1) == test.labels[:500]).mean() > 0.9
+  assert pretrained.load('fashion-judge').class_names == test.class_names
 
 
 def _leaves(tree):

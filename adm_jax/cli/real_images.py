@@ -1,0 +1,36 @@
+"""Real images as commands name them: a config, whose data is taken, or files."""
+
+import pathlib
+from typing import TYPE_CHECKING
+
+from adm_jax.errors import UsageError
+
+if TYPE_CHECKING:
+  from adm_jax.data.sources import Source
+
+
+def source(command: str, data: str, overrides: list[str], image_shape: tuple[int, int, int],
+           labels: str | None) -> 'Source':
+  """The images at `data`.
+
+  Args:
+    command: as 'adm nll', for messages.
+    data: a config, a folder, a .zip or an .npz.
+    overrides: of the config, '--config.key=value'.
+    image_shape: (H, W, C) of the network that is to see them; files are cut to it.
+    labels: where the labels of files come from; None: they have none.
+
+  Raises:
+    UsageError: there are none, or overrides of what is no config.
+  """
+  from adm_jax import config as config_lib
+  from adm_jax.data.open import open_source
+
+  if pathlib.Path(data).suffix == '.py':
+    config = config_lib.load(data, overrides)
+    if 'data' not in config:
+      raise UsageError(f'the config {data} has no data: give one like configs/digits_unet.py')
+    return config_lib.build(config.data)
+  if overrides:
+    raise UsageError(f'{command} does not understand {" ".join(overrides)}; see {command} --help')
+  return open_source(data, image_size=image_shape[0], labels=labels, channels=image_shape[-1])
