@@ -86,7 +86,6 @@ _FLAGS = {
 
 def test_only_small_examples_and_the_template_have_no_flags_of_the_reference():
   assert set(NAMES) - set(_FLAGS) == {'digits_unet', 'digits_classifier', 'fashion',
-  assert set(NAMES) - set(_FLAGS) == {'digits_unet', 'digits_classifier', 'fashion',
                                       'fashion_classifier', 'fashion_judge', 'folder'}
 
 

@@ -14,21 +14,24 @@ import jax
 import jax.numpy as jnp
 
 @jax.jit
-def run(x):  # 64 MB that nobody sees, twice
-  y = jnp.sort(jnp.tile(x, (4096, 1)) * jnp.arange(4096.0)[:, None], axis=0)
-  return jnp.sort(y + 1, axis=1).sum()
+@jax.grad
+def run(w):  # keeps 16 layers of 8 MB for its backward pass
+  x = jnp.ones((8192, 256))
+  for _ in range(16):
+    x = jnp.tanh(x @ w)
+  return x.sum()
 
-x = jnp.linspace(0, 1, 4096)
-run(x).block_until_ready()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(3):
+x, found = jnp.eye(256), []
+for _ in range(6):
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
   run(x).block_until_ready()
-print(kept, (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 3)
+  found.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(kept, min(found))  # the heap may grow in some
 '''
 
 
 def _faults(**environment):
-  """(whether memory is kept, page faults of a run)."""
+  """(whether memory is kept, the page faults of the run that has fewest)."""
   clean = {name: value for name, value in os.environ.items()
            if not name.startswith('MALLOC_') and name != 'GLIBC_TUNABLES'}
   done = subprocess.run([sys.executable, '-c', SCRIPT], check=True, capture_output=True, text=True,
@@ -42,10 +45,10 @@ def test_a_program_that_runs_again_finds_its_memory():
   kept, faults = _faults()
   if not kept:
     pytest.skip('no glibc, or another allocator')
-  assert faults < 1000  # of 4 kB each: 4 MB of at least 64
+  assert faults < 1000  # of 4 kB each: 4 MB of at least 128
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='glibc')
 def test_whoever_sets_up_the_allocator_is_obeyed():
   kept, faults = _faults(MALLOC_ARENA_MAX='4')
-  assert not kept and faults > 1000
+  assert not kept and faults > 10_000
