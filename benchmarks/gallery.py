@@ -27,7 +27,7 @@ def panels(name: str, scale: float, columns: int, respacing: str) -> tuple[dict,
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('name', nargs='?', default=shipped.FIRST, choices=shipped.names())
+  parser.add_argument('name', nargs='?', default=shipped.FIRST, choices=shipped.that_sample())
   parser.add_argument('--scale', type=float, help='default: the best of the model')
   parser.add_argument('--columns', type=int, default=6)
   parser.add_argument('--out', type=pathlib.Path)

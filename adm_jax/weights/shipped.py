@@ -35,6 +35,11 @@ def names() -> list[str]:
       root.is_dir()) else []
 
 
+def that_sample() -> list[str]:
+  """The names of those that make images."""
+  return [name for name in names() if (folder(name) / _SAMPLING).is_file()]
+
+
 def folder(name: str) -> pathlib.Path:
   """The folder of a shipped model."""
   return _root() / name
@@ -56,7 +61,7 @@ def check(folder: pathlib.Path) -> None:
 
 
 def sampling(name: str) -> Sampling:
-  """How a shipped model's images are best sampled."""
+  """How the images of a shipped model that makes some are best sampled."""
   return Sampling(**json.loads((folder(name) / _SAMPLING).read_text()))
 
 

@@ -76,7 +76,7 @@ def test_without_a_model_one_that_comes_with_the_package_is_sampled(tmp_path, ca
                                   for name in 'ab'))
 
 
-@pytest.mark.parametrize('name', shipped.names())
+@pytest.mark.parametrize('name', shipped.that_sample())
 def test_what_is_best_is_something_that_the_model_can(name):
   best = shipped.sampling(name)
   adm = pipeline.load(name, guidance=(ClassifierFree(best.cfg_scale),), steps=best.respacing)
