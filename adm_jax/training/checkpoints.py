@@ -185,9 +185,14 @@ def check_workdir(workdir: pathlib.Path, config_json: str,
       if changed:
         raise UsageError(f'{workdir} holds a run with another config ({"; ".join(changed)}): give '
                          'the config it was made with, or another work directory')
-    elif workdir.exists() and any(path.name != _LOCK for path in workdir.iterdir()):
+    elif workdir.exists() and any(_is_foreign(path.name) for path in workdir.iterdir()):
       raise UsageError(f'{workdir} is neither empty nor a run of this program: give another work '
                        'directory')
+
+
+def _is_foreign(name: str) -> bool:
+  """Whether a file is none that another process of a run that begins writes before all others."""
+  return name not in (_LOCK, 'config.json') and not (name.startswith('.') and '.part' in name)
 
 
 @contextlib.contextmanager

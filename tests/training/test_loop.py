@@ -117,6 +117,20 @@ def test_kill_9_sigterm_and_ctrl_c_at_any_moment_change_nothing(tmp_path):
   _equal(*states)
 
 
+@pytest.mark.parametrize('names, foreign', [
+    (['.lock', '.config.part.json'], False), (['.lock'], False), (['notes.txt'], True),
+    (['.lock', 'notes.txt'], True)])
+def test_a_run_that_another_process_begins_is_no_foreign_folder(tmp_path, names, foreign):
+  for name in names:
+    (tmp_path / name).write_text('')
+  try:
+    checkpoints.check_workdir(tmp_path, '{}')
+  except UsageError as error:
+    assert foreign and 'neither empty nor a run' in str(error)
+  else:
+    assert not foreign
+
+
 @pytest.mark.parametrize('damage', [b'\xff\xfe{', b'{"a": 1', b'[' * 100_000, b'[]', b'{"fn": 3}'])
 def test_a_run_whose_config_is_damaged_is_named(copy, damage):
   (copy / 'config.json').write_bytes(damage)
