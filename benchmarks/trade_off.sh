@@ -7,7 +7,7 @@ set -euo pipefail
 out=${1:?say where samples and measures go, as runs/trade_off}
 shift
 root=$(cd "$(dirname "$0")/.." && pwd)
-adm sweep --model fashion --cfg-scales 1,1.5,3,8 --num 500 --respacing 50 \
+adm sweep --model fashion --cfg-scales 1,1.5,2,3,5,8 --num 500 --respacing 50 \
   --judge fashion-judge --reference "$root/configs/fashion.py" --config.data.split=test \
   --training "$root/configs/fashion.py" --out "$out" "$@"
 cp "$out/sweep.json" "$root/docs/trade_off.json"
