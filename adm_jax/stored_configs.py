@@ -7,12 +7,11 @@ looked up again, and texts of earlier versions are read under the names of today
 import contextlib
 import importlib
 import json
-import pathlib
 from typing import Any, Iterator
 
 from adm_jax import config as config_lib
 from adm_jax.config import ConfigDict, name_of
-from adm_jax.errors import UsageError, of_file, one_line
+from adm_jax.errors import UsageError, one_line
 from adm_jax.io import json_files
 
 # A stored config may name only these, or what these modules define. Whoever builds one calls what
@@ -106,18 +105,8 @@ def _damage() -> Iterator[None]:
                      ) from error
 
 
-def read(path: str | pathlib.Path) -> ConfigDict:
-  """Does `from_json` of a file.
-
-  Raises:
-    UsageError: as `from_json`, or no such file; it names the file.
-  """
-  with of_file(path):
-    return from_json(json_files.read_text(path))
-
-
 def build(node: Any) -> Any:
-  """Does `config.build` of a part of what `read` returned.
+  """Does `config.build` of a part of what `from_json` returned.
 
   Raises:
     UsageError: its functions cannot take its values.

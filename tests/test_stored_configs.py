@@ -7,10 +7,15 @@ import pytest
 import tiny
 
 from adm_jax import stored_configs
-from adm_jax.errors import UsageError
+from adm_jax.errors import UsageError, of_file
+from adm_jax.io import json_files
 
 _GOOD = json.loads(stored_configs.to_json(tiny.get_config()))
 _CALL = {'fn': {'$name': 'adm_jax.data.open:open_source'}, 'path': '/etc'}
+
+
+def _read(path):
+  return stored_configs.from_json(json_files.read_text(path))
 
 
 def _with(value, *keys):
@@ -29,7 +34,7 @@ _MODULE = (*_NETWORK, 'module')
 
 def test_a_good_config_is_built(tmp_path):
   (tmp_path / 'config.json').write_text(json.dumps(_GOOD))
-  run = stored_configs.build(stored_configs.read(tmp_path / 'config.json'))
+  run = stored_configs.build(_read(tmp_path / 'config.json'))
   assert run.batch_size == tiny.get_config().batch_size
 
 
@@ -63,8 +68,8 @@ def test_a_damaged_or_hostile_config_ends_in_a_line_that_names_the_file(tmp_path
   path.write_text(text)
   start = time.monotonic()
   with pytest.raises(UsageError, match=match) as error:
-    with stored_configs.of_file(path):
-      stored_configs.build(stored_configs.read(path))
+    with of_file(path):
+      stored_configs.build(_read(path))
   assert str(path) in str(error.value) and '\n' not in str(error.value)
   assert time.monotonic() - start < 5
 

@@ -4,7 +4,7 @@ Writes the terms by timestep, means over all images, in the reference's files: v
 mse_terms.npz and xstart_mse_terms.npz (arr_0, from the noisiest step to the first).
 
 examples:
-  adm nll --model runs/demo/unet --data configs/digits_unet.py --config.data.split=held_out
+  adm nll --model runs/demo/unet --data digits_unet --config.data.split=held_out
     --out runs/nll
   adm nll --model iddpm-imagenet64 --data imagenet/valid --num 1000 --out runs/nll
 """

@@ -32,6 +32,12 @@ def at_least_one(arguments, *names: str) -> None:
       raise UsageError(f'--{name.replace("_", "-")} {value}: give at least 1')
 
 
+def check_seed(arguments) -> None:
+  """Raises UsageError unless --seed can be one."""
+  if not 0 <= arguments.seed < 2**32:
+    raise UsageError(f'--seed {arguments.seed}: give 0 to {2**32 - 1}')
+
+
 def check_empty(arguments: argparse.Namespace) -> None:
   """Raises UsageError if an option is given no text, as by a shell's empty variable.
 

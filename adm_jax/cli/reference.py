@@ -5,20 +5,20 @@ recall. Images of a config's data are taken as training sees them.
 
 examples:
   adm reference --data images/ --out reference.npz
-  adm reference --data configs/digits_unet.py --out digits.npz --extractor runs/digits_classifier
-  adm reference --data configs/digits_unet.py --out held_out.npz --config.data.split=held_out
+  adm reference --data digits_unet --out digits.npz --extractor runs/digits_classifier
+  adm reference --data digits_unet --out held_out.npz --config.data.split=held_out
 """
 
 import os
 import pathlib
 
-from adm_jax.cli import evaluate
+from adm_jax.cli import evaluate, real_images
 from adm_jax.errors import UsageError
 from adm_jax.io import progress
 
 
 def add_arguments(parser):
-  parser.add_argument('--data', required=True, metavar='CONFIG.py|DIR|FILE.npz',
+  parser.add_argument('--data', required=True, metavar='CONFIG|DIR|FILE.npz',
                       help='a config, whose data is taken; a folder of pictures; or an .npz')
   parser.add_argument('--out', required=True, metavar='FILE.npz', help='the file to write')
   parser.add_argument('--images', type=int, default=10_000, metavar='N',
@@ -50,17 +50,11 @@ def run(arguments, overrides):
 
 
 def _images(data, overrides):
-  from adm_jax import config as config_lib
   from adm_jax.data.open import open_source
 
-  if pathlib.Path(data).suffix == '.py':
-    config = config_lib.load(data, overrides)
-    if 'data' not in config:
-      raise UsageError(f'the config {data} has no data: give one like configs/digits_unet.py')
-    return config_lib.build(config.data)
-  if overrides:
-    raise UsageError(f'adm reference does not understand {" ".join(overrides)}; see adm reference '
-                     '--help')
+  found = real_images.of_config('adm reference', data, overrides)
+  if found is not None:
+    return found
   if not pathlib.Path(data).exists():
     raise UsageError(f'there is no file or folder {data}')
   return open_source(data, crop=None, labels=None, channels=None)

@@ -25,7 +25,7 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from adm_jax.cli import sampling_options
-from adm_jax.cli.parser import at_least_one, numbers
+from adm_jax.cli.parser import at_least_one, check_seed, numbers
 from adm_jax.errors import UsageError
 
 if TYPE_CHECKING:
@@ -141,8 +141,7 @@ def check(arguments: argparse.Namespace) -> None:
       raise UsageError(f'--{name.replace("_", "-")} is of an upsampler: name one with --upsample')
   sampling_options.check(arguments)
   at_least_one(arguments, 'num', 'batch_size')
-  if not 0 <= arguments.seed < 2**32:
-    raise UsageError(f'--seed {arguments.seed}: give 0 to {2**32 - 1}')
+  check_seed(arguments)
   _check_starts(arguments)
 
 

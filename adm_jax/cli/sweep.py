@@ -11,10 +11,10 @@ config, --config.key=value, are the reference's.
 
 examples:
   adm sweep --model fashion --cfg-scales 1,1.5,2,3,5,8 --num 2000 --respacing 50
-    --judge runs/judge --reference configs/fashion.py --config.data.split=test
-    --training configs/fashion.py --out runs/sweep
+    --judge runs/judge --reference fashion --config.data.split=test
+    --training fashion --out runs/sweep
   adm sweep --model runs/demo/unet --classifier runs/demo/classifier --scales 0,1,2,4,10
-    --judge runs/judge --reference configs/digits_unet.py --config.data.split=held_out
+    --judge runs/judge --reference digits_unet --config.data.split=held_out
     --out runs/sweep
 """
 
@@ -23,7 +23,7 @@ import math
 import pathlib
 
 from adm_jax.cli import real_images
-from adm_jax.cli.parser import at_least_one
+from adm_jax.cli.parser import at_least_one, check_seed
 from adm_jax.errors import UsageError
 
 RESUMES = True
@@ -117,8 +117,7 @@ def check(arguments: argparse.Namespace) -> None:
   for name in ('classifier', 'classifier_weights'):
     if getattr(arguments, name) is not None and given == ['cfg_scales']:
       raise UsageError(f'{_option(name)} guides with --scales or --unconditional-scales: give one')
-  if not 0 <= arguments.seed < 2**32:
-    raise UsageError(f'--seed {arguments.seed}: give 0 to {2**32 - 1}')
+  check_seed(arguments)
 
 
 def _kinds(arguments: argparse.Namespace):

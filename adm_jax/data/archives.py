@@ -11,7 +11,7 @@ import zlib
 from typing import Callable, NamedTuple, Protocol
 
 from adm_jax.data import limits
-from adm_jax.errors import UsageError, one_line
+from adm_jax.errors import UsageError, one_line, printable
 
 _log = logging.getLogger(__name__)
 
@@ -54,12 +54,6 @@ def open_files(path: str | pathlib.Path) -> Files:
   return ZipFiles(path)
 
 
-def shown(path: str | pathlib.Path) -> str:
-  """A path for a message, which stays one line whatever is in a name."""
-  text = str(path)
-  return text if text.isprintable() else ascii(text)
-
-
 class FolderFiles:
   """All files below a folder, each once, but those of hidden folders.
 
@@ -94,7 +88,7 @@ class FolderFiles:
           kind = links if is_link else found if _is(entry.is_file) else others
           kind.append(name)
     if others:
-      _log.warning('%s, and %d more of %s: no regular file, passed over', shown(min(others)),
+      _log.warning('%s, and %d more of %s: no regular file, passed over', printable(min(others)),
                    len(others) - 1, self.path)
     return sorted(found + self._not_among(found, links))
 
@@ -108,7 +102,7 @@ class FolderFiles:
       with os.scandir(path) as entries:
         return list(entries)
     except OSError as error:
-      raise UsageError(f'{shown(path)} cannot be listed ({error.strerror}): make it readable, or '
+      raise UsageError(f'{path} cannot be listed ({error.strerror}): make it readable, or '
                        f'move it out of {self.path}') from error
 
   def _not_among(self, found: list[str], links: list[str]) -> list[str]:
@@ -218,7 +212,7 @@ class ZipFiles:
     names = sorted(filter(wanted, self._members))
     locked = next((name for name in names if self._members[name].encrypted), None)
     if locked is not None:
-      raise UsageError(f'{self.path} is encrypted ({shown(locked)}): unpack it, and give the '
+      raise UsageError(f'{self.path} is encrypted ({locked}): unpack it, and give the '
                        'folder')
     return names
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from adm_jax.data import decoding
 from adm_jax.data import labels as labels_lib
-from adm_jax.data.archives import open_files, shown
+from adm_jax.data.archives import open_files
 from adm_jax.data.sources import UnreadableImage
-from adm_jax.errors import UsageError
+from adm_jax.errors import UsageError, printable
 from adm_jax.io import digests
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.gif', '.webp', '.bmp')
@@ -107,7 +107,7 @@ class Folder:
 
   def _shown(self, index: int) -> str:
     """An image's path, for a message."""
-    return shown(self._files.path / self.files[index])
+    return printable(str(self._files.path / self.files[index]))
 
   def _check_size(self, index: int, size: tuple[int, int]) -> None:
     if size != self.image_shape[:2]:

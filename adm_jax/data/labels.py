@@ -7,7 +7,6 @@ from typing import Mapping
 
 import numpy as np
 
-from adm_jax.data.archives import shown
 from adm_jax.errors import UsageError, one_line
 
 _MOST_CLASSES = 10**6
@@ -48,7 +47,7 @@ def _folders(names: list[str], where: pathlib.Path) -> list[str]:
   parts = [name.split('/')[:-1] for name in names]
   for folders, name in zip(parts, names):
     if not folders:
-      raise UsageError(f'{shown(where / name)} lies in no sub-folder, which would be its class: '
+      raise UsageError(f'{where / name} lies in no sub-folder, which would be its class: '
                        "set labels to 'prefix', to a .json or .csv file, or to None")
   # A wrapping folder that holds everything is no class, unless it is all there is.
   least = min(map(len, parts))
@@ -61,7 +60,7 @@ def _folders(names: list[str], where: pathlib.Path) -> list[str]:
 def _prefix(name: str, where: pathlib.Path) -> str:
   prefix, underscore, _ = name.split('/')[-1].partition('_')
   if not underscore:
-    raise UsageError(f"{shown(where / name)} has no '_' after its class: labels='prefix' reads "
+    raise UsageError(f"{where / name} has no '_' after its class: labels='prefix' reads "
                      "names like cat_0001.png; set labels to 'folders', to a .json or .csv file, "
                      'or to None')
   return prefix
@@ -89,7 +88,7 @@ def from_list(names: list[str], path: pathlib.Path, where: pathlib.Path) -> Labe
                      '.csv, or {"file": label} in a .json') from error
   missing = [name for name in names if name not in table]
   if missing:
-    raise UsageError(f'{path} has no label for {shown(missing[0])} and {len(missing) - 1} more of '
+    raise UsageError(f'{path} has no label for {missing[0]} and {len(missing) - 1} more of '
                      f'the {len(names)} images of {where}: add them')
   found = [table[name] for name in names]
   if all(str(value).isdecimal() for value in found):

@@ -1,10 +1,12 @@
-"""Locks between processes."""
+"""Locks between processes, which the system frees when one ends, however it ends."""
 
 import contextlib
 import fcntl
 import logging
 import pathlib
-from typing import Iterator
+from typing import IO, Iterator
+
+from adm_jax.errors import UsageError
 
 _log = logging.getLogger(__name__)
 
@@ -13,8 +15,7 @@ _log = logging.getLogger(__name__)
 def held(path: pathlib.Path, waiting: str) -> Iterator[None]:
   """Holds the lock of the file `path`, which is made where it is absent, and stays.
 
-  The system frees the lock when the process ends, however it ends. Whoever finds it taken says
-  `waiting`, and waits.
+  Whoever finds it taken says `waiting`, and waits.
   """
   with open(path, 'ab') as file:
     try:
@@ -23,3 +24,19 @@ def held(path: pathlib.Path, waiting: str) -> Iterator[None]:
       _log.warning(waiting)
       fcntl.flock(file, fcntl.LOCK_EX)
     yield
+
+
+def take(file: IO | int, refusal: str) -> None:
+  """Takes the lock of an open file or folder, which is freed when that is closed.
+
+  On a file system without locks nothing is taken.
+
+  Raises:
+    UsageError: `refusal`; another process has it.
+  """
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError as error:
+    raise UsageError(refusal) from error
+  except OSError:
+    pass

@@ -9,7 +9,6 @@ The shards go when the .npz is there. Memory does not grow with N.
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import math
 import os
@@ -22,7 +21,7 @@ from typing import Any, Iterable, Iterator
 import numpy as np
 
 from adm_jax.errors import UsageError
-from adm_jax.io import npz
+from adm_jax.io import locks, npz
 from adm_jax.io.files import written_whole
 from adm_jax.stored_configs import differences
 
@@ -178,20 +177,11 @@ def open_folder(folder: pathlib.Path, description: dict[str, Any], num: int,
   folder.mkdir(parents=True, exist_ok=True)
   lock = os.open(folder, os.O_RDONLY)
   try:
-    _lock(lock, folder)
+    locks.take(lock, f'another process works in {folder}: wait for it, or stop it')
     _describe(folder, json.dumps(description, indent=1))
     yield Shards(folder, num, tuple(shape), None if labels is None else labels.astype(np.int64))
   finally:
     os.close(lock)
-
-
-def _lock(descriptor: int, folder: pathlib.Path) -> None:
-  try:
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError as error:
-    raise UsageError(f'another process works in {folder}: wait for it, or stop it') from error
-  except OSError:
-    pass  # a file system without locks
 
 
 def _describe(folder: pathlib.Path, text: str) -> None:

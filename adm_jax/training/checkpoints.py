@@ -1,7 +1,6 @@
 """Checkpoints: folders that hold the state, the position in the data, and the config (Orbax)."""
 
 import contextlib
-import fcntl
 import json
 import os
 import pathlib
@@ -13,7 +12,7 @@ from typing import Any, Iterator
 from adm_jax import stored_configs
 from adm_jax.devices import hosts
 from adm_jax.errors import PeerLost, TrainingStopped, UsageError, of_file, one_line
-from adm_jax.io import files, json_files
+from adm_jax.io import files, json_files, locks
 from adm_jax.io.files import written_whole
 from adm_jax.training.quiet_saves import quiet_saves
 from adm_jax.training.state import TrainState
@@ -216,11 +215,6 @@ def _locked(workdir: pathlib.Path) -> Iterator[None]:
     yield
     return
   with open(workdir / _LOCK, 'w') as lock:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      raise UsageError(f'another process trains in {workdir}: wait for it, stop it, or give '
-                       'another work directory') from error
-    except OSError:
-      pass  # a file system without locks
+    locks.take(lock, f'another process trains in {workdir}: wait for it, stop it, or give another '
+                     'work directory')
     yield

@@ -204,7 +204,7 @@ def test_our_own_weights_come_back_as_they_were(tmp_path, capsys, name, ending):
 
 
 def test_pytorch_reads_what_travels_with_a_config(tmp_path):
-  torch = pytest.importorskip('torch')
+  torch = pytest.importorskip('torch', reason='what PyTorch reads needs PyTorch')
   source = tiny_models.unet(tmp_path / 'own')
   assert main(['convert', str(source), '--to', str(tmp_path / 'a.pt')]) == 0
   found = torch.load(tmp_path / 'a.pt', weights_only=True)

@@ -50,7 +50,7 @@ def test_it_samples_guided(adm, folder):
 
 
 def test_it_exports_the_images_that_it_samples(adm, folder):
-  pytest.importorskip('flatbuffers')
+  pytest.importorskip('flatbuffers', reason='jax.export writes its files with flatbuffers')
   from adm_jax.sampling import exported
   assert adm('export --model run --config transformer.py --cfg-scale 2 --respacing 5 '
              '--platforms cpu --out exported') == 0

@@ -82,7 +82,8 @@ def test_no_more_is_unpacked_than_the_header_says_or_the_file_can_hold(folder, t
   tracemalloc.stop()
 
 
-@pytest.mark.skipif(not pathlib.Path(module._DEBIAN).exists(), reason='no dataset-fashion-mnist')
+@pytest.mark.skipif(not pathlib.Path(module._DEBIAN).exists(),
+                    reason='apt install dataset-fashion-mnist')
 def test_debians_files_are_the_whole_data_set():
   for split, count in (('train', 60_000), ('test', 10_000)):
     source = fashion_mnist(split)

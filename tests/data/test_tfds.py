@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-pytest.importorskip('tensorflow_datasets')
-pytest.importorskip('array_record')
+pytest.importorskip('tensorflow_datasets', reason='an extra: adm_jax[tfds]')
+pytest.importorskip('array_record', reason='an extra: adm_jax[tfds]')
 
 import tiny_tfds  # noqa: E402
 from PIL import Image  # noqa: E402

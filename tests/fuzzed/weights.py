@@ -166,11 +166,12 @@ def _config(network_only: bool) -> bytes:
 
 
 def _read_run(path: pathlib.Path) -> None:
-  """As `adm train` goes on with a run."""
+  """As a plan builds a run."""
   from adm_jax import stored_configs
   from adm_jax.errors import of_file
+  from adm_jax.io import json_files
   with of_file(path):
-    stored_configs.build(stored_configs.read(path))
+    stored_configs.build(stored_configs.from_json(json_files.read_text(path)))
 
 
 def _read_network_config(path: pathlib.Path) -> None:

@@ -170,7 +170,7 @@ def test_a_published_sampler_is_outlined_without_its_weights():
 
 
 def test_a_tpu_slice_needs_no_tpu(cache, sampling, monkeypatch):
-  pytest.importorskip('libtpu')
+  pytest.importorskip('libtpu', reason='compiles for TPUs with libtpu')
   monkeypatch.setenv('ADM_CACHE', str(cache))
   needs = plan.measure(plan.training(tiny.get_config()),
                            plan.Target(topology='v5e:2x4'))

@@ -117,7 +117,7 @@ def _read_by_tensorboard(folder):
 
 def test_tensorboard_reads_losses_speed_and_pictures_without_tensorflow(tmp_path, monkeypatch):
   """As of a run that was broken off after step 4 and went on from step 2."""
-  pytest.importorskip('tensorboard')
+  pytest.importorskip('tensorboard', reason='reads the files with TensorBoard')
   monkeypatch.setitem(sys.modules, 'tensorflow', None)
   speed = {'images_per_second': 3.0, 'data_wait': 0.25, 'eta_seconds': 60.0}
   images = np.random.default_rng(0).integers(0, 256, (2, 8, 6, 3), np.uint8)
@@ -141,7 +141,7 @@ def test_tensorboard_reads_losses_speed_and_pictures_without_tensorflow(tmp_path
 
 
 def test_gray_pictures_are_shown_by_tensorboard(tmp_path):
-  pytest.importorskip('tensorboard')
+  pytest.importorskip('tensorboard', reason='reads the files with TensorBoard')
   images = np.arange(64, dtype=np.uint8).reshape(1, 8, 8, 1)
   metrics.MetricFiles(tmp_path, 0, tensorboard=True).picture(2, images)
   event, = _read_by_tensorboard(tmp_path / 'tensorboard').Images('samples/0')

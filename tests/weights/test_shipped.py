@@ -104,7 +104,7 @@ def test_fashion_is_guided_by_its_own_unconditional_prediction():
 
 
 @pytest.mark.skipif(not pathlib.Path('/usr/share/datasets/fashion-mnist').exists(),
-                    reason='no dataset-fashion-mnist')
+                    reason='apt install dataset-fashion-mnist')
 def test_the_judge_of_fashion_is_right_on_real_images():
   """On the first 500 that it was not trained on, which is within 4 % of all 10,000."""
   test = fashion_mnist('test')
