@@ -60,6 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                    help='the steps to take: 50, ddim25; default: the paper\'s')
   how.add_argument('--solver', default='ancestral', metavar='NAME',
                    help='docs/solvers.md lists them; default: ancestral')
+  how.add_argument('--steps', type=int, metavar='N',
+                   help='how many of the whole process, instead of --respacing')
+  how.add_argument('--spacing', metavar='NAME', help='how they lie in it: time, karras, ...')
   how.add_argument('--dtype', choices=('float32', 'bfloat16'),
                    help='default: bfloat16 on accelerators, float32 on CPUs')
   how.add_argument('--fsdp', type=int, metavar='D',
@@ -84,7 +87,8 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
   asked = sweep.Sweep(
       arguments.model, _kinds(arguments), arguments.judge, images(arguments.reference, overrides),
       training, arguments.num, arguments.seed, arguments.batch_size,
-      dict(steps=arguments.respacing, solver=arguments.solver, weights=arguments.weights,
+      dict(steps=arguments.steps if arguments.respacing is None else arguments.respacing,
+           spacing=arguments.spacing, solver=arguments.solver, weights=arguments.weights,
            dtype=arguments.dtype, fsdp=arguments.fsdp))
   out = pathlib.Path(arguments.out)
 
@@ -104,7 +108,9 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 def check(arguments: argparse.Namespace) -> None:
   """Contradictions; no model needs to be loaded for them."""
-  at_least_one(arguments, 'num', 'batch_size', 'fsdp')
+  at_least_one(arguments, 'num', 'steps', 'batch_size', 'fsdp')
+  if arguments.steps is not None and arguments.respacing is not None:
+    raise UsageError('--steps and --respacing are two ways to choose the steps: give one')
   given = [name for name in _KINDS if getattr(arguments, name) is not None]
   if not given:
     raise UsageError('say how much guidance is to be tried: give --cfg-scales, --scales or '

@@ -98,7 +98,7 @@ class Sweep:
     num: samples per point; their classes take turns.
     seed: of their noise, the same at each point.
     batch_size: sampled at once, over all devices; None: as many as fit well.
-    options: other arguments of `pipeline.load`: steps, solver, weights, dtype, fsdp.
+    options: other arguments of `pipeline.load`: steps, spacing, solver, weights, dtype, fsdp.
   """
   model: str | pathlib.Path | Trained
   kinds: tuple[Kind, ...]

@@ -37,6 +37,15 @@ def test_a_sweep_writes_its_table_and_its_pictures(folder, capsys):
   assert again == found
 
 
+def test_the_steps_may_lie_along_a_spacing(folder, capsys):
+  words = [word for word in WORDS if word not in ('--respacing', '2')]
+  assert main([*words, '--cfg-scales', '1', '--solver', 'dpm++2m', '--steps', '3', '--spacing',
+               'karras']) == 0
+  assert 'dpm++2m, 3 evaluations each' in capsys.readouterr().out
+  assert main([*WORDS, '--cfg-scales', '1', '--steps', '3']) == 2
+  assert '--steps and --respacing' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('words, message', [
     ([], '--cfg-scales, --scales or'),
     (['--cfg-scales', '1,x'], '--cfg-scales 1,x'),
