@@ -11,6 +11,7 @@ import optax
 from adm_jax.data import loading
 from adm_jax.data.sources import Source
 from adm_jax.devices import allocator, chips, hosts, sharding
+from adm_jax.devices.profile import Profile
 from adm_jax.errors import Preempted, TrainingStopped, UsageError
 from adm_jax.io import files
 from adm_jax.process.timestep_samplers import TimestepSampler
@@ -185,7 +186,7 @@ class Run:
 
 def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
           progress: Callable[[int, dict], None] | None = None, start: Any = None,
-          tensorboard: bool = False) -> TrainState:
+          tensorboard: bool = False, profile: Profile | None = None) -> TrainState:
   """Trains until `run.total_steps`, going on from the latest checkpoint in `workdir` if any.
 
   All processes of a run call it alike, once they have joined (`processes.join`).
@@ -199,6 +200,7 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
       restored step first.
     start: parameters to start from, instead of random ones; a resumed run ignores them.
     tensorboard: write TensorBoard's files too (`metrics.MetricFiles`).
+    profile: traces some steps of this start of the run, under their numbers in the whole run.
 
   Returns:
     The final state.
@@ -216,6 +218,7 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
   with (hosts.noticing_lost_peers(),
         Checkpoints(workdir, config_json, keep=run.keep, may_change=MAY_CHANGE) as checkpoints,
         hosts.preemption() as asked,
+        profile or Profile(0, 0, workdir) as profile,
         contextlib.closing(loading.batches(
             run.data, batch_size=run.batch_size, seed=run.seed, loader=run.loader,
             process_index=jax.process_index(), process_count=jax.process_count())) as batches):
@@ -253,9 +256,11 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
     key = run.step_key()
     line, stopping, compiling = {}, False, True
     while done < run.total_steps and not stopping:
+      profile.begin(done + 1)
       with watch.waiting():
         batch = next(batches)
       state, metrics = trainer.step(state, trainer.place(batch), key, trainer.frozen)
+      profile.end(state)
       del batch  # a traceback would keep it, and with it memory that workers share
       watch.step(metrics['skipped'].total)
       if compiling:
