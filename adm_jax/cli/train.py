@@ -48,8 +48,9 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
   from adm_jax import stored_configs
   from adm_jax.devices import compilation_cache, hosts
   from adm_jax.devices.profile import Profile
+  from adm_jax.errors import Preempted
   from adm_jax.io import files
-  from adm_jax.training import checkpoints, fine_tuning, loop, metrics
+  from adm_jax.training import checkpoints, fine_tuning, goodput, loop, metrics
 
   steps_to_trace = steps_to_profile(arguments)
   config = config_lib.load(arguments.config, overrides)
@@ -71,9 +72,16 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     logging.getLogger('adm_jax').setLevel(logging.INFO)
   profile = Profile(*steps_to_trace, arguments.workdir, what='training step')
   with contextlib.ExitStack() as stack:
-    shown, advance = None, None
+    shown, advance, spent = None, None, {}
+    def ended(kind, error, traceback):  # after the bar
+      if hosts.first() and kind in (None, Preempted, KeyboardInterrupt):
+        if spent:
+          print(goodput.sentence(spent))
+        if arguments.profile is not None:
+          print(profile.report())
+    stack.push(ended)
     def report(step, line):
-      nonlocal shown, advance
+      nonlocal shown, advance, spent
       if shown is None:  # the work directory is known to be right
         shown = step
         if hosts.first():
@@ -82,13 +90,11 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
           advance = stack.enter_context(progress.bar(described.total_steps, 'training', step))
       if advance is not None:
         loss = f'loss {line["loss"]:.4f}, ' if 'loss' in line else ''
-        advance(step - shown, loss + metrics.note(line) if line else '')
-      shown = step
+        advance(step - shown, loss + metrics.note(line) if 'images_per_second' in line else '')
+      shown, spent = step, line
     loop.train(described, stored, arguments.workdir, progress=report,
                start=start, tensorboard=arguments.tensorboard, profile=profile)
   if hosts.first():
-    if arguments.profile is not None:
-      print(profile.report())
     print(f'checkpoints and metrics: {arguments.workdir}\n'
           f'compiled programs are kept in {cache}')
   return 0

@@ -77,7 +77,10 @@ def test_steps_of_a_run_that_goes_on_are_traced_under_their_numbers(tmp_path, ca
   words = ['train', '--config', tiny.__file__, '--workdir', str(tmp_path / 'run'),
            '--config.save_every=2']
   assert main([*words, '--config.total_steps=4', '--profile', '4:1']) == 0
-  assert 'no trace: 4 training steps ran' in capsys.readouterr().out
+  output = capsys.readouterr().out
+  assert 'no trace: 4 training steps ran' in output and output.startswith('wall time 0:00:')
+  assert main([*words, '--config.total_steps=4', '--profile', '0:1']) == 0
+  assert 'no trace: 0 training steps ran' in capsys.readouterr().out
   assert main([*words, '--config.total_steps=8', '--profile', '1:2']) == 0
   assert f'trace of training step 6 to 7: {tmp_path}/run/profile ' in capsys.readouterr().out
   assert traces.steps(tmp_path / 'run', 'training step') == [6, 7]
