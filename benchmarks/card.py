@@ -100,7 +100,7 @@ class Outcome:
   """How a part ended.
 
   Attributes:
-    said: 'done', or why not.
+    said: 'done', with what there is no table of, or why not.
     seconds: that it took.
     output: what its commands printed, one after the other.
   """
@@ -130,7 +130,7 @@ def parts(out: pathlib.Path, *, tiny: bool = False, before: str | None = None) -
   small, large = ('tiny', 'tiny') if tiny else ('imagenet64', 'imagenet256')
   batches, rounds = (('2',), '1') if tiny else (('8', '1', '32'), '5')
   variants = VARIANTS if before is None else (
-      VARIANTS[0], Variant('before', {'PYTHONPATH': before}), *VARIANTS[1:])
+      VARIANTS[0], Variant('before', {'PYTHONPATH': before}, ('--package', before)), *VARIANTS[1:])
 
   def ours(model, *programs, batches=batches, words=(), environment=()):
     return Command(('benchmarks/on_device.py', '--models', model, '--programs', *programs,
@@ -210,7 +210,7 @@ def _said(part: Part, processes: Sequence[subprocess.Popen], outputs: Sequence[s
       lines = [line for line in output.splitlines() if line.strip()]
       return f'failed with {process.returncode}: {lines[-1][:200] if lines else "(no output)"}'
   if part.name == 'golden':
-    return outputs[0].strip().splitlines()[-1]
+    return f'done: {outputs[0].strip().splitlines()[-1]}'
   return 'done'
 
 
@@ -262,7 +262,7 @@ def run_all(chosen: Sequence[Part], out: pathlib.Path, seconds: float) -> int:
   if (out / 'trace').is_dir():
     shutil.make_archive(str(out / 'trace'), 'gztar', out / 'trace')
   print(f'tables: {out / "card.md"}')
-  return 0 if any(outcome.said == 'done' for _, outcome in ended) else 1
+  return 0 if any(outcome.said.startswith('done') for _, outcome in ended) else 1
 
 
 def main() -> int:

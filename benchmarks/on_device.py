@@ -15,6 +15,7 @@ import concurrent.futures
 import dataclasses
 import functools
 import json
+import pathlib
 import statistics
 import time
 from typing import Any, Callable
@@ -23,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import adm_jax
 from adm_jax import config as config_lib
 from adm_jax.data.sources import ArraySource
 from adm_jax.devices import chips, compilation_cache, flops, sharding
@@ -202,8 +204,13 @@ def main():
   parser.add_argument('--threads', type=int, default=4, help='that compile at the same time')
   parser.add_argument('--compile-only', action='store_true',
                       help='for another process, which finds it in the compilation cache')
+  parser.add_argument('--package', metavar='CHECKOUT',
+                      help='fail unless the package comes from there, as PYTHONPATH asked')
   parser.add_argument('--profile', metavar='DIR', help='trace three calls of the first program')
   arguments = parser.parse_args()
+  found = pathlib.Path(adm_jax.__file__).resolve().parents[1]
+  if arguments.package and pathlib.Path(arguments.package).resolve() != found:
+    raise SystemExit(f'the package comes from {found}, not from {arguments.package}')
   compilation_cache.use()
   asked = [(name, what, batch) for name in arguments.models for what in arguments.programs
            for batch in arguments.batch]

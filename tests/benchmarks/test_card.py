@@ -87,6 +87,12 @@ def test_the_plan_of_a_card_switches_every_variant(card, tmp_path):
   assert 'tiny' not in words
 
 
+def test_another_checkout_that_is_not_imported_is_no_row(card, tmp_path):
+  outcome = card.run(card.Part('switches', 'A title', 60.0, (card.Command(
+      ('benchmarks/on_device.py', '--package', str(tmp_path))),)), 60)
+  assert outcome.said.endswith(f'not from {tmp_path}') and not outcome.tables
+
+
 def test_the_script_says_how_it_is_used_and_shellcheck_finds_nothing():
   result = subprocess.run(['bash', SCRIPT], capture_output=True, text=True, timeout=60)
   assert result.returncode == 2 and result.stderr.startswith('usage: ')
