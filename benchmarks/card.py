@@ -119,18 +119,20 @@ class Outcome:
     return [json.loads(line) for line in self.output.splitlines() if line.startswith('{"')]
 
 
-def parts(out: pathlib.Path, *, tiny: bool = False, before: str | None = None) -> list[Part]:
+def parts(out: pathlib.Path, *, tiny: bool = False, before: Sequence[str] = ()) -> list[Part]:
   """All that is asked of a card, the most important first.
 
   Args:
     out: where the trace goes.
     tiny: of networks that any machine compiles in seconds.
-    before: another checkout of this repository, measured beside this one.
+    before: other checkouts of this repository, measured beside this one: a change that nothing
+      switches is on here and off in the checkout of the commit before it.
   """
   small, large = ('tiny', 'tiny') if tiny else ('imagenet64', 'imagenet256')
   batches, rounds = (('2',), '1') if tiny else (('8', '1', '32'), '5')
-  variants = VARIANTS if before is None else (
-      VARIANTS[0], Variant('before', {'PYTHONPATH': before}, ('--package', before)), *VARIANTS[1:])
+  others = [Variant(pathlib.Path(folder).name, {'PYTHONPATH': folder}, ('--package', folder))
+            for folder in before]
+  variants = (VARIANTS[0], *others, *VARIANTS[1:])
 
   def ours(model, *programs, batches=batches, words=(), environment=()):
     return Command(('benchmarks/on_device.py', '--models', model, '--programs', *programs,
@@ -271,8 +273,8 @@ def main() -> int:
   parser.add_argument('out', type=pathlib.Path)
   parser.add_argument('--tiny', action='store_true', help='networks for any machine')
   parser.add_argument('--parts', nargs='+', metavar='NAME', help='only these')
-  parser.add_argument('--before', metavar='CHECKOUT',
-                      help='another checkout, whose package is measured beside this one')
+  parser.add_argument('--before', nargs='+', default=[], metavar='CHECKOUT', type=os.path.abspath,
+                      help='other checkouts, whose package is measured beside this one')
   parser.add_argument('--seconds', type=float, default=570, help='in all; default: 570')
   arguments = parser.parse_args()
   out = arguments.out.absolute()

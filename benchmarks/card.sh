@@ -5,12 +5,13 @@
 #   bash benchmarks/card.sh OUT
 #   bash benchmarks/card.sh OUT --parts adm256 peers256   # what the first call had no time for
 #   bash benchmarks/card.sh OUT --tiny                    # on any machine: does all of it work?
+#   bash benchmarks/card.sh OUT --parts compile switches --before ../at_main   # old code, and new
 #
 #   PYTHON      which has adm_jax' needs, and torch and diffusers for the comparison (python3)
 #   ADM_WHEELS  a folder of wheels to install first, for machines without a network
 set -euo pipefail
 if [ $# -lt 1 ] || [ "${1:0:1}" = - ]; then
-  echo "usage: $0 OUT [--tiny] [--parts NAME...] [--before CHECKOUT]" >&2
+  echo "usage: $0 OUT [--tiny] [--parts NAME...] [--before CHECKOUT...]" >&2
   exit 2
 fi
 root=$(cd "$(dirname "$0")/.." && pwd)
