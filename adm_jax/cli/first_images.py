@@ -12,10 +12,6 @@ import time
 from typing import Any, Iterable, Iterator
 
 _BEGIN = time.perf_counter()  # commands import this module first, and JAX later
-# JAX's names for what it does between a Python function and its first result.
-_EVENTS = {'/jax/core/compile/jaxpr_trace_duration': 'tracing',
-           '/jax/core/compile/jaxpr_to_mlir_module_duration': 'tracing',
-           '/jax/core/compile/backend_compile_duration': 'compiling'}
 
 
 class Clock:
@@ -34,25 +30,13 @@ class Clock:
 
   def first(self, batches: Iterable[Any]) -> Iterator[Any]:
     """Passes batches on; the time to the first is tracing, compiling and sampling."""
-    import jax
+    from adm_jax.devices import compile_times  # which imports JAX
 
-    spans = []
-
-    def listen(event: str, seconds: float, **_):
-      if event in _EVENTS:
-        end = time.perf_counter()
-        # Functions are traced inside of others, and reported first.
-        spans[:] = [span for span in spans if span[1] < end - seconds]
-        spans.append((_EVENTS[event], end - seconds, end))
-    jax.monitoring.register_event_duration_secs_listener(listen)
     batches = iter(batches)
-    try:
+    with compile_times.listening() as spans:
       batch = next(batches, None)
-    finally:
-      jax.monitoring.unregister_event_duration_listener(listen)
     self.end('all')
-    of = {stage: sum(end - begin for name, begin, end in spans if name == stage)
-          for stage in ('tracing', 'compiling')}
+    of = {stage: spans.seconds(stage) for stage in ('tracing', 'compiling')}
     self.stages |= of | {'sampling': self.stages.pop('all') - sum(of.values())}
     if batch is not None:
       yield batch

@@ -32,6 +32,26 @@ def at_least_one(arguments, *names: str) -> None:
       raise UsageError(f'--{name.replace("_", "-")} {value}: give at least 1')
 
 
+def add_profile_argument(parser, what: str) -> None:
+  parser.add_argument('--profile', metavar='START:COUNT',
+                      help=f'trace COUNT {what} after the first START of this command, the first '
+                           'of which compiles, for XProf and Perfetto; prints where')
+
+
+def steps_to_profile(arguments) -> tuple[int, int]:
+  """(START, COUNT) of --profile; (0, 0) where it is not given."""
+  words = arguments.profile
+  if words is None:
+    return 0, 0
+  found = words.split(':')
+  if len(found) != 2 or not all(word.isascii() and word.isdigit() for word in found):
+    raise UsageError(f'--profile {words}: give START:COUNT, two whole numbers, as 10:5')
+  start, count = map(int, found)
+  if count < 1:
+    raise UsageError(f'--profile {words}: COUNT is how many are traced: give at least 1')
+  return start, count
+
+
 def check_seed(arguments) -> None:
   """Raises UsageError unless --seed can be one."""
   if not 0 <= arguments.seed < 2**32:

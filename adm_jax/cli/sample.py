@@ -21,15 +21,23 @@ examples:
 """
 
 import argparse
+import contextlib
 import pathlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 from adm_jax.cli import sampling_options
-from adm_jax.cli.parser import at_least_one, check_seed, numbers
+from adm_jax.cli.parser import (
+  add_profile_argument,
+  at_least_one,
+  check_seed,
+  numbers,
+  steps_to_profile,
+)
 from adm_jax.errors import UsageError
 
 if TYPE_CHECKING:
   from adm_jax.data.sources import Source
+  from adm_jax.devices.profile import Profile
   from adm_jax.sampling.initial_states import InitialStates
   from adm_jax.sampling.jobs import Made, SamplingJob
   from adm_jax.sampling.pipeline import Pipeline
@@ -65,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   how = parser.add_argument_group('how')
   sampling_options.add_step_arguments(how)
   how.add_argument('--batch-size', type=int, metavar='B', help='over all devices')
+  add_profile_argument(how, 'parts of sampling (a batch has up to ten, of equal steps)')
 
   out = parser.add_argument_group('where to')
   out.add_argument('--out', required=True, metavar='DIR')
@@ -81,6 +90,8 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
   check(arguments)
   from adm_jax.cli.first_images import Clock
   from adm_jax.devices import compilation_cache
+  from adm_jax.devices.profile import Profile
+  from adm_jax.io import progress
   from adm_jax.sampling import shards
 
   out = pathlib.Path(arguments.out).absolute()
@@ -96,7 +107,8 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     nonlocal seen
     seen = True
     return clock.first(batches)
-  made = job.write(out, watch=watch)
+  with Profile(*steps_to_profile(arguments), out, what='sampling part') as profile:
+    made = job.write(out, watch=watch, bar=_profiled(progress.images, profile))
   if seen:
     print(f'first images after {clock.report()}')
   shape = ' x '.join(map(str, made.images.shape[1:]))
@@ -105,8 +117,28 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     print(f'{share:.0%} of the values are 0 or 255: unless the images look right, guide with a '
           'smaller scale')
   _draw(arguments, out, made)
+  if arguments.profile is not None:
+    print(profile.report())
   print(f'compiled programs are kept in {cache}')
   return 0
+
+
+def _profiled(bar: Callable, profile: 'Profile') -> Callable:
+  """`progress.images`, by which `profile` knows when a part of the sampling ends."""
+  @contextlib.contextmanager
+  def images(total, done, steps, title, note):
+    left = (total - done) * steps
+    with bar(total, done, steps, title, note) as advance:
+      profile.begin()
+      def report(count):  # when the devices have come so far
+        nonlocal left
+        advance(count)
+        profile.end()
+        left -= count
+        if left > 0:
+          profile.begin()
+      yield report
+  return images
 
 
 def _job(arguments: argparse.Namespace) -> 'SamplingJob':
@@ -142,6 +174,7 @@ def check(arguments: argparse.Namespace) -> None:
   sampling_options.check(arguments)
   at_least_one(arguments, 'num', 'batch_size')
   check_seed(arguments)
+  steps_to_profile(arguments)
   _check_starts(arguments)
 
 

@@ -17,6 +17,7 @@ import contextlib
 import logging
 import sys
 
+from adm_jax.cli.parser import add_profile_argument, steps_to_profile
 from adm_jax.io import progress
 
 RESUMES = True
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                       help='of a network of your own: the config that --init-from was trained with')
   parser.add_argument('--tensorboard', action='store_true',
                       help='write files for TensorBoard too (needs adm_jax[tensorboard])')
+  add_profile_argument(parser, 'steps of training')
   parser.add_argument('--coordinator', metavar='HOST:PORT', help='where process 0 listens')
   parser.add_argument('--num-processes', type=int, metavar='N', help='of this run')
   parser.add_argument('--process', type=int, metavar='I', help='which of them this is, from 0')
@@ -45,9 +47,12 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
   from adm_jax import config as config_lib
   from adm_jax import stored_configs
   from adm_jax.devices import compilation_cache, hosts
+  from adm_jax.devices.profile import Profile
+  from adm_jax.errors import Preempted
   from adm_jax.io import files
-  from adm_jax.training import checkpoints, fine_tuning, loop, metrics
+  from adm_jax.training import checkpoints, fine_tuning, goodput, loop, metrics
 
+  steps_to_trace = steps_to_profile(arguments)
   config = config_lib.load(arguments.config, overrides)
   hosts.join(arguments.coordinator, arguments.num_processes, arguments.process)
   described = config_lib.build(config)
@@ -65,10 +70,18 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     # By force: libraries that were imported by now may have set up the log.
     logging.basicConfig(format='%(asctime)s %(message)s', datefmt='%H:%M:%S', force=True)
     logging.getLogger('adm_jax').setLevel(logging.INFO)
+  profile = Profile(*steps_to_trace, arguments.workdir, what='training step')
   with contextlib.ExitStack() as stack:
-    shown, advance = None, None
+    shown, advance, spent = None, None, {}
+    def ended(kind, error, traceback):  # after the bar
+      if hosts.first() and kind in (None, Preempted, KeyboardInterrupt):
+        if spent:
+          print(goodput.sentence(spent))
+        if arguments.profile is not None:
+          print(profile.report())
+    stack.push(ended)
     def report(step, line):
-      nonlocal shown, advance
+      nonlocal shown, advance, spent
       if shown is None:  # the work directory is known to be right
         shown = step
         if hosts.first():
@@ -77,10 +90,10 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
           advance = stack.enter_context(progress.bar(described.total_steps, 'training', step))
       if advance is not None:
         loss = f'loss {line["loss"]:.4f}, ' if 'loss' in line else ''
-        advance(step - shown, loss + metrics.note(line) if line else '')
-      shown = step
+        advance(step - shown, loss + metrics.note(line) if 'images_per_second' in line else '')
+      shown, spent = step, line
     loop.train(described, stored, arguments.workdir, progress=report,
-               start=start, tensorboard=arguments.tensorboard)
+               start=start, tensorboard=arguments.tensorboard, profile=profile)
   if hosts.first():
     print(f'checkpoints and metrics: {arguments.workdir}\n'
           f'compiled programs are kept in {cache}')

@@ -20,6 +20,7 @@ from typing import Any, Iterable, Iterator
 
 import numpy as np
 
+from adm_jax.devices import profile
 from adm_jax.errors import UsageError
 from adm_jax.io import locks, npz
 from adm_jax.io.files import written_whole
@@ -35,13 +36,14 @@ _JOB, _SHARDS, _SAMPLES = 'job.json', 'shards', 'samples.npz'
 def check_folder(folder: pathlib.Path) -> None:
   """Raises UsageError unless a job may start or go on in `folder`; touches nothing.
 
-  It may hold another job under `BASE`, whose images this one enlarges, and what a killed process
-  had begun to write.
+  It may hold another job under `BASE`, whose images this one enlarges, a trace of that, and what a
+  killed process had begun to write.
   """
   if folder.exists() and not folder.is_dir():
     raise UsageError(f'{folder} is a file: give a folder')
   foreign = folder.is_dir() and any(
-      path.name != BASE and not path.match('.*.part*') for path in folder.iterdir())
+      path.name not in (BASE, profile.FOLDER) and not path.match('.*.part*')
+      for path in folder.iterdir())
   if foreign and not (folder / _JOB).exists():
     raise UsageError(f'{folder} is neither empty nor a job of this command: give another folder')
 

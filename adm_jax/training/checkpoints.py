@@ -123,6 +123,15 @@ class Checkpoints:
           STATE: ocp.args.StandardSave(state), _POSITION: ocp.args.JsonSave(position),
           _CONFIG: ocp.args.JsonSave(json.loads(self._config_json))}))
 
+  def finish(self) -> None:
+    """Waits until what is being saved is whole.
+
+    Raises:
+      TrainingStopped: it cannot be written; what was there stays.
+    """
+    with self.writing():
+      self._wait()
+
   def restore(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
     """(state, position) of `step`, with the shapes and shardings of `like`.
 

@@ -10,13 +10,14 @@ import optax
 
 from adm_jax.data import loading
 from adm_jax.data.sources import Source
-from adm_jax.devices import allocator, chips, hosts, sharding
+from adm_jax.devices import allocator, chips, compile_times, hosts, sharding
+from adm_jax.devices.profile import Profile
 from adm_jax.errors import Preempted, TrainingStopped, UsageError
 from adm_jax.io import files
 from adm_jax.process.timestep_samplers import TimestepSampler
 from adm_jax.training import evaluations, flops, grids, validation
 from adm_jax.training.checkpoints import Checkpoints
-from adm_jax.training.metrics import MetricFiles, Stopwatch, Window
+from adm_jax.training.metrics import Ledger, MetricFiles, Stopwatch, Window
 from adm_jax.training.state import TrainState, init_state
 from adm_jax.training.steps import train_step
 from adm_jax.training.tasks import Task
@@ -185,7 +186,7 @@ class Run:
 
 def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
           progress: Callable[[int, dict], None] | None = None, start: Any = None,
-          tensorboard: bool = False) -> TrainState:
+          tensorboard: bool = False, profile: Profile | None = None) -> TrainState:
   """Trains until `run.total_steps`, going on from the latest checkpoint in `workdir` if any.
 
   All processes of a run call it alike, once they have joined (`processes.join`).
@@ -196,9 +197,11 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
     workdir: a folder of its own, or an address in a bucket, the same for all processes:
       `config.json`, `metrics.jsonl`, `speed.jsonl`, `validation.jsonl`, `samples/`, `checkpoints/`.
     progress: called with (step, metrics and speed of the latest line) after every step; with the
-      restored step first.
+      restored step first; and at the end once more, when it is known what all the time went into
+      (`goodput`).
     start: parameters to start from, instead of random ones; a resumed run ignores them.
     tensorboard: write TensorBoard's files too (`metrics.MetricFiles`).
+    profile: traces some steps of this start of the run, under their numbers in the whole run.
 
   Returns:
     The final state.
@@ -213,12 +216,15 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
   allocator.keep_memory()
   workdir = files.folder(workdir)
   trainer = run.trainer()
-  with (hosts.noticing_lost_peers(),
+  with (compile_times.listening() as spans,
+        hosts.noticing_lost_peers(),
         Checkpoints(workdir, config_json, keep=run.keep, may_change=MAY_CHANGE) as checkpoints,
         hosts.preemption() as asked,
+        profile or Profile(0, 0, workdir) as profile,
         contextlib.closing(loading.batches(
             run.data, batch_size=run.batch_size, seed=run.seed, loader=run.loader,
             process_index=jax.process_index(), process_count=jax.process_count())) as batches):
+    ledger = Ledger(spans.seconds)
     saved = checkpoints.latest_step()
     window = Window()
     if saved is None:
@@ -238,6 +244,7 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
       nonlocal metric_files
       write_class_names(workdir, run.data.class_names)
       metric_files = MetricFiles(workdir, done, tensorboard)
+      ledger.went_before(metric_files.spent)
     hosts.by_first(open_files)
     if progress is not None:
       progress(done, {})
@@ -250,12 +257,15 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
         run.task, run.validation, trainer.mesh, batch_size=run.batch_size, seed=run.seed,
         num_threads=run.loader.num_threads)
     watch = stopwatch(run, trainer.mesh)
+    ledger.begin(watch)
     key = run.step_key()
     line, stopping, compiling = {}, False, True
     while done < run.total_steps and not stopping:
+      profile.begin(done + 1)
       with watch.waiting():
         batch = next(batches)
       state, metrics = trainer.step(state, trainer.place(batch), key, trainer.frozen)
+      profile.end(state)
       del batch  # a traceback would keep it, and with it memory that workers share
       watch.step(metrics['skipped'].total)
       if compiling:
@@ -266,7 +276,7 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
       last, stopping = done == run.total_steps, asked(done)
       if done % run.log_every == 0 or last:
         means = window.close()
-        speed = watch.read(done)
+        speed = watch.read(done) | ledger.read().fields()
         line = means | speed
         if metric_files is not None:
           with checkpoints.writing():
@@ -274,30 +284,43 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
         _stop_if_lost(run, state, checkpoints.latest_step())
       # Before the checkpoint, so that no run that goes on from it lacks the line.
       if run.validate_every and done % run.validate_every == 0 and not stopping:
-        measured = validate(state, trainer.frozen, done)
+        with ledger.busy('evaluation', state):
+          measured = validate(state, trainer.frozen, done)
         if metric_files is not None:
           with checkpoints.writing():
             metric_files.validation(done, measured)
       if done % run.save_every == 0 or last or stopping:
-        checkpoints.save(done, state, {'batches': batches.get_state().decode(),
-                                       'window': window.stored()})
+        with ledger.busy('checkpoints', state):
+          checkpoints.save(done, state, {'batches': batches.get_state().decode(),
+                                         'window': window.stored()})
         if metric_files is not None:
           with checkpoints.writing():
             metric_files.flush()
       # Who sends a SIGTERM does not wait for pictures.
       if run.sample_every and done % run.sample_every == 0 and not stopping:
-        images, labels = draw(state)
+        with ledger.busy('evaluation', state):
+          images, labels = draw(state)
         if metric_files is not None:
           with checkpoints.writing():
             grids.write(workdir, done, images, labels, run.data.class_names)
             metric_files.picture(done, images)
       if run.evaluate_every and done % run.evaluate_every == 0 and not stopping:
-        measured = measure(state)
+        with ledger.busy('evaluation', state):
+          measured = measure(state)
         if metric_files is not None:
           with checkpoints.writing():
             metric_files.evaluation(done, measured)
       if progress is not None:
         progress(done, line)
+    if done != saved:
+      with ledger.busy('checkpoints'):
+        checkpoints.finish()
+      spent = ledger.read().fields()
+      if metric_files is not None:
+        with checkpoints.writing():
+          metric_files.end(done, spent)
+      if progress is not None:
+        progress(done, line | spent)
   if stopping and done < run.total_steps:
     raise Preempted(f'stopped by SIGTERM after step {done}, which is saved in {workdir}: the same '
                     'command goes on')

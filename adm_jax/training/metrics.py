@@ -1,7 +1,8 @@
 """What a run writes of itself: losses as JSON lines, its speed, and TensorBoard files if asked.
 
 `metrics.jsonl` holds what the run computes and nothing else, so that an interrupted run ends with
-the file of an undisturbed one, byte for byte. How fast it went is in `speed.jsonl`.
+the file of an undisturbed one, byte for byte. How fast it went, and what its time went into, is in
+`speed.jsonl`.
 """
 
 import concurrent.futures
@@ -14,12 +15,13 @@ import math
 import os
 import pathlib
 import time
-from typing import Iterator
+from typing import Any, Callable, Iterator
 
 import jax
 import numpy as np
 
 from adm_jax.io.files import is_local, naming, written_whole
+from adm_jax.training import goodput
 from adm_jax.training.event_files import EventFile
 from adm_jax.training.steps import Mean
 
@@ -49,6 +51,14 @@ class Lines:
       file.write(line + '\n')
       file.flush()
       os.fsync(file.fileno())
+
+  def extend(self, step: int, values: dict[str, float]) -> None:
+    """Replaces values of the line of `step`, if that is the last one; else appends one."""
+    if not self._kept or _step_of(self._kept[-1]) != step:
+      return self.append(step, values)
+    self._kept[-1] = json.dumps({**json.loads(self._kept[-1]), **values})
+    if is_local(self._path):
+      self._write_all()
 
   def flush(self) -> None:
     """Brings a file in a bucket up to date; elsewhere it always is."""
@@ -110,7 +120,8 @@ class Stopwatch:
   peak: float | None
 
   def __post_init__(self):
-    self._since, self._steps, self._waited = time.perf_counter(), 0, 0.0
+    self._since, self._steps = time.perf_counter(), 0
+    self.waited = self._waited_before = 0.0  # since it was made, and until the last reading
     self._observer = concurrent.futures.ThreadPoolExecutor(1)
     self._idle_since = self._observer.submit(time.perf_counter)
 
@@ -118,9 +129,10 @@ class Stopwatch:
   def waiting(self) -> Iterator[None]:
     """Around what fetches a batch: counts how long the devices had nothing left to work on."""
     began = time.perf_counter()
-    yield
+    with jax.profiler.TraceAnnotation('input'):
+      yield
     if self._idle_since.done():
-      self._waited += time.perf_counter() - max(began, self._idle_since.result())
+      self.waited += time.perf_counter() - max(began, self._idle_since.result())
 
   def step(self, result: Array) -> None:
     """Counts a step that was given to the devices, and ends in `result`."""
@@ -136,11 +148,12 @@ class Stopwatch:
     now = time.perf_counter()
     seconds = now - self._since
     rate = self._steps / seconds
-    speed = {'images_per_second': rate * self.batch_size, 'data_wait': self._waited / seconds,
+    speed = {'images_per_second': rate * self.batch_size,
+             'data_wait': (self.waited - self._waited_before) / seconds,
              'eta_seconds': (self.total_steps - done) / rate}
     if self.peak is not None:
       speed['flop_utilization'] = rate * self.flops / self.peak
-    self._since, self._steps, self._waited = now, 0, 0.0
+    self._since, self._steps, self._waited_before = now, 0, self.waited
     return speed
 
 
@@ -151,18 +164,74 @@ def _when_ready(array: Array) -> float:
   return time.perf_counter()
 
 
+class Ledger:
+  """Charges the time of this process to what a run is busy with, for its `Goodput`.
+
+  That is 'restarts' until `begin`, then 'steps' but within `busy`.
+  """
+
+  def __init__(self, compiled: Callable[[], float]):
+    """Begins to count; `compiled` gives the seconds that were traced and compiled so far."""
+    self._spent, self._kind, self._since = goodput.Goodput(), 'restarts', time.perf_counter()
+    self._hidden, self._seen = {}, {}
+    self._hide('compile', compiled)
+
+  def _hide(self, kind: str, total: Callable[[], float]) -> None:
+    """Time of this kind, in all so far, is to be taken out of that of the others."""
+    self._hidden[kind], self._seen[kind] = total, total()
+
+  def went_before(self, spent: goodput.Goodput) -> None:
+    """Adds what earlier starts of the run took."""
+    self._spent = self._spent.plus(**dataclasses.asdict(spent))
+
+  def begin(self, watch: Stopwatch) -> None:
+    """The steps begin; `watch` knows how long the devices wait for images."""
+    self._charge('steps')
+    self._hide('input', lambda: watch.waited)
+
+  @contextlib.contextmanager
+  def busy(self, kind: str, after: Any = None) -> Iterator[None]:
+    """Around what keeps the run from its steps, once the arrays in `after` are there.
+
+    It has this name in a trace.
+    """
+    jax.block_until_ready(after)
+    self._charge(kind)
+    with jax.profiler.TraceAnnotation(kind):
+      yield
+    self._charge('steps')
+
+  def read(self) -> goodput.Goodput:
+    self._charge(self._kind)
+    return self._spent
+
+  def _charge(self, following: str) -> None:
+    now = time.perf_counter()
+    totals = {kind: total() for kind, total in self._hidden.items()}
+    hidden = {kind: total - self._seen[kind] for kind, total in totals.items()}
+    # Not below 0, as other threads may compile at the same time.
+    rest = max(0.0, now - self._since - sum(hidden.values()))
+    self._spent = self._spent.plus(**hidden).plus(**{self._kind: rest})
+    self._kind, self._since, self._seen = following, now, totals
+
+
 class MetricFiles:
   """Everything that one process writes about a run."""
 
   def __init__(self, workdir: pathlib.Path, resume_at: int, tensorboard: bool = False):
     """Opens the files of `workdir`; with `tensorboard` also one in `workdir/tensorboard`.
 
+    `spent` is then what the time of earlier starts went into.
+
     Raises:
       UsageError: TensorBoard is asked for, and not installed.
     """
     self._tensorboard = EventFile(workdir / 'tensorboard', resume_at) if tensorboard else None
     self._metrics = Lines(workdir / _METRICS, resume_at)
-    self._speed = Lines(workdir / _SPEED, resume_at)
+    speed = workdir / _SPEED
+    # Before the lines of steps that will be done again are gone.
+    self.spent = goodput.so_far(speed.read_text().splitlines() if speed.exists() else [], resume_at)
+    self._speed = Lines(speed, resume_at)
     self._open_evaluations = functools.cache(lambda: Lines(workdir / _EVALUATIONS, resume_at))
     self._open_validation = functools.cache(lambda: Lines(workdir / _VALIDATION, resume_at))
 
@@ -191,6 +260,11 @@ class MetricFiles:
     if self._tensorboard is not None:
       self._tensorboard.scalars(step, {f'validation/{name}': value
                                        for name, value in measured.items()})
+
+  def end(self, step: int, spent: dict[str, float]) -> None:
+    """Nothing comes after `step`; what was spent until then replaces what its line says."""
+    self._speed.extend(step, spent)
+    self.flush()
 
   def flush(self) -> None:
     self._metrics.flush()

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 import tiny_models
+import traces
 from PIL import Image
 
 from adm_jax.cli.main import main
@@ -59,6 +60,17 @@ def sample(root, tmp_path, monkeypatch, capsys):
     with np.load(tmp_path / out / 'samples.npz') as arrays:
       return arrays['arr_0'], arrays['arr_1'] if 'arr_1' in arrays else None
   return run
+
+
+def test_parts_of_sampling_are_traced_over_all_batches_and_models(sample, tmp_path, capsys):
+  words = ('--model', 'unet', '--num', '5', '--upsample', 'upsampler')
+  sample(*words, '--profile', '2:6')  # 2 batches of 3 parts small, as many large
+  assert f'trace of sampling part 3 to 8: {tmp_path}/out/profile ' in capsys.readouterr().out
+  assert traces.steps(tmp_path / 'out', 'sampling part') == [3, 4, 5, 6, 7, 8]
+  sample(*words, '--profile', '0:1')
+  assert 'no trace: 0 sampling parts ran' in capsys.readouterr().out
+  sample(*words, '--profile', '11:9', out='late')
+  assert 'trace of sampling part 12 to 12' in capsys.readouterr().out
 
 
 def test_classes_in_turn_with_pictures_and_labels(sample, tmp_path):
@@ -185,6 +197,8 @@ def test_any_solver_without_noise_goes_between_seeds(sample):
     ('--model unet --steps 5 --solver ddim --respacing 5', 'two ways'),
     ('--model unet --steps 5', '--respacing 5'),
     ('--model unet --steps 0 --solver ddim', 'at least 1'),
+    ('--model unet --profile x', '--profile x: give START:COUNT'),
+    ('--model unet --profile 5:0', '--profile 5:0: COUNT'),
     ('--model unet --steps 1001 --solver unipc2', '1 to 1000'),
     ('--model unet --churn 40', '--solver euler or heun'),
     ('--model unet --churn 40,1 --solver heun', '1 or 3 or 4 numbers'),

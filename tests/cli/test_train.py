@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+import traces
 import ways
 
 from adm_jax import config as config_lib
@@ -72,6 +73,19 @@ def test_a_picture_of_samples_is_drawn(trained):
     assert min(picture.size) > 4 * 64  # 16 images of 8 x 8, enlarged
 
 
+def test_steps_of_a_run_that_goes_on_are_traced_under_their_numbers(tmp_path, capsys):
+  words = ['train', '--config', tiny.__file__, '--workdir', str(tmp_path / 'run'),
+           '--config.save_every=2']
+  assert main([*words, '--config.total_steps=4', '--profile', '4:1']) == 0
+  output = capsys.readouterr().out
+  assert 'no trace: 4 training steps ran' in output and output.startswith('wall time 0:00:')
+  assert main([*words, '--config.total_steps=4', '--profile', '0:1']) == 0
+  assert 'no trace: 0 training steps ran' in capsys.readouterr().out
+  assert main([*words, '--config.total_steps=8', '--profile', '1:2']) == 0
+  assert f'trace of training step 6 to 7: {tmp_path}/run/profile ' in capsys.readouterr().out
+  assert traces.steps(tmp_path / 'run', 'training step') == [6, 7]
+
+
 @pytest.mark.parametrize('words, message', [
     (['--process', '0'], '--coordinator and --num-processes missing'),
     (['--coordinator', 'a:1', '--num-processes', '2', '--process', '2'], 'from 0 to 1'),
@@ -81,6 +95,10 @@ def test_a_picture_of_samples_is_drawn(trained):
     (['--config.fsdp=3'], 'fsdp=3 does not divide the 1 devices'),
     (['--config.sample_every=-1'], 'sample_every=-1'),
     (['--init-from', 'absent.pt'], 'absent.pt'),
+    (['--profile', 'x'], '--profile x: give START:COUNT'),
+    (['--profile', '0'], '--profile 0: give START:COUNT'),
+    (['--profile=-1:2'], '--profile -1:2: give START:COUNT'),
+    (['--profile', '5:0'], '--profile 5:0: COUNT is how many are traced'),
     (['--workdir', 'gs://there-is-no-such-bucket/x'], 'cannot be used')])
 def test_a_mistake_is_one_line_and_leaves_nothing(words, message, capsys, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)

@@ -24,8 +24,8 @@ from adm_jax import config as config_lib
 from adm_jax import stored_configs
 from adm_jax.config import call
 from adm_jax.data.digits import digits
-from adm_jax.errors import TrainingStopped, UsageError
-from adm_jax.training import checkpoints, loop
+from adm_jax.errors import Preempted, TrainingStopped, UsageError
+from adm_jax.training import checkpoints, goodput, loop
 from adm_jax.training.grids import Grid
 from adm_jax.weights import checkpoint_files, folders
 
@@ -100,6 +100,7 @@ def test_kill_9_sigterm_and_ctrl_c_at_any_moment_change_nothing(tmp_path):
     assert process.returncode == {
         signal.SIGKILL: -9, signal.SIGTERM: 75, signal.SIGINT: 130}[how], output
     if how == signal.SIGTERM:
+      assert output.count('wall time ') == 1
       step = int(re.search(r'stopped by SIGTERM after step (\d+), which is saved', output)[1])
       assert max(checkpoint_files.saved_steps(tmp_path / 'ended')) == step
   for name in ('ended', 'whole'):
@@ -237,6 +238,57 @@ def test_a_run_whose_images_come_slowly_says_so(tmp_path, monkeypatch):
   _train(tmp_path / 'run', config)
   lines = [json.loads(line) for line in open(tmp_path / 'run' / 'speed.jsonl')]
   assert lines[-1]['data_wait'] > 0.5
+
+
+def _spent(workdir):
+  """[(step, Goodput)] of the lines of `speed.jsonl`."""
+  lines = [json.loads(line) for line in open(workdir / 'speed.jsonl')]
+  for line in lines:
+    shares = [line[f'share_{kind}'] for kind in goodput.KINDS]
+    assert sum(shares) == pytest.approx(1, abs=1e-5) and min(shares) >= 0
+  return [(line['step'], goodput.of_fields(line)) for line in lines]
+
+
+def test_all_time_of_a_run_that_was_killed_and_stopped_is_accounted_for(tmp_path):
+  began = time.perf_counter()
+  with pytest.raises(Killed):
+    _train(tmp_path / 'run', stop_at=11)  # step 8 is saved, and there is a line of step 10
+  assert not (tmp_path / 'run' / 'checkpoints' / '10').exists()
+  (*_, (_, saved), (last, killed)) = _spent(tmp_path / 'run')
+  assert last == 10 and killed.compile > 0 and killed.steps > 0
+  lines = []
+  config = tiny.get_config(sample_every=6)
+  loop.train(config_lib.build(config), stored_configs.to_json(config), tmp_path / 'run',
+             progress=lambda step, line: lines.append((step, line)))
+  elapsed = time.perf_counter() - began
+  steps, spent = zip(*_spent(tmp_path / 'run'))
+  assert steps == (2, 4, 6, 8, 10, 12)
+  assert [each.seconds for each in spent] == sorted(each.seconds for each in spent)
+  assert spent[-1].restarts > killed.seconds - saved.seconds
+  assert spent[-1].checkpoints > spent[-2].checkpoints  # the last one is in it
+  assert spent[-1].evaluation > 0  # the picture of step 12
+  assert killed.seconds < spent[-1].seconds < elapsed
+  assert goodput.of_fields(lines[-1][1]) == spent[-1] and lines[-1][0] == 12
+
+
+def test_a_run_that_is_stopped_between_two_lines_says_what_it_took(tmp_path):
+  def stop(step, line):
+    if step == 5:
+      signal.raise_signal(signal.SIGTERM)
+  config = tiny.get_config()
+  with pytest.raises(Preempted):
+    loop.train(config_lib.build(config), stored_configs.to_json(config), tmp_path / 'run',
+               progress=stop)
+  (*_, (step, stopped)) = _spent(tmp_path / 'run')
+  assert step == 6
+  config = tiny.get_config(log_every=4)
+  with pytest.raises(Preempted):
+    loop.train(config_lib.build(config), stored_configs.to_json(config), tmp_path / 'run',
+               progress=lambda step, line: step == 9 and signal.raise_signal(signal.SIGTERM))
+  (*_, (before, _), (step, again)) = _spent(tmp_path / 'run')
+  assert (before, step) == (8, 10) and again.seconds > stopped.seconds
+  _train(tmp_path / 'run', config)
+  assert [step for step, _ in _spent(tmp_path / 'run')] == [2, 4, 6, 8, 10, 12]
 
 
 def test_fewer_steps_than_are_done_are_refused(copy):

@@ -61,9 +61,9 @@ class Cluster:
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
-  """The work directory of an undisturbed run."""
+  """The work directory of an undisturbed run, of which some steps are traced."""
   workdir = tmp_path_factory.mktemp('processes') / 'whole'
-  cluster = Cluster(workdir)
+  cluster = Cluster(workdir, '--profile', '2:2')
   assert cluster.code() == 0, cluster.log.read_text()
   return workdir
 
@@ -106,6 +106,12 @@ def _same_run(losses, params, found):
 def test_every_way_to_run_is_the_same_run(way, found):
   """Dropout included, over 20 steps: 8 devices by pmap and by jit on three meshes."""
   _same_run(found[f'{way}/losses'], _params(found, way), found)
+
+
+def test_every_process_traces_its_devices_in_one_session(finished):
+  session, = (finished / 'profile' / 'plugins' / 'profile').iterdir()
+  assert sorted(path.name for path in session.glob('*.xplane.pb')) == [
+      'process_0.xplane.pb', 'process_1.xplane.pb']
 
 
 def test_fsdp_splits_weights_and_leaves_images_whole(found):
