@@ -27,7 +27,7 @@ class Gpu:
     shared_memory: bytes of a multiprocessor; a block may have all but 1 KiB.
     l2: bytes of the cache that they share.
     fpus: float32 units of a multiprocessor.
-    clock: GHz, the boost clock that its peak is stated for.
+    clock: GHz, boosted, so that 2 * clock * fpus * multiprocessors is its float32 peak.
   """
   kind: str
   compute_capability: tuple[int, int]
@@ -40,7 +40,7 @@ class Gpu:
 
 GPUS = {
     'h100': Gpu('NVIDIA H100 80GB HBM3', (9, 0), multiprocessors=132, shared_memory=228 * _KIB,
-                l2=50 * _KIB**2, fpus=128, clock=1.83),
+                l2=50 * _KIB**2, fpus=128, clock=1.98),
     'a100': Gpu('NVIDIA A100-SXM4-80GB', (8, 0), multiprocessors=108, shared_memory=164 * _KIB,
                 l2=40 * _KIB**2, fpus=64, clock=1.41),
 }
