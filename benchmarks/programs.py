@@ -21,6 +21,7 @@ import functools
 import gzip
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import pathlib
@@ -45,19 +46,27 @@ def _devices(target, config):
 
 
 @contextlib.contextmanager
-def _tracing_for(device):
-  """Attention that looks at `jax.devices()` when it is traced is told the target's choice."""
-  from adm_jax.models import blocks
-  chosen = blocks.attention_implementation
+def _tracing_for(device, capability):
+  """Networks that choose by the device when they are traced are told of the target.
 
-  def choose(dtype, length, head_width, *_):
+  An absent GPU does not say its compute capability.
+  """
+  if importlib.util.find_spec('adm_jax.devices.target'):
+    from adm_jax.devices import target
+    known = target.of
+    target.of = lambda device: (known(device) if capability is None else
+                                target.Target('gpu', float(capability)))
+    with target.tracing_for(target.of(device)):
+      yield
+    return
+  # A checkout of before: attention looks at `jax.devices()`.
+  from adm_jax.models import blocks
+
+  def choose(dtype, length, head_width, _):
     fits = str(dtype) == 'bfloat16' and head_width % 8 == 0 and head_width <= 128
     return 'cudnn' if device.platform == 'gpu' and fits and length >= 256 else 'xla'
   blocks.attention_implementation = choose
-  try:
-    yield
-  finally:
-    blocks.attention_implementation = chosen
+  yield
 
 
 def _block(kind, rest, batch, dtype, gradient, place):
@@ -150,7 +159,7 @@ def _child():
   if not kept.exists():
     devices = _devices(question['target'], question['config'])
     begin = time.perf_counter()
-    with _tracing_for(devices[0]):
+    with _tracing_for(devices[0], question['capability']):
       lowered, work, steps = _lower(question, devices[:1])
     compiled = lowered.compile()
     memory = compiled.memory_analysis()
@@ -256,11 +265,12 @@ def main() -> None:
   results = {}
   for program in arguments.programs:
     for target in arguments.target:
+      gpu = gpus.GPUS.get(target)
       question = {
           'program': program, 'target': target, 'batch': arguments.batch,
           'dtype': arguments.dtype, 'gradient': arguments.gradient,
           'overrides': arguments.override,
-          'config': gpus.target_config(gpus.GPUS[target]) if target in gpus.GPUS else None}
+          'config': gpu and gpus.target_config(gpu), 'capability': gpu and gpu.compute_capability}
       answer = compiled(question, arguments.python)
       key = (f'{program}, {target}, batch {arguments.batch}, {arguments.dtype}'
              + (', gradient' if arguments.gradient else ''))

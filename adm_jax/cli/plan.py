@@ -2,13 +2,15 @@
 
 examples:
   adm plan --config imagenet64 --topology v5e:8x8 --config.fsdp=8
+  adm plan --config imagenet64 --topology h100:8 --config.batch_size=256
   adm plan --config folder --devices 8 --device-kind 'NVIDIA L4'
   adm plan --model imagenet256 --classifier imagenet256-classifier --topology v5e:2x4
     --batch-size 32
 
 The real training step, or the whole sampler, is compiled for these devices: seconds for a small
-network, minutes to half an hour for a large one, once. A TPU topology needs no TPU, but `pip
-install libtpu`. No weights are fetched.
+network, minutes to half an hour for a large one, once. A topology of TPUs needs no TPU, but `pip
+install libtpu`; one of GPUs (h100, a100) needs no GPU, but the extra gpu-plan, and its memory is a
+lower bound. No weights are fetched.
 """
 
 import argparse
@@ -21,9 +23,10 @@ from adm_jax.errors import UsageError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--config', metavar='NAME|FILE.py',
                       help='training: one of adm config; --config.key=value overrides')
-  parser.add_argument('--topology', metavar='GENERATION:SHAPE', help='a TPU slice, as v5e:8x8')
+  parser.add_argument('--topology', metavar='KIND:SHAPE',
+                      help='a TPU slice, as v5e:8x8, or GPUs of one host, as h100:8 or a100:8')
   parser.add_argument('--devices', type=int, metavar='N',
-                      help='so many devices, by the compiler for CPUs: a rough guide for GPUs')
+                      help='so many devices, by the compiler for CPUs: roughly, for other GPUs')
   parser.add_argument('--device-kind', metavar='NAME',
                       help="what --devices stand for, as 'NVIDIA H100 80GB HBM3': then whether it "
                            'fits, and the hours')

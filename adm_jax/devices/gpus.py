@@ -9,6 +9,7 @@ convolution is fastest, so that none is chosen and none has a workspace.
 """
 
 import dataclasses
+import importlib.metadata
 from typing import Any
 
 from adm_jax.devices.chips import CHIPS
@@ -22,7 +23,7 @@ class Gpu:
 
   Attributes:
     kind: its name in `chips.CHIPS`, which has its memory and how fast that is.
-    compute_capability: (major, minor).
+    compute_capability: as 9.0, by which programs choose what runs there.
     multiprocessors: how many.
     shared_memory: bytes of a multiprocessor; a block may have all but 1 KiB.
     l2: bytes of the cache that they share.
@@ -30,7 +31,7 @@ class Gpu:
     clock: GHz, boosted, so that 2 * clock * fpus * multiprocessors is its float32 peak.
   """
   kind: str
-  compute_capability: tuple[int, int]
+  compute_capability: float
   multiprocessors: int
   shared_memory: int
   l2: int
@@ -39,9 +40,9 @@ class Gpu:
 
 
 GPUS = {
-    'h100': Gpu('NVIDIA H100 80GB HBM3', (9, 0), multiprocessors=132, shared_memory=228 * _KIB,
+    'h100': Gpu('NVIDIA H100 80GB HBM3', 9.0, multiprocessors=132, shared_memory=228 * _KIB,
                 l2=50 * _KIB**2, fpus=128, clock=1.98),
-    'a100': Gpu('NVIDIA A100-SXM4-80GB', (8, 0), multiprocessors=108, shared_memory=164 * _KIB,
+    'a100': Gpu('NVIDIA A100-SXM4-80GB', 8.0, multiprocessors=108, shared_memory=164 * _KIB,
                 l2=40 * _KIB**2, fpus=64, clock=1.41),
 }
 
@@ -53,7 +54,7 @@ def target_config(gpu: Gpu) -> str:
   KiB registers may belong to one block.
   """
   chip = CHIPS[gpu.kind]
-  major, minor = gpu.compute_capability
+  major, minor = str(gpu.compute_capability).split('.')
   return f"""
     platform_name: "CUDA"
     device_description_str: "{gpu.kind}"
@@ -90,10 +91,28 @@ def target_config(gpu: Gpu) -> str:
     }}"""
 
 
+def compute_capability(kind: str) -> float | None:
+  """Returns that of a GPU by JAX's name: an absent device does not say it. None if unknown here."""
+  return next((gpu.compute_capability for gpu in GPUS.values() if gpu.kind == kind), None)
+
+
+def has_compiler() -> bool:
+  """Whether XLA's compiler for CUDA is installed."""
+  try:
+    return bool(importlib.metadata.version('jax-cuda13-plugin'))
+  except importlib.metadata.PackageNotFoundError:
+    return False
+
+
 def topology(name: str, num_devices: int) -> list[Any]:
-  """Returns so many devices to compile for, all of one host; `name` is one of `GPUS`."""
+  """Returns so many devices of one host to compile for; they cannot run anything.
+
+  Args:
+    name: one of `GPUS`.
+    num_devices: at least 1.
+  """
   from jax.experimental import topologies
-  description = topologies.get_topology_desc(
+  # Partitions x hosts x devices.
+  return list(topologies.get_topology_desc(
       platform='cuda', target_config=target_config(GPUS[name]),
-      topology=f'1x1x{num_devices}')
-  return list(description.devices)
+      topology=f'1x1x{num_devices}').devices)

@@ -33,7 +33,6 @@ _MOVES = frozenset((
 _NORM = re.compile(r'/\(?(?:norm\w*|Norm\w*)')
 _ATTENTION = re.compile(r'dot_product_attention|flash_attention|splash|/\w*_attn\b|\bAttention\b')
 _PROJECTION = re.compile(r'/(qkv|q|k|v|out)/')
-_OPTIMIZER = re.compile(r'optimizer|\badam|/ema\b|jit\(\w*\)/[\w.\-]*$')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +50,7 @@ class Kernel:
     times: how often it is launched in a run of the program.
     loop: how often the outermost loop around it runs; None outside of loops.
     op_name: where it comes from.
+    differentiates: whether all that it computes belongs to a function that is differentiated.
   """
   name: str
   kind: str
@@ -62,11 +62,19 @@ class Kernel:
   times: int
   loop: int | None
   op_name: str
+  differentiates: bool = False
 
 
 def kernels(program: Program) -> list[Kernel]:
   """Returns the kernels of a program, in the order of its schedule, each once."""
-  return list(_launched(program, program.entry, 1, None))
+  # The state of an optimizer among the arguments: then what is outside of
+  # the gradient is its.
+  trains = any('opt_state' in each.op_name for each in program.computations[program.entry]
+               if each.opcode == 'parameter')
+  found = _launched(program, program.entry, 1, None)
+  return [dataclasses.replace(kernel, kind='optimizer')
+          if trains and kernel.kind == 'other' and not kernel.differentiates else kernel
+          for kernel in found]
 
 
 def _launched(program: Program, computation: str, times: int,
@@ -110,7 +118,14 @@ def _kernel(program, computation, each, times, loop) -> Kernel:
   cycles = re.search(r'"estimated_cycles":"(\d+)"', each.attributes)
   return Kernel(each.name, _kind(program, computation, each, [found for _, found in inner]),
                 _bytes(program, computation, each), flops, dtype,
-                int(cycles[1]) if cycles else None, window, times, loop, each.op_name)
+                int(cycles[1]) if cycles else None, window, times, loop, each.op_name,
+                _differentiates([each, *(found for _, found in inner)]))
+
+
+def _differentiates(instructions: list[Instruction]) -> bool:
+  names = [each.op_name for each in instructions if each.opcode not in _MOVES]
+  named = [name for name in names if name]
+  return bool(named) and all('jvp(' in name for name in named)
 
 
 def _inside(program: Program, computation: str) -> Iterator[tuple[str, Instruction]]:
@@ -207,9 +222,7 @@ def _kind(program, computation, each, inner) -> str:
     return 'products'
   if opcodes <= _MOVES:
     return _movement(program, computation, each, opcodes)
-  if _NORM.search(names):
-    return 'norms'
-  return 'optimizer' if _OPTIMIZER.search(each.op_name) else 'other'
+  return 'norms' if _NORM.search(names) else 'other'
 
 
 def _movement(program, computation, each, opcodes) -> str:

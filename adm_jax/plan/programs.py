@@ -18,15 +18,21 @@ import numpy as np
 from adm_jax import config as config_lib
 from adm_jax import stored_configs
 from adm_jax.data.sources import ArraySource
-from adm_jax.devices import chips, flops, sharding
+from adm_jax.devices import chips, flops, gpus, sharding
 from adm_jax.devices.chips import CHIPS
 from adm_jax.errors import UsageError, one_line
+from adm_jax.io import extras
 from adm_jax.networks import Network
+from adm_jax.plan import estimate, hlo, kernels
 from adm_jax.plan.needs import Needs, Sampling, Target, Training, has_libtpu
 from adm_jax.sampling import courses, guidance, pipeline
 from adm_jax.sampling.sampler import remembering_x0
 from adm_jax.training.flops import of_step
 from adm_jax.weights import pretrained
+
+# A tenth of a GPU's memory stays free: cuDNN's workspaces, which are chosen on the card, CUDA's
+# context and the buffers of collectives are in no figure of a compiler without one.
+_SPARE = 10
 
 
 def _compile(run: Training | Sampling, target: Target) -> Needs:
@@ -36,8 +42,12 @@ def _compile(run: Training | Sampling, target: Target) -> Needs:
   make = _training_program if isinstance(run, Training) else _sampling_program
   program = make(run, devices)
   state, batch, refused = _bytes(program.state), _bytes(program.batch), False
+  kind = target.device_kind or devices[0].device_kind
+  counted: dict[str, Any] = {}
   try:
-    memory = program.lowered.compile().memory_analysis()
+    compiled = program.lowered.compile()
+    memory = compiled.memory_analysis()
+    counted = {} if target.topology is None else _counted(compiled.as_text(), kind)
     activations = memory.temp_size_in_bytes
     # What is donated lies where it did.
     total = (memory.argument_size_in_bytes + memory.output_size_in_bytes
@@ -48,14 +58,22 @@ def _compile(run: Training | Sampling, target: Target) -> Needs:
     if total is None:
       raise
     activations, refused = total - state - batch, True
-  kind = target.device_kind or devices[0].device_kind
   return Needs(
       device_kind=kind, num_devices=len(devices), fsdp=program.fsdp, batch_size=program.batch_size,
       evaluations=program.evaluations,
       parameters=sum(leaf.size for leaf in jax.tree.leaves(program.params)),
       flops=program.flops, state=state, batch=batch, activations=activations, total=total,
       memory=CHIPS[kind].memory if kind in CHIPS else None, peak=chips.peak(kind),
-      compile_seconds=time.perf_counter() - begin, refused=refused)
+      compile_seconds=time.perf_counter() - begin, refused=refused,
+      spare=0 if target.gpus is None else CHIPS[kind].memory // _SPARE, **counted)
+
+
+def _counted(text: str, kind: str) -> dict[str, Any]:
+  """What a compiled program launches, and how long that should take."""
+  found = kernels.kernels(hlo.parse(text))
+  totals = kernels.totals(found)
+  return {'launches': round(totals.launches), 'moved': totals.bytes,
+          'seconds': estimate.seconds(found, kind)}
 
 
 def _bytes_refused(message: str, arguments: int) -> int | None:
@@ -148,6 +166,16 @@ def _bytes(tree: Any) -> int:
 def _devices(target: Target) -> list[Any]:
   if target.topology is None:
     return jax.devices()
+  if target.gpus is not None:
+    if not gpus.has_compiler():
+      raise UsageError(f'--topology {target.topology} needs the compiler for CUDA, which runs '
+                       f'without a GPU, on Linux: {extras.command("gpu-plan")}')
+    try:
+      return gpus.topology(*target.gpus)
+    except Exception as error:
+      raise UsageError(f'--topology {target.topology}: the compiler for CUDA that is installed '
+                       f'does not take it ({one_line(error, 160)}): '
+                       f'{extras.command("gpu-plan")}') from error
   if not has_libtpu():
     raise UsageError(f'--topology {target.topology} needs the compiler for TPUs, which runs '
                      'anywhere on Linux: pip install libtpu')

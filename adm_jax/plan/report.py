@@ -1,8 +1,6 @@
 """What a plan says to a person."""
 
-
-
-from adm_jax.devices.chips import GIB
+from adm_jax.devices.chips import CHIPS, GIB
 from adm_jax.plan.needs import Needs
 
 
@@ -17,11 +15,26 @@ def lines(needs: Needs) -> list[str]:
       f'{needs.compile_seconds:.0f} s',
       f'parameters: {needs.parameters:,}',
       f'{what}: {needs.flops / 1e12:.4g} TFLOP, {needs.batch_size} images',
-      'a device: ' + ', '.join(f'{name} {value:.3g} GiB' for name, value in gib)]
+      f'a device{" at least" if needs.spare else ""}: '
+      + ', '.join(f'{name} {value:.3g} GiB' for name, value in gib)]
   if needs.memory is not None:
-    result.append(f'it has {needs.memory / GIB:.0f} GiB: '
-                 + ('it fits' if needs.fits else 'too little'))
+    margin = (f', of which {needs.spare / GIB:.0f} stay free for what is chosen on the card'
+              if needs.spare else '')
+    result.append(f'it has {needs.memory / GIB:.0f} GiB{margin}: '
+                  + ('it fits' if needs.fits else 'too little'))
+  if needs.seconds is not None:
+    result.append(estimated(needs))
   return result
+
+
+def estimated(needs: Needs) -> str:
+  """How long a step or a batch should take by what the compiler made of it, beside its floors."""
+  chip = CHIPS[needs.device_kind]
+  what = 'a step' if needs.evaluations is None else 'a batch'
+  arithmetic = needs.flops / needs.num_devices / chip.peak
+  return (f'{what}, estimated and not timed: {needs.seconds:.3g} s, without transfers between '
+          f'devices; at least {arithmetic:.3g} s by arithmetic, {needs.moved / chip.bandwidth:.3g} '
+          f's by the {needs.moved / 1e9:.4g} GB that {needs.launches:,} kernels move')
 
 
 def hours(needs: Needs, utilization: float, total_steps: int | None = None) -> str:

@@ -137,11 +137,38 @@ def test_a_batch_is_cut_no_further_than_an_image(remat, batch_size, microbatches
 @pytest.mark.parametrize('target, match', [
     (dict(), 'not both'), (dict(topology='v5e:2x4', devices=8), 'not both'),
     (dict(topology='64 chips'), 'v5e:8x8'), (dict(devices=0), 'at least 1'),
+    (dict(topology='b200:8'), 'one of h100, a100'), (dict(topology='h100:0'), 'h100:1'),
+    (dict(topology='h100:2x4'), 'h100:8'), (dict(topology='h100'), 'h100:8'),
     (dict(devices=1, device_kind='GeForce'), 'NVIDIA L4'),
     (dict(topology='v5e:2x4', device_kind='NVIDIA L4'), 'with --devices')])
 def test_an_impossible_target_is_refused(target, match):
   with pytest.raises(UsageError, match=match):
     plan.Target(**target)
+
+
+def test_a_gpus_memory_keeps_a_tenth_free():
+  """What cuDNN's algorithms need is not known without a card."""
+  gpu = dataclasses.replace(NEEDS, device_kind='NVIDIA H100 80GB HBM3', memory=80 * GIB,
+                            spare=8 * GIB, total=72 * GIB)
+  assert gpu.fits and not dataclasses.replace(gpu, total=72 * GIB + 1).fits
+  said = '\n'.join(report.lines(gpu))
+  assert 'a device at least' in said and '8 stay free' in said and 'it fits' in said
+
+
+def test_the_estimate_stands_beside_its_floors():
+  needs = dataclasses.replace(NEEDS, flops=8 * 0.5 * 197e12, moved=0.25 * 819e9, launches=1234,
+                              seconds=0.75)
+  line = report.lines(needs)[-1]
+  assert 'estimated and not timed: 0.75 s' in line and '1,234 kernels' in line
+  assert '0.5 s by arithmetic, 0.25 s by' in line
+  assert 'estimated' not in '\n'.join(report.lines(NEEDS))
+
+
+def test_a_missing_compiler_for_gpus_is_one_line_with_the_way_out(monkeypatch):
+  monkeypatch.setattr(programs.gpus, 'has_compiler', lambda: False)
+  with pytest.raises(UsageError, match=r'h100:8 needs the compiler.*\[gpu-plan\]') as error:
+    programs._devices(plan.Target(topology='h100:8'))
+  assert '\n' not in str(error.value)
 
 
 @pytest.fixture(scope='module')
@@ -169,12 +196,22 @@ def test_a_published_sampler_is_outlined_without_its_weights():
   assert sum(leaf.size for leaf in jax.tree.leaves(outline.params)) == 295_904_454
 
 
+@pytest.mark.skipif(not programs.gpus.has_compiler(),
+                    reason='compiles for GPUs with jax-cuda13-plugin')
+def test_eight_gpus_need_no_gpu(cache, monkeypatch):
+  monkeypatch.setenv('ADM_CACHE', str(cache))
+  needs = plan.measure(plan.training(tiny.get_config()), plan.Target(topology='h100:8'))
+  assert needs.device_kind == 'NVIDIA H100 80GB HBM3' and needs.num_devices == 8 and needs.fits
+  assert needs.launches > 100 and needs.seconds > needs.moved / 3.35e12 > 0
+
+
 def test_a_tpu_slice_needs_no_tpu(cache, sampling, monkeypatch):
   pytest.importorskip('libtpu', reason='compiles for TPUs with libtpu')
   monkeypatch.setenv('ADM_CACHE', str(cache))
   needs = plan.measure(plan.training(tiny.get_config()),
                            plan.Target(topology='v5e:2x4'))
   assert needs.device_kind == 'TPU v5 lite' and needs.num_devices == 8 and needs.fits
+  assert needs.launches > 100 and needs.seconds > needs.moved / 819e9 > 0
   needs = plan.measure(dataclasses.replace(sampling, dtype='bfloat16'),
                        plan.Target(topology='v5e:2x4'))
   assert needs.evaluations == 3 and needs.fits
