@@ -126,6 +126,25 @@ class Sampling:
 
 
 @dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """Inception's features of a batch of images, which is what evaluating them takes.
+
+  Attributes:
+    side: H = W of the images.
+    batch_size: images at once, over all devices; None for 64 on each.
+  """
+  side: int
+  batch_size: int | None = None
+
+  def __post_init__(self):
+    if self.side < 1:
+      raise UsageError(f'--evaluate {self.side}: give the side of the images, at least 1')
+
+
+Run = Training | Sampling | Evaluation
+
+
+@dataclasses.dataclass(frozen=True)
 class Needs:
   """What the program of a run needs; bytes are of one device.
 
@@ -133,9 +152,9 @@ class Needs:
     device_kind: JAX's name.
     num_devices: of the mesh, `fsdp` of which share one state.
     batch_size: over all devices.
-    evaluations: of the denoiser in a sampling run; None for training.
+    evaluations: of the denoiser in a sampling run; None for others.
     parameters: of the networks.
-    flops: over all devices, by our own count; of a training step, or of a batch of samples.
+    flops: over all devices, by our own count; of a training step, or of a batch of images.
     state: bytes of what stays: weights, and in training the rest of `TrainState`.
     batch: bytes of the images and labels.
     activations: bytes of everything that the program holds in between, gradients included.
@@ -149,7 +168,8 @@ class Needs:
     launches: how many kernels one device launches; None for a compiler whose programs are not
       counted here.
     moved: bytes that these read and write; None likewise.
-    seconds: estimated (`plan.estimate`), of a step or a batch of samples; None likewise.
+    seconds: estimated (`plan.estimate`), of a step or a batch of images; None likewise.
+    run: what was asked for: 'Training', 'Sampling' or 'Evaluation'.
   """
   device_kind: str
   num_devices: int
@@ -170,6 +190,7 @@ class Needs:
   launches: int | None = None
   moved: float | None = None
   seconds: float | None = None
+  run: str = 'Training'
 
   @property
   def fits(self) -> bool | None:
@@ -178,7 +199,7 @@ class Needs:
     return not self.refused and self.total <= self.memory - self.spare
 
 
-def measure(run: Training | Sampling, target: Target) -> Needs:
+def measure(run: Run, target: Target) -> Needs:
   """Compiles a run's program for a target, in a process of its own, or recalls the answer.
 
   Raises:
@@ -215,7 +236,7 @@ def _last_object(text: str) -> dict[str, Any] | None:
   return json.loads(lines[-1]) if lines else None
 
 
-def _fingerprint(run: Training | Sampling, target: Target) -> str:
+def _fingerprint(run: Run, target: Target) -> str:
   """Names all that an answer depends on: the run, the target, the compilers and this code."""
   digest = hashlib.sha256(f'{run}\n{target}\n'.encode())
   for name in map(str, dataclasses.astuple(run) if isinstance(run, Sampling) else ()):

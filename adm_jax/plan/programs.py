@@ -10,7 +10,7 @@ import math
 import re
 import sys
 import time
-from typing import Any, NamedTuple, Sequence
+from typing import Any, NamedTuple, Sequence, get_args
 
 import jax
 import numpy as np
@@ -21,10 +21,11 @@ from adm_jax.data.sources import ArraySource
 from adm_jax.devices import chips, flops, gpus, sharding
 from adm_jax.devices.chips import CHIPS
 from adm_jax.errors import UsageError, one_line
+from adm_jax.evaluation import features, inception
 from adm_jax.io import extras
 from adm_jax.networks import Network
 from adm_jax.plan import estimate, hlo, kernels
-from adm_jax.plan.needs import Needs, Sampling, Target, Training, has_libtpu
+from adm_jax.plan.needs import Evaluation, Needs, Run, Sampling, Target, Training, has_libtpu
 from adm_jax.sampling import courses, guidance, pipeline
 from adm_jax.sampling.sampler import remembering_x0
 from adm_jax.training.flops import of_step
@@ -35,12 +36,11 @@ from adm_jax.weights import pretrained
 _SPARE = 10
 
 
-def _compile(run: Training | Sampling, target: Target) -> Needs:
+def _compile(run: Run, target: Target) -> Needs:
   """In the child: lowers and compiles from shapes alone; no array of a network's size is made."""
   devices = _devices(target)
   begin = time.perf_counter()
-  make = _training_program if isinstance(run, Training) else _sampling_program
-  program = make(run, devices)
+  program = _PROGRAMS[type(run).__name__](run, devices)
   state, batch, refused = _bytes(program.state), _bytes(program.batch), False
   kind = target.device_kind or devices[0].device_kind
   counted: dict[str, Any] = {}
@@ -64,7 +64,7 @@ def _compile(run: Training | Sampling, target: Target) -> Needs:
       parameters=sum(leaf.size for leaf in jax.tree.leaves(program.params)),
       flops=program.flops, state=state, batch=batch, activations=activations, total=total,
       memory=CHIPS[kind].memory if kind in CHIPS else None, peak=chips.peak(kind),
-      compile_seconds=time.perf_counter() - begin, refused=refused,
+      compile_seconds=time.perf_counter() - begin, refused=refused, run=type(run).__name__,
       spare=0 if target.gpus is None else CHIPS[kind].memory // _SPARE, **counted)
 
 
@@ -147,6 +147,25 @@ def _sampling_program(sampling: Sampling, devices: Sequence[Any]) -> _Program:
                   sampling.fsdp, sampler.num_evaluations)
 
 
+def _evaluation_program(evaluation: Evaluation, devices: Sequence[Any]) -> _Program:
+  mesh = sharding.mesh(devices=devices)
+  rows = evaluation.batch_size or 64 * len(devices)
+  sharding.check_batch(rows, len(devices), 1)
+  whole, split = sharding.replicated(mesh), sharding.over_batch(mesh)
+  images = jax.ShapeDtypeStruct((rows, evaluation.side, evaluation.side, 3), np.uint8,
+                                sharding=split)
+  params = jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
+      jax.eval_shape(inception.Inception().init, _key(), images)['params'])
+  function = features.of_inception()
+  lowered = jax.jit(function, in_shardings=(whole, split)).lower(params, images)
+  return _Program(lowered, params, images, params, flops.count(function, params, images), rows, 1)
+
+
+_PROGRAMS = {'Training': _training_program, 'Sampling': _sampling_program,
+             'Evaluation': _evaluation_program}
+
+
 def _key() -> Any:
   return jax.eval_shape(lambda: jax.random.key(0))
 
@@ -191,7 +210,7 @@ def _devices(target: Target) -> list[Any]:
 if __name__ == '__main__':
   asked = json.load(sys.stdin)
   try:
-    found = _compile({'Training': Training, 'Sampling': Sampling}[asked['kind']](**asked['run']),
+    found = _compile({kind.__name__: kind for kind in get_args(Run)}[asked['kind']](**asked['run']),
                      Target(**asked['target']))
     print(json.dumps(dataclasses.asdict(found)))
   except UsageError as mistake:

@@ -8,8 +8,8 @@ def lines(needs: Needs) -> list[str]:
   """Returns lines that say what a run needs and whether that fits."""
   gib = [(name, getattr(needs, name) / GIB)
          for name in ('state', 'batch', 'activations', 'total')]
-  what = ('a step' if needs.evaluations is None
-          else f'a batch from noise to images, {needs.evaluations} evaluations')
+  what = {'Training': 'a step', 'Evaluation': "a batch's features by Inception"}.get(
+      needs.run, f'a batch from noise to images, {needs.evaluations} evaluations')
   result = [
       f'{needs.num_devices} x {needs.device_kind}, fsdp={needs.fsdp}: compiled in '
       f'{needs.compile_seconds:.0f} s',
@@ -30,7 +30,7 @@ def lines(needs: Needs) -> list[str]:
 def estimated(needs: Needs) -> str:
   """How long a step or a batch should take by what the compiler made of it, beside its floors."""
   chip = CHIPS[needs.device_kind]
-  what = 'a step' if needs.evaluations is None else 'a batch'
+  what = 'a step' if needs.run == 'Training' else 'a batch'
   arithmetic = needs.flops / needs.num_devices / chip.peak
   return (f'{what}, estimated and not timed: {needs.seconds:.3g} s, without transfers between '
           f'devices; at least {arithmetic:.3g} s by arithmetic, {needs.moved / chip.bandwidth:.3g} '
@@ -38,16 +38,26 @@ def estimated(needs: Needs) -> str:
 
 
 def hours(needs: Needs, utilization: float, total_steps: int | None = None) -> str:
-  """How long it takes at a share of the peak: `total_steps` of training, or sampling."""
+  """How long it takes at a share of the peak: `total_steps` of training, or images.
+
+  Of Inception, which computes in float32 and far from any peak, as long as is estimated.
+  """
+  if needs.run == 'Evaluation':
+    return ('how long that takes is estimated for a --topology' if needs.seconds is None
+            else _images(needs, needs.seconds, 'as estimated'))
   if needs.peak is None:
     return f'how fast a {needs.device_kind} is at most is not known here'
   seconds = needs.flops / (needs.peak * needs.num_devices * utilization)
-  if needs.evaluations is None:
+  if needs.run == 'Training':
     return (f'{total_steps:,} steps at {utilization:.0%} of peak: {seconds:.3g} s per step, '
             f'{total_steps * seconds / 3600:,.1f} hours')
-  return (f'at {utilization:.0%} of peak: {seconds:.3g} s per batch, '
-          f'{needs.batch_size / seconds:.3g} images/s, 50,000 images in '
-          f'{50_000 * seconds / needs.batch_size / 3600:,.1f} hours')
+  return _images(needs, seconds, f'at {utilization:.0%} of peak')
+
+
+def _images(needs: Needs, seconds: float, how: str) -> str:
+  """How many images come of batches that take so many seconds."""
+  return (f'{how}: {seconds:.3g} s per batch, {needs.batch_size / seconds:.3g} images/s, 50,000 '
+          f'images in {50_000 * seconds / needs.batch_size / 3600:,.1f} hours')
 
 
 def advice(needs: Needs, remat: str | None, microbatches: int = 1,
@@ -61,7 +71,7 @@ def advice(needs: Needs, remat: str | None, microbatches: int = 1,
     return (f'the state takes {needs.state / needs.memory:.0%}: share it, '
             f'--{"" if remat is None else "config."}fsdp={_next_divisor(needs)}')
   if remat is None and rows > 1:
-    return f'sample fewer at once: --batch-size {max(1, rows // 2) * needs.num_devices}'
+    return f'take fewer at once: --batch-size {max(1, rows // 2) * needs.num_devices}'
   if remat in ('none', 'attention'):
     return (f'store less for the backward pass: --config.{remat_key}=blocks, which costs no '
             'convolution')

@@ -79,7 +79,7 @@ def test_hours_follow_from_the_share_of_the_peak():
 
 
 def test_images_a_second_follow_likewise():
-  needs = dataclasses.replace(NEEDS, evaluations=250)
+  needs = dataclasses.replace(NEEDS, evaluations=250, run='Sampling')
   assert '2 s per batch, 32 images/s' in report.hours(needs, 0.5)
   assert '250 evaluations' in '\n'.join(report.lines(needs))
 
@@ -95,7 +95,7 @@ class _Refused:
 
 def test_a_program_that_a_compiler_refuses_does_not_fit(monkeypatch):
   program = programs._Program(_Refused(), {}, {}, {}, flops=1e12, batch_size=8, fsdp=1)
-  monkeypatch.setattr(programs, '_training_program', lambda run, devices: program)
+  monkeypatch.setitem(programs._PROGRAMS, 'Training', lambda run, devices: program)
   needs = programs._compile(plan.Training(''), plan.Target(devices=1))
   assert needs.total == needs.activations == round(44.85 * GIB)
   # The compiler knows better.
@@ -144,6 +144,29 @@ def test_a_batch_is_cut_no_further_than_an_image(remat, batch_size, microbatches
 def test_an_impossible_target_is_refused(target, match):
   with pytest.raises(UsageError, match=match):
     plan.Target(**target)
+
+
+def test_an_evaluation_is_as_fast_as_estimated():
+  """Inception computes in float32: a share of the bfloat16 peak would say nothing."""
+  needs = dataclasses.replace(NEEDS, run='Evaluation', batch_size=64, seconds=0.5, launches=9,
+                              moved=1e9)
+  assert report.hours(needs, 0.4).startswith('as estimated: 0.5 s per batch, 128 images/s')
+  assert "a batch's features by Inception" in '\n'.join(report.lines(needs))
+  assert 'a --topology' in report.hours(dataclasses.replace(needs, seconds=None), 0.4)
+
+
+def test_evaluation_is_compiled_for_2_devices(cache, monkeypatch):
+  monkeypatch.setenv('ADM_CACHE', str(cache))
+  needs = plan.measure(plan.Evaluation(32, batch_size=4), plan.Target(devices=2))
+  assert (needs.num_devices, needs.batch_size, needs.run) == (2, 4, 'Evaluation')
+  assert needs.state == 4 * needs.parameters and needs.batch == 2 * 32 * 32 * 3
+  # Inception-v3's 5.7 multiplications in 10^9, an image.
+  assert 4 * 2 * 5.5e9 < needs.flops < 4 * 2 * 6e9
+
+
+def test_images_without_a_side_are_refused():
+  with pytest.raises(UsageError, match='--evaluate 0'):
+    plan.Evaluation(0)
 
 
 def test_a_gpus_memory_keeps_a_tenth_free():
