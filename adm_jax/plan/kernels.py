@@ -184,6 +184,10 @@ def _multiplied(program, computation, each) -> tuple[float, str, bool] | None:
     return 2 * out.size * kernel.size / max(1, made), given[0][0].dtype, window and wide
   if target.startswith('__cudnn$fmha'):
     return _fused_attention(_arrays_of(program, computation, each), 'Backward' in target)
+  if target == 'tpu_custom_call':  # a Pallas kernel says itself what it computes
+    stated = re.search(r'"cost_estimate":\{"flops":"(\d+)"', each.attributes)
+    given = _arrays_of(program, computation, each)
+    return (float(stated[1]), given[0][0].dtype, False) if stated and given else None
   if target.startswith('__cublas'):
     lhs, rhs = (arrays[0] for arrays in _arrays_of(program, computation, each)[:2])
     out = each.arrays[0]

@@ -56,8 +56,10 @@ def hours(needs: Needs, utilization: float, total_steps: int | None = None) -> s
 
 def _images(needs: Needs, seconds: float, how: str) -> str:
   """How many images come of batches that take so many seconds."""
-  return (f'{how}: {seconds:.3g} s per batch, {needs.batch_size / seconds:.3g} images/s, 50,000 '
-          f'images in {50_000 * seconds / needs.batch_size / 3600:,.1f} hours')
+  whole = 50_000 * seconds / needs.batch_size
+  long = f'{whole / 3600:,.1f} hours' if whole >= 3600 else f'{whole:.3g} s'
+  return (f'{how}: {seconds:.3g} s per batch, {needs.batch_size / seconds:.4g} images/s, 50,000 '
+          f'images in {long}')
 
 
 def advice(needs: Needs, remat: str | None, microbatches: int = 1,

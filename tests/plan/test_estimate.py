@@ -44,6 +44,16 @@ def test_a_tpus_cycles_are_too_many_but_for_wide_convolutions():
   assert estimate.seconds([waits], V5E) == pytest.approx(1)
 
 
+def test_a_pallas_kernel_takes_what_it_says_of_itself():
+  text = '''
+ENTRY %main (q: bf16[2,4]) -> bf16[2,4] {
+  %q = bf16[2,4]{1,0} parameter(0)
+  ROOT %flash = bf16[2,4]{1,0} custom-call(%q), custom_call_target="tpu_custom_call", COST
+}'''.replace('COST', 'backend_config={"cost_estimate":{"flops":"1970000000000"}}')
+  flash, = kernels.kernels(hlo.parse(text))
+  assert estimate.seconds([flash], V5E) == pytest.approx(0.01 / 0.4)
+
+
 @pytest.mark.parametrize('kind', ['cpu', 'TPU v2', 'a card of next year'])
 def test_other_devices_are_not_guessed_at(kind):
   assert estimate.seconds([CONV], kind) is None
