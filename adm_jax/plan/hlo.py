@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import math
 import re
+from typing import Iterator
 
 _BYTES = {'pred': 1, 'token': 0, 'opaque': 0, 'c64': 8, 'c128': 16}
 _ARRAY = re.compile(r'(\w+)\[([\d,]*)\](?:\{([^}]*)\})?')
@@ -62,6 +63,7 @@ class Instruction:
     operands: names.
     attributes: the rest of its line.
     root: whether its computation returns it.
+    value: of a constant, as text; '' of others.
   """
   name: str
   opcode: str
@@ -69,6 +71,7 @@ class Instruction:
   operands: tuple[str, ...]
   attributes: str
   root: bool = False
+  value: str = ''
 
   @property
   def op_name(self) -> str:
@@ -87,12 +90,6 @@ class Instruction:
       found['branches'] = [name.strip().lstrip('%') for name in branches[1].split(',')]
     return found
 
-  @property
-  def trips(self) -> int | None:
-    """How often a loop runs; None where that is not known when it is compiled."""
-    found = _TRIPS.search(self.attributes)
-    return int(found[1]) if found else None
-
   def attribute(self, key: str) -> str:
     """Returns the value of `key=value`, quoted or not; '' if there is none."""
     found = re.search(rf'\b{key}="?([^",\s]*)', self.attributes)
@@ -110,6 +107,30 @@ class Program:
     """{computation: {name: instruction}}."""
     return {name: {each.name: each for each in found}
             for name, found in self.computations.items()}
+
+  def trips(self, loop: Instruction) -> int | None:
+    """How often a `while` runs; None where that is not known when it is compiled.
+
+    Compilers for GPUs and CPUs say it. Else it is what the condition counts to, in ones from zero,
+    as JAX's scans do: the one number that it holds.
+    """
+    said = _TRIPS.search(loop.attributes)
+    if said:
+      return int(said[1])
+    inside = [each for name in loop.called.get('condition', ()) for each in self.inside(name)]
+    compared = [each for each in inside if each.opcode == 'compare']
+    bounds = [each.value for each in inside if each.opcode == 'constant' and each.value.isdigit()]
+    counts = (len(compared) == len(bounds) == 1
+              and compared[0].attribute('direction') in ('LT', 'GT'))
+    return int(bounds[0]) if counts else None
+
+  def inside(self, computation: str) -> Iterator[Instruction]:
+    """Yields the instructions of a computation, and of the fusions and calls in it."""
+    for each in self.computations.get(computation, ()):
+      yield each
+      if each.opcode in ('fusion', 'call'):
+        for name in (name for names in each.called.values() for name in names):
+          yield from self.inside(name)
 
 
 def parse(text: str) -> Program:
@@ -151,7 +172,7 @@ def _instruction(line: str) -> Instruction | None:
   inside = rest[opcode.end():close]
   operands = tuple(_NAME.findall(inside)) if opcode[1] != 'constant' else ()
   return Instruction(start[2], opcode[1], _arrays(shape), operands, rest[close + 1:],
-                     bool(start[1]))
+                     bool(start[1]), inside if opcode[1] == 'constant' else '')
 
 
 def _closing(text: str, opening: int) -> int:

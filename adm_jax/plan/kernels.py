@@ -82,8 +82,9 @@ def _launched(program: Program, computation: str, times: int,
   for each in program.computations.get(computation, ()):
     called = each.called
     if each.opcode == 'while':
-      trips = each.trips or 1
-      for body in called.get('body', []) + ([] if each.trips else called.get('condition', [])):
+      known = program.trips(each)
+      trips = known or 1  # of a loop whose end only the device knows, one round
+      for body in called.get('body', []) + ([] if known else called.get('condition', [])):
         yield from _launched(program, body, times * trips, trips if loop is None else loop)
     elif each.opcode == 'conditional':
       branches = [list(_launched(program, name, times, loop)) for name in

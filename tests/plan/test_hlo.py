@@ -24,13 +24,33 @@ def test_instructions_keep_operands_and_what_they_call():
   program = hlo.parse(GPU)
   assert program.entry == 'main'
   loop = program.by_name['main']['loop']
-  assert loop.opcode == 'while' and loop.trips == 3 and loop.operands == ('start',)
+  assert loop.opcode == 'while' and program.trips(loop) == 3 and loop.operands == ('start',)
   assert loop.called == {'condition': ['condition'], 'body': ['body']}
   conv = program.by_name['body']['conv']
   assert conv.operands == ('x', 'cast') and conv.arrays[1].nbytes == 0
   assert conv.attribute('custom_call_target') == '__cudnn$convForward'
   assert program.by_name['main']['p.0'].op_name == r"params[\'w\']"
   assert [each.name for each in program.computations['main'] if each.root] == ['copy.1']
+
+
+@pytest.mark.parametrize('bound, direction, trips', [
+    ('250', 'LT', 250), ('%other', 'LT', None), ('250', 'NE', None)])
+def test_a_loop_that_does_not_say_so_runs_as_often_as_its_condition_counts(bound, direction, trips):
+  """As libtpu prints JAX's scans."""
+  constant = ('%bound = s32[]{:T(128)} constant(250)' if bound == '250' else
+              '%bound = s32[]{:T(128)} get-tuple-element(%s), index=1')
+  program = hlo.parse(f'''
+%until (s: (s32[], s32[])) -> pred[] {{
+  %s = (s32[]{{:T(128)}}, s32[]{{:T(128)}}) parameter(0)
+  {constant}
+  %i = s32[]{{:T(128)}} get-tuple-element(%s), index=0
+  ROOT %lt = pred[]{{:T(512)}} compare(%i, %bound), direction={direction}
+}}
+
+ENTRY %main () -> s32[] {{
+  ROOT %loop = (s32[], s32[]) while(%start), condition=%until, body=%body
+}}''')
+  assert program.trips(program.by_name['main']['loop']) == trips
 
 
 def test_text_of_something_else_is_refused():
@@ -45,6 +65,6 @@ def test_what_this_jax_prints_is_read():
   program = hlo.parse(compiled.as_text())
   loops = [each for found in program.computations.values() for each in found
            if each.opcode == 'while']
-  assert [loop.trips for loop in loops] == [5]
+  assert [program.trips(loop) for loop in loops] == [5]
   body = program.computations[loops[0].called['body'][0]]
   assert all(name in {other.name for other in body} for each in body for name in each.operands)
