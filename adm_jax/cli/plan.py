@@ -2,13 +2,16 @@
 
 examples:
   adm plan --config imagenet64 --topology v5e:8x8 --config.fsdp=8
+  adm plan --config imagenet64 --topology h100:8 --config.batch_size=256
   adm plan --config folder --devices 8 --device-kind 'NVIDIA L4'
   adm plan --model imagenet256 --classifier imagenet256-classifier --topology v5e:2x4
     --batch-size 32
+  adm plan --evaluate 256 --topology h100:8
 
 The real training step, or the whole sampler, is compiled for these devices: seconds for a small
-network, minutes to half an hour for a large one, once. A TPU topology needs no TPU, but `pip
-install libtpu`. No weights are fetched.
+network, minutes to half an hour for a large one, once. A topology of TPUs needs no TPU, but `pip
+install libtpu`; one of GPUs (h100, a100) needs no GPU, but the extra gpu-plan, and its memory is a
+lower bound. No weights are fetched.
 """
 
 import argparse
@@ -21,14 +24,18 @@ from adm_jax.errors import UsageError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--config', metavar='NAME|FILE.py',
                       help='training: one of adm config; --config.key=value overrides')
-  parser.add_argument('--topology', metavar='GENERATION:SHAPE', help='a TPU slice, as v5e:8x8')
+  parser.add_argument('--topology', metavar='KIND:SHAPE',
+                      help='a TPU slice, as v5e:8x8, or GPUs of one host, as h100:8 or a100:8')
   parser.add_argument('--devices', type=int, metavar='N',
-                      help='so many devices, by the compiler for CPUs: a rough guide for GPUs')
+                      help='so many devices, by the compiler for CPUs: roughly, for other GPUs')
   parser.add_argument('--device-kind', metavar='NAME',
                       help="what --devices stand for, as 'NVIDIA H100 80GB HBM3': then whether it "
                            'fits, and the hours')
   parser.add_argument('--utilization', type=float, default=0.4, metavar='SHARE',
                       help='of the peak, for the hours (default 0.4)')
+  parser.add_argument('--evaluate', type=int, metavar='SIDE',
+                      help='evaluation: features by Inception of images of SIDE x SIDE, '
+                           '--batch-size at once')
   group = parser.add_argument_group('sampling, by the options of adm sample')
   group.add_argument('--model', metavar='NAME|DIR|FILE')
   group.add_argument('--classifier', metavar='NAME|DIR|FILE')
@@ -39,7 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                      help='default: bfloat16')
   group.add_argument('--fsdp', type=int, metavar='D')
   group.add_argument('--batch-size', type=int, metavar='N',
-                     help='images at once, over all devices (default: one on each)')
+                     help='images at once, over all devices (default: one on each; of --evaluate: '
+                          '64)')
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
@@ -47,8 +55,10 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
   from adm_jax.plan import needs as plan
   from adm_jax.plan import report
 
-  if (arguments.config is None) == (arguments.model is None):
-    raise UsageError('give --config to plan training, or --model to plan sampling')
+  if sum(given is not None for given in (arguments.config, arguments.model,
+                                         arguments.evaluate)) != 1:
+    raise UsageError('give one: --config to plan training, --model to plan sampling, or --evaluate '
+                     'to plan evaluation')
   if arguments.config is None and overrides:
     raise UsageError(f'adm plan does not understand {" ".join(overrides)}; see adm plan --help')
   names = [field.name for field in dataclasses.fields(plan.Sampling)]
@@ -57,13 +67,18 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
   if arguments.config is not None and of_sampling:
     raise UsageError(f'--{next(iter(of_sampling)).replace("_", "-")} is of sampling: give it with '
                      '--model; of training, --config.key=value')
+  if arguments.evaluate is not None and set(of_sampling) - {'batch_size'}:
+    name = min(set(of_sampling) - {'batch_size'})
+    raise UsageError(f'--{name.replace("_", "-")} is of sampling: give it with --model')
   if not 0 < arguments.utilization <= 1:
     raise UsageError(f'--utilization {arguments.utilization}: give a share, above 0 and at most 1')
   at_least_one(arguments, 'fsdp', 'batch_size')
   target = plan.Target(arguments.topology, arguments.devices, arguments.device_kind)
   total_steps, remat, microbatches = None, None, 1
   remat_key = 'task.network.module.remat'
-  if arguments.config is None:
+  if arguments.evaluate is not None:
+    asked = plan.Evaluation(arguments.evaluate, arguments.batch_size)
+  elif arguments.config is None:
     asked = plan.Sampling(**of_sampling)
   else:
     config = config_lib.load(arguments.config, overrides)

@@ -121,10 +121,13 @@ def inception(path: pathlib.Path | None, bar: Callable, *, dtype: Any = jnp.floa
   if not published:
     name += ' (weights not verified)'
 
-  def function(params, images):
-    return Inception(dtype).apply({'params': params}, images)
-  return Extractor(name, inception_weights.fingerprint(params), over_devices(function, params),
-                   published and exact)
+  return Extractor(name, inception_weights.fingerprint(params),
+                   over_devices(of_inception(dtype), params), published and exact)
+
+
+def of_inception(dtype: Any = jnp.float32) -> Callable[[Any, Array], Features]:
+  """Returns (params, images uint8[B H W C]) -> `Features`: the program of `inception`."""
+  return lambda params, images: Inception(dtype).apply({'params': params}, images)
 
 
 def by_name(name: str) -> Extractor:

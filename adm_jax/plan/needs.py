@@ -3,10 +3,11 @@
     needs = measure(training(config), Target(topology='v5e:8x8'))
     needs = measure(Sampling('imagenet256', 'imagenet256-classifier'), Target(devices=8))
 
-For a TPU topology libtpu's compiler runs on this machine, which needs no TPU, in a process of its
-own (`plan.programs`); answers are kept in `io.cache.folder()`.
+For a topology libtpu's or CUDA's compiler runs on this machine, which needs no such device, in a
+process of its own (`plan.programs`); answers are kept in `io.cache.folder()`.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -21,6 +22,7 @@ from typing import Any, Sequence
 from adm_jax import config as config_lib
 from adm_jax import stored_configs
 from adm_jax.devices.chips import CHIPS
+from adm_jax.devices.gpus import GPUS
 from adm_jax.errors import UsageError
 from adm_jax.io import cache
 from adm_jax.io.files import written_whole
@@ -31,7 +33,7 @@ class Target:
   """Where a run is to be.
 
   Attributes:
-    topology: a TPU slice, as 'v5e:8x8'; None for `devices`.
+    topology: a TPU slice, as 'v5e:8x8', or GPUs of one host, as 'h100:8'; None for `devices`.
     devices: so many simulated CPU devices; their compiler's figures stand for a GPU's only roughly.
     device_kind: what these stand for, by JAX's name, as 'NVIDIA L4': how much memory it has and how
       fast it is.
@@ -42,15 +44,33 @@ class Target:
 
   def __post_init__(self):
     if (self.topology is None) == (self.devices is None):
-      raise UsageError('give --topology, as v5e:8x8, or --devices, as 8, and not both')
-    if self.topology is not None and not re.fullmatch(r'v\d+\w*:\d+x\d+(x\d+)?', self.topology):
-      raise UsageError(f'--topology {self.topology}: give a generation and its shape, as v5e:8x8 '
-                       'or v4:4x4x4')
+      raise UsageError('give --topology, as v5e:8x8 or h100:8, or --devices, as 8, and not both')
+    if self.topology is not None:
+      self._check_topology()
     if self.devices is not None and self.devices < 1:
       raise UsageError(f'--devices {self.devices}: give at least 1')
     if self.device_kind is not None and (self.devices is None or self.device_kind not in CHIPS):
       raise UsageError(f'--device-kind {self.device_kind}: give it with --devices, and one of '
                        f'{", ".join(sorted(CHIPS))}')
+
+  @property
+  def gpus(self) -> tuple[str, int] | None:
+    """(name in `gpus.GPUS`, how many) of a topology of GPUs; None of others."""
+    found = re.fullmatch(r'(\w+):(\d+)', self.topology or '')
+    return (found[1], int(found[2])) if found else None
+
+  def _check_topology(self) -> None:
+    if self.gpus is None:
+      if not re.fullmatch(r'v\d+\w*:\d+x\d+(x\d+)?', self.topology):
+        raise UsageError(f'--topology {self.topology}: give a TPU and its shape, as v5e:8x8 or '
+                         'v4:4x4x4, or a GPU and how many, as h100:8')
+      return
+    name, count = self.gpus
+    if name not in GPUS:
+      raise UsageError(f'--topology {self.topology}: give one of {", ".join(GPUS)} and how many, '
+                       'as h100:8, or a TPU and its shape, as v5e:8x8')
+    if count < 1:
+      raise UsageError(f'--topology {self.topology}: give at least 1 GPU, as {name}:1')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +126,25 @@ class Sampling:
 
 
 @dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """Inception's features of a batch of images, which is what evaluating them takes.
+
+  Attributes:
+    side: H = W of the images.
+    batch_size: images at once, over all devices; None for 64 on each.
+  """
+  side: int
+  batch_size: int | None = None
+
+  def __post_init__(self):
+    if self.side < 1:
+      raise UsageError(f'--evaluate {self.side}: give the side of the images, at least 1')
+
+
+Run = Training | Sampling | Evaluation
+
+
+@dataclasses.dataclass(frozen=True)
 class Needs:
   """What the program of a run needs; bytes are of one device.
 
@@ -113,9 +152,9 @@ class Needs:
     device_kind: JAX's name.
     num_devices: of the mesh, `fsdp` of which share one state.
     batch_size: over all devices.
-    evaluations: of the denoiser in a sampling run; None for training.
+    evaluations: of the denoiser in a sampling run; None for others.
     parameters: of the networks.
-    flops: over all devices, by our own count; of a training step, or of a batch of samples.
+    flops: over all devices, by our own count; of a training step, or of a batch of images.
     state: bytes of what stays: weights, and in training the rest of `TrainState`.
     batch: bytes of the images and labels.
     activations: bytes of everything that the program holds in between, gradients included.
@@ -124,6 +163,13 @@ class Needs:
     peak: FLOPs per second of one device; None where that is not known.
     compile_seconds: how long lowering and compiling took.
     refused: the compiler found that it does not fit, and gave up; the bytes are those it named.
+    spare: bytes of `memory` that must stay free for what the compiler cannot know: on absent GPUs
+      it chooses no algorithms, and the bytes leave out what these need.
+    launches: how many kernels one device launches; None for a compiler whose programs are not
+      counted here.
+    moved: bytes that these read and write; None likewise.
+    seconds: estimated (`plan.estimate`), of a step or a batch of images; None likewise.
+    run: what was asked for: 'Training', 'Sampling' or 'Evaluation'.
   """
   device_kind: str
   num_devices: int
@@ -140,18 +186,25 @@ class Needs:
   peak: float | None
   compile_seconds: float
   refused: bool = False
+  spare: int = 0
+  launches: int | None = None
+  moved: float | None = None
+  seconds: float | None = None
+  run: str = 'Training'
 
   @property
   def fits(self) -> bool | None:
-    return None if self.memory is None else not self.refused and self.total <= self.memory
+    if self.memory is None:
+      return None
+    return not self.refused and self.total <= self.memory - self.spare
 
 
-def measure(run: Training | Sampling, target: Target) -> Needs:
+def measure(run: Run, target: Target) -> Needs:
   """Compiles a run's program for a target, in a process of its own, or recalls the answer.
 
   Raises:
-    UsageError: the run cannot be shared by these devices, libtpu is not installed, or it does not
-      know the topology.
+    UsageError: the run cannot be shared by these devices, their compiler is not installed, or it
+      does not know the topology.
   """
   kept = cache.folder() / 'plans' / f'{_fingerprint(run, target)}.json'
   if not kept.exists():
@@ -183,14 +236,17 @@ def _last_object(text: str) -> dict[str, Any] | None:
   return json.loads(lines[-1]) if lines else None
 
 
-def _fingerprint(run: Training | Sampling, target: Target) -> str:
+def _fingerprint(run: Run, target: Target) -> str:
   """Names all that an answer depends on: the run, the target, the compilers and this code."""
   digest = hashlib.sha256(f'{run}\n{target}\n'.encode())
   for name in map(str, dataclasses.astuple(run) if isinstance(run, Sampling) else ()):
     if os.path.exists(name):  # where another model may come to lie
       digest.update(f'{os.path.realpath(name)} {os.stat(name).st_mtime_ns}\n'.encode())
-  for name in ('jax', 'jaxlib', 'flax', *(['libtpu'] if has_libtpu() else [])):
-    digest.update(f'{name} {importlib.metadata.version(name)}\n'.encode())
+  for name in ('jax', 'jaxlib', 'flax', 'libtpu', 'jax-cuda13-plugin', 'nvidia-cudnn-cu13'):
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+      digest.update(f'{name} {importlib.metadata.version(name)}\n'.encode())
+  flags = {name: os.environ.get(name) for name in ('XLA_FLAGS', 'LIBTPU_INIT_ARGS')}
+  digest.update(f'{flags}\n'.encode())
   for path in sorted(pathlib.Path(__file__).parents[1].rglob('*.py')):
     digest.update(path.read_bytes())
   return digest.hexdigest()[:24]

@@ -10,7 +10,7 @@ import math
 import re
 import sys
 import time
-from typing import Any, NamedTuple, Sequence
+from typing import Any, NamedTuple, Sequence, get_args
 
 import jax
 import numpy as np
@@ -18,26 +18,36 @@ import numpy as np
 from adm_jax import config as config_lib
 from adm_jax import stored_configs
 from adm_jax.data.sources import ArraySource
-from adm_jax.devices import chips, flops, sharding
+from adm_jax.devices import chips, flops, gpus, sharding
 from adm_jax.devices.chips import CHIPS
 from adm_jax.errors import UsageError, one_line
+from adm_jax.evaluation import features, inception
+from adm_jax.io import extras
 from adm_jax.networks import Network
-from adm_jax.plan.needs import Needs, Sampling, Target, Training, has_libtpu
+from adm_jax.plan import estimate, hlo, kernels
+from adm_jax.plan.needs import Evaluation, Needs, Run, Sampling, Target, Training, has_libtpu
 from adm_jax.sampling import courses, guidance, pipeline
 from adm_jax.sampling.sampler import remembering_x0
 from adm_jax.training.flops import of_step
 from adm_jax.weights import pretrained
 
+# A tenth of a GPU's memory stays free: cuDNN's workspaces, which are chosen on the card, CUDA's
+# context and the buffers of collectives are in no figure of a compiler without one.
+_SPARE = 10
 
-def _compile(run: Training | Sampling, target: Target) -> Needs:
+
+def _compile(run: Run, target: Target) -> Needs:
   """In the child: lowers and compiles from shapes alone; no array of a network's size is made."""
   devices = _devices(target)
   begin = time.perf_counter()
-  make = _training_program if isinstance(run, Training) else _sampling_program
-  program = make(run, devices)
+  program = _PROGRAMS[type(run).__name__](run, devices)
   state, batch, refused = _bytes(program.state), _bytes(program.batch), False
+  kind = target.device_kind or devices[0].device_kind
+  counted: dict[str, Any] = {}
   try:
-    memory = program.lowered.compile().memory_analysis()
+    compiled = program.lowered.compile()
+    memory = compiled.memory_analysis()
+    counted = {} if target.topology is None else _counted(compiled.as_text(), kind)
     activations = memory.temp_size_in_bytes
     # What is donated lies where it did.
     total = (memory.argument_size_in_bytes + memory.output_size_in_bytes
@@ -48,14 +58,22 @@ def _compile(run: Training | Sampling, target: Target) -> Needs:
     if total is None:
       raise
     activations, refused = total - state - batch, True
-  kind = target.device_kind or devices[0].device_kind
   return Needs(
       device_kind=kind, num_devices=len(devices), fsdp=program.fsdp, batch_size=program.batch_size,
       evaluations=program.evaluations,
       parameters=sum(leaf.size for leaf in jax.tree.leaves(program.params)),
       flops=program.flops, state=state, batch=batch, activations=activations, total=total,
       memory=CHIPS[kind].memory if kind in CHIPS else None, peak=chips.peak(kind),
-      compile_seconds=time.perf_counter() - begin, refused=refused)
+      compile_seconds=time.perf_counter() - begin, refused=refused, run=type(run).__name__,
+      spare=0 if target.gpus is None else CHIPS[kind].memory // _SPARE, **counted)
+
+
+def _counted(text: str, kind: str) -> dict[str, Any]:
+  """What a compiled program launches, and how long that should take."""
+  found = kernels.kernels(hlo.parse(text))
+  totals = kernels.totals(found)
+  return {'launches': round(totals.launches), 'moved': totals.bytes,
+          'seconds': estimate.seconds(found, kind)}
 
 
 def _bytes_refused(message: str, arguments: int) -> int | None:
@@ -129,6 +147,25 @@ def _sampling_program(sampling: Sampling, devices: Sequence[Any]) -> _Program:
                   sampling.fsdp, sampler.num_evaluations)
 
 
+def _evaluation_program(evaluation: Evaluation, devices: Sequence[Any]) -> _Program:
+  mesh = sharding.mesh(devices=devices)
+  rows = evaluation.batch_size or 64 * len(devices)
+  sharding.check_batch(rows, len(devices), 1)
+  whole, split = sharding.replicated(mesh), sharding.over_batch(mesh)
+  images = jax.ShapeDtypeStruct((rows, evaluation.side, evaluation.side, 3), np.uint8,
+                                sharding=split)
+  params = jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
+      jax.eval_shape(inception.Inception().init, _key(), images)['params'])
+  function = features.of_inception()
+  lowered = jax.jit(function, in_shardings=(whole, split)).lower(params, images)
+  return _Program(lowered, params, images, params, flops.count(function, params, images), rows, 1)
+
+
+_PROGRAMS = {'Training': _training_program, 'Sampling': _sampling_program,
+             'Evaluation': _evaluation_program}
+
+
 def _key() -> Any:
   return jax.eval_shape(lambda: jax.random.key(0))
 
@@ -148,6 +185,16 @@ def _bytes(tree: Any) -> int:
 def _devices(target: Target) -> list[Any]:
   if target.topology is None:
     return jax.devices()
+  if target.gpus is not None:
+    if not gpus.has_compiler():
+      raise UsageError(f'--topology {target.topology} needs the compiler for CUDA, which runs '
+                       f'without a GPU, on Linux: {extras.command("gpu-plan")}')
+    try:
+      return gpus.topology(*target.gpus)
+    except Exception as error:
+      raise UsageError(f'--topology {target.topology}: the compiler for CUDA that is installed '
+                       f'does not take it ({one_line(error, 160)}): '
+                       f'{extras.command("gpu-plan")}') from error
   if not has_libtpu():
     raise UsageError(f'--topology {target.topology} needs the compiler for TPUs, which runs '
                      'anywhere on Linux: pip install libtpu')
@@ -163,7 +210,7 @@ def _devices(target: Target) -> list[Any]:
 if __name__ == '__main__':
   asked = json.load(sys.stdin)
   try:
-    found = _compile({'Training': Training, 'Sampling': Sampling}[asked['kind']](**asked['run']),
+    found = _compile({kind.__name__: kind for kind in get_args(Run)}[asked['kind']](**asked['run']),
                      Target(**asked['target']))
     print(json.dumps(dataclasses.asdict(found)))
   except UsageError as mistake:

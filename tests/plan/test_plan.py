@@ -79,7 +79,7 @@ def test_hours_follow_from_the_share_of_the_peak():
 
 
 def test_images_a_second_follow_likewise():
-  needs = dataclasses.replace(NEEDS, evaluations=250)
+  needs = dataclasses.replace(NEEDS, evaluations=250, run='Sampling')
   assert '2 s per batch, 32 images/s' in report.hours(needs, 0.5)
   assert '250 evaluations' in '\n'.join(report.lines(needs))
 
@@ -95,7 +95,7 @@ class _Refused:
 
 def test_a_program_that_a_compiler_refuses_does_not_fit(monkeypatch):
   program = programs._Program(_Refused(), {}, {}, {}, flops=1e12, batch_size=8, fsdp=1)
-  monkeypatch.setattr(programs, '_training_program', lambda run, devices: program)
+  monkeypatch.setitem(programs._PROGRAMS, 'Training', lambda run, devices: program)
   needs = programs._compile(plan.Training(''), plan.Target(devices=1))
   assert needs.total == needs.activations == round(44.85 * GIB)
   # The compiler knows better.
@@ -137,11 +137,61 @@ def test_a_batch_is_cut_no_further_than_an_image(remat, batch_size, microbatches
 @pytest.mark.parametrize('target, match', [
     (dict(), 'not both'), (dict(topology='v5e:2x4', devices=8), 'not both'),
     (dict(topology='64 chips'), 'v5e:8x8'), (dict(devices=0), 'at least 1'),
+    (dict(topology='b200:8'), 'one of h100, a100'), (dict(topology='h100:0'), 'h100:1'),
+    (dict(topology='h100:2x4'), 'h100:8'), (dict(topology='h100'), 'h100:8'),
     (dict(devices=1, device_kind='GeForce'), 'NVIDIA L4'),
     (dict(topology='v5e:2x4', device_kind='NVIDIA L4'), 'with --devices')])
 def test_an_impossible_target_is_refused(target, match):
   with pytest.raises(UsageError, match=match):
     plan.Target(**target)
+
+
+def test_an_evaluation_is_as_fast_as_estimated():
+  """Inception computes in float32: a share of the bfloat16 peak would say nothing."""
+  needs = dataclasses.replace(NEEDS, run='Evaluation', batch_size=64, seconds=0.5, launches=9,
+                              moved=1e9)
+  assert report.hours(needs, 0.4).startswith('as estimated: 0.5 s per batch, 128 images/s')
+  assert "a batch's features by Inception" in '\n'.join(report.lines(needs))
+  assert 'a --topology' in report.hours(dataclasses.replace(needs, seconds=None), 0.4)
+
+
+def test_evaluation_is_compiled_for_2_devices(cache, monkeypatch):
+  monkeypatch.setenv('ADM_CACHE', str(cache))
+  needs = plan.measure(plan.Evaluation(32, batch_size=4), plan.Target(devices=2))
+  assert (needs.num_devices, needs.batch_size, needs.run) == (2, 4, 'Evaluation')
+  assert needs.state == 4 * needs.parameters and needs.batch == 2 * 32 * 32 * 3
+  # Inception-v3's 5.7 multiplications in 10^9, an image.
+  assert 4 * 2 * 5.5e9 < needs.flops < 4 * 2 * 6e9
+
+
+def test_images_without_a_side_are_refused():
+  with pytest.raises(UsageError, match='--evaluate 0'):
+    plan.Evaluation(0)
+
+
+def test_a_gpus_memory_keeps_a_tenth_free():
+  """What cuDNN's algorithms need is not known without a card."""
+  gpu = dataclasses.replace(NEEDS, device_kind='NVIDIA H100 80GB HBM3', memory=80 * GIB,
+                            spare=8 * GIB, total=72 * GIB)
+  assert gpu.fits and not dataclasses.replace(gpu, total=72 * GIB + 1).fits
+  said = '\n'.join(report.lines(gpu))
+  assert 'a device at least' in said and '8 stay free' in said and 'it fits' in said
+
+
+def test_the_estimate_stands_beside_its_floors():
+  needs = dataclasses.replace(NEEDS, flops=8 * 0.5 * 197e12, moved=0.25 * 819e9, launches=1234,
+                              seconds=0.75)
+  line = report.lines(needs)[-1]
+  assert 'estimated and not timed: 0.75 s' in line and '1,234 kernels' in line
+  assert '0.5 s by arithmetic, 0.25 s by' in line
+  assert 'estimated' not in '\n'.join(report.lines(NEEDS))
+
+
+def test_a_missing_compiler_for_gpus_is_one_line_with_the_way_out(monkeypatch):
+  monkeypatch.setattr(programs.gpus, 'has_compiler', lambda: False)
+  with pytest.raises(UsageError, match=r'h100:8 needs the compiler.*\[gpu-plan\]') as error:
+    programs._devices(plan.Target(topology='h100:8'))
+  assert '\n' not in str(error.value)
 
 
 @pytest.fixture(scope='module')
@@ -169,12 +219,22 @@ def test_a_published_sampler_is_outlined_without_its_weights():
   assert sum(leaf.size for leaf in jax.tree.leaves(outline.params)) == 295_904_454
 
 
+@pytest.mark.skipif(not programs.gpus.has_compiler(),
+                    reason='compiles for GPUs with jax-cuda13-plugin')
+def test_eight_gpus_need_no_gpu(cache, monkeypatch):
+  monkeypatch.setenv('ADM_CACHE', str(cache))
+  needs = plan.measure(plan.training(tiny.get_config()), plan.Target(topology='h100:8'))
+  assert needs.device_kind == 'NVIDIA H100 80GB HBM3' and needs.num_devices == 8 and needs.fits
+  assert needs.launches > 100 and needs.seconds > needs.moved / 3.35e12 > 0
+
+
 def test_a_tpu_slice_needs_no_tpu(cache, sampling, monkeypatch):
   pytest.importorskip('libtpu', reason='compiles for TPUs with libtpu')
   monkeypatch.setenv('ADM_CACHE', str(cache))
   needs = plan.measure(plan.training(tiny.get_config()),
                            plan.Target(topology='v5e:2x4'))
   assert needs.device_kind == 'TPU v5 lite' and needs.num_devices == 8 and needs.fits
+  assert needs.launches > 100 and needs.seconds > needs.moved / 819e9 > 0
   needs = plan.measure(dataclasses.replace(sampling, dtype='bfloat16'),
                        plan.Target(topology='v5e:2x4'))
   assert needs.evaluations == 3 and needs.fits
