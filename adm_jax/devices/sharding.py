@@ -68,13 +68,22 @@ def place_rows(batch: dict, mesh: Mesh) -> dict:
   return _place(over_batch(mesh), batch)
 
 
-def place_params(params: Any, mesh: Mesh) -> Any:
-  """A tree of arrays, or of shapes, where `of_params` says."""
-  def place(leaf, sharding):
+def place_params(params: Any, mesh: Mesh, dtypes: Any = None) -> Any:
+  """A tree of arrays, or of shapes, where `of_params` says.
+
+  Args:
+    params: the tree; in host memory, no more than one array is converted at a time.
+    mesh: of the devices.
+    dtypes: a tree of what to convert to; by default the arrays' own.
+  """
+  def place(leaf, sharding, dtype):
     if isinstance(leaf, jax.ShapeDtypeStruct):
-      return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+      return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=sharding)
+    if leaf.dtype != dtype:
+      leaf = np.asarray(leaf).astype(dtype)
     return jax.device_put(leaf, sharding)
-  return jax.tree.map(place, params, of_params(mesh, params))
+  dtypes = jax.tree.map(lambda leaf: leaf.dtype, params) if dtypes is None else dtypes
+  return jax.tree.map(place, params, of_params(mesh, params), dtypes)
 
 
 def of_params(mesh: Mesh, shapes: Any) -> Any:

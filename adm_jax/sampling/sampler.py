@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from adm_jax.devices.narrowing import read_dtypes
 from adm_jax.devices.sharding import not_before, place_batch, round_up, splitting_params
 from adm_jax.errors import UsageError
 from adm_jax.networks import Network
@@ -139,6 +140,21 @@ class GuidedNetwork:
       if clip and extrapolating and i == extrapolating[-1]:
         conditional = clipped(conditional, schedule)
     return conditional(labels)
+
+  def read_dtypes(self, params: Any) -> Any:
+    """In which dtype the networks and their guidance read each array of `params`.
+
+    `params` converted to these, once, makes the same images, and no step converts it again.
+    """
+    def of_rows(*shape, dtype=jnp.float32):
+      return jax.ShapeDtypeStruct((1, *shape), dtype)
+    labels = None if self.num_classes is None else of_rows(dtype=jnp.int32)
+    low_res = self.network.low_res_shape and of_rows(*self.network.low_res_shape)
+
+    def evaluate(params, labels, low_res, x, t):
+      return self(params, labels, low_res)(x, t)
+    return read_dtypes(evaluate, params, labels, low_res, of_rows(*self.network.image_shape),
+                       jax.ShapeDtypeStruct((), jnp.int32))
 
 
 def divide(num_steps: int, most: int) -> int:
