@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from adm_jax.devices import target
 from adm_jax.errors import UsageError
 
 Array = jax.Array
@@ -113,6 +114,18 @@ def splitting_params(mesh: Mesh | None) -> Iterator[None]:
       yield
 
 
+@contextlib.contextmanager
+def tracing_for(mesh: Mesh | None) -> Iterator[None]:
+  """While a program is traced for a mesh: its devices are the target, and its axes in force.
+
+  None says nothing of the devices: whatever target is in force stays.
+  """
+  devices = (contextlib.nullcontext() if mesh is None
+             else target.tracing_for(target.of(mesh.devices.flat[0])))
+  with devices, splitting_params(mesh):
+    yield
+
+
 def gathered(param: Array | None) -> Array | None:
   """A parameter whole on every device, for as long as it is used; see `splitting_params`.
 
@@ -203,11 +216,11 @@ def trainer(parallel: str, mesh: Mesh, init: Callable[[], Any],
       lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
       shapes, shardings)
   if parallel == 'jit':
-    step = jax.jit(splitting_params(mesh)(make_step(Collectives())), donate_argnums=0,
+    step = jax.jit(tracing_for(mesh)(make_step(Collectives())), donate_argnums=0,
                    out_shardings=(shardings, replicated(mesh)))
     place = functools.partial(_place, over_batch(mesh))
   elif parallel == 'pmap' and mesh.shape[_FSDP] == 1:
-    step = _pmapped(mesh, make_step(_COLLECTIVES_OF_PMAP))
+    step = _pmapped(mesh, tracing_for(mesh)(make_step(_COLLECTIVES_OF_PMAP)))
     place = functools.partial(_split, len(mesh.local_devices))
   elif parallel == 'pmap':
     raise UsageError(f'parallel=pmap copies the state to every device, but fsdp='

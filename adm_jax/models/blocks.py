@@ -16,9 +16,12 @@ import numpy as np
 from flax.linen.dtypes import promote_dtype
 from jax.ad_checkpoint import checkpoint_name
 
+from adm_jax.devices import target
 from adm_jax.devices.sharding import gathered
+from adm_jax.devices.target import Target
 from adm_jax.errors import UsageError
 from adm_jax.models import convolution
+from adm_jax.models.norm import group_norm
 
 Array = jax.Array
 Dtype = Any
@@ -88,11 +91,7 @@ def timestep_embedding(t: Array, dim: int, max_period: float = 10000.0) -> Array
 
 
 class Norm(nn.Module):
-  """Group normalization, an optional scale and shift, and an optional SiLU, in one affine pass.
-
-  Statistics are taken per channel first and combined within groups on [B C]; then everything is one
-  affine map of the centered array, with factors of [B C].
-  """
+  """Group normalization, an optional scale and shift, and an optional SiLU (`group_norm`)."""
   num_groups: int = 32
   silu: bool = True
   dtype: Dtype = jnp.float32
@@ -101,37 +100,15 @@ class Norm(nn.Module):
   @nn.compact
   def __call__(self, x: Array, scale: Array | None = None, shift: Array | None = None) -> Array:
     """x [B ... C] -> same; `scale` and `shift` f32[B C] make it norm(x) * (1 + scale) + shift."""
-    batch, channels = x.shape[0], x.shape[-1]
+    channels = x.shape[-1]
     if channels % self.num_groups:
       raise UsageError(f'{channels} channels cannot be normalized in {self.num_groups} groups: '
                        f'choose channels and multipliers whose products {self.num_groups} divides, '
                        'or another num_groups')
     gamma = self.param('scale', nn.initializers.ones_init(), (channels,), self.param_dtype)
     beta = self.param('bias', zeros_init, (channels,), self.param_dtype)
-    gamma, beta = gamma.astype(jnp.float32)[None], beta.astype(jnp.float32)[None]  # [1 C]
-
-    # Of the centered array: E[x^2] - E[x]^2 would lose the variance beside a large mean.
-    wide = x.astype(jnp.float32)
-    space = tuple(range(1, x.ndim - 1))
-    mean = self._over_groups(wide.mean(axis=space), batch, channels)  # [B C]
-    centered = wide - mean.reshape(batch, *(1,) * len(space), channels)
-    variance = self._over_groups((centered ** 2).mean(axis=space), batch, channels)
-
-    a = gamma * jax.lax.rsqrt(variance + 1e-5)  # torch's epsilon; Flax's default is 1e-6
-    b = jnp.broadcast_to(beta, a.shape)
-    if scale is not None:
-      a, b = a * (1 + scale), b * (1 + scale) + shift
-    wide_shape = (batch, *(1,) * len(space), channels)
-    y = centered * a.reshape(wide_shape) + b.reshape(wide_shape)
-    if self.silu:
-      y = nn.silu(y)
-    return y.astype(self.dtype)
-
-  def _over_groups(self, x: Array, batch: int, channels: int) -> Array:
-    """Averages [B C] within groups of channels, and gives every channel its group's value."""
-    groups = x.reshape(batch, self.num_groups, channels // self.num_groups)
-    groups = jnp.broadcast_to(groups.mean(axis=-1, keepdims=True), groups.shape)
-    return groups.reshape(batch, channels)
+    return group_norm(x, gamma.astype(jnp.float32), beta.astype(jnp.float32), scale, shift,
+                      self.num_groups, self.silu, self.dtype)
 
 
 def upsample(x: Array) -> Array:
@@ -275,7 +252,7 @@ def attend(qkv: Array, num_heads: int, qkv_first: bool, implementation: str | No
     qkv = qkv.reshape(batch, length, num_heads, 3, head_width)
     q, k, v = (qkv[:, :, :, i] for i in range(3))
   implementation = implementation or attention_implementation(qkv.dtype, length, head_width,
-                                                              jax.devices()[0])
+                                                              target.current())
   # The function has no argument for it.
   exact = 'highest' if precision(qkv.dtype) else None
   with jax.default_matmul_precision(exact) if exact else contextlib.nullcontext():
@@ -283,17 +260,16 @@ def attend(qkv: Array, num_heads: int, qkv_first: bool, implementation: str | No
   return h.reshape(batch, length, width // 3)
 
 
-def attention_implementation(dtype: Dtype, length: int, head_width: int, device: Any) -> str:
+def attention_implementation(dtype: Dtype, length: int, head_width: int, target: Target) -> str:
   """'cudnn' where its fused kernel runs and pays, else 'xla'; decided when a program is traced.
 
   The fused kernel never writes the [B N L L] logits to memory. It wants 16-bit numbers, heads of
   at most 128 channels (256 from compute capability 9 on), a multiple of 8; at a length of 64 the
-  logits are too small to matter. A program that is exported from a machine without such a GPU gets
-  'xla'.
+  logits are too small to matter. An exported program gets 'xla', as it may meet any GPU.
   """
-  if device.platform != 'gpu' or 'cuda' not in device.client.platform_version.lower():
+  if target.compute_capability is None:
     return 'xla'
-  widest = 256 if float(device.compute_capability) >= 9 else 128
+  widest = 256 if target.compute_capability >= 9 else 128
   fits = jnp.dtype(dtype).itemsize == 2 and head_width % 8 == 0 and head_width <= widest
   return 'cudnn' if fits and length >= 256 else 'xla'
 

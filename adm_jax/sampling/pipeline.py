@@ -103,19 +103,6 @@ class Pipeline:
     pixels = _PIXELS_AT_ONCE.get(jax.default_backend(), _PIXELS_AT_ONCE_ELSE)
     return min(_MOST_AT_ONCE, max(1, pixels // (height * width))) * self.sampler.mesh.size
 
-  def on_any_device(self) -> 'Pipeline':
-    """Returns the pipeline without what binds its program to this machine's kind of GPU."""
-    portable = dict(attention_implementation='xla')
-    bound = _of_different_roles(
-        value.bind(self.run, self.dtype, old.trained and dataclasses.replace(
-            old.trained, network=old.trained.network.having(**portable)))
-        for value, old in zip(self.guidance, self.bound, strict=True))
-    denoiser = self.sampler.denoiser
-    denoiser = dataclasses.replace(denoiser, network=denoiser.network.having(**portable),
-                                   guidance=bound)
-    return dataclasses.replace(self, bound=bound, samplers={}, sampler=dataclasses.replace(
-        self.sampler, denoiser=denoiser))
-
   def with_steps(self, steps: int | str | courses.Course | None = None, *,
                  spacing: str | Callable[[Schedule, int], Step] | None = None,
                  solver: solvers.Solver | str | None = None) -> 'Pipeline':

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from adm_jax.devices.narrowing import read_dtypes
-from adm_jax.devices.sharding import not_before, place_batch, round_up, splitting_params
+from adm_jax.devices.sharding import not_before, place_batch, round_up, tracing_for
 from adm_jax.errors import UsageError
 from adm_jax.networks import Network
 from adm_jax.process.diffusion import Denoiser, Diffusion, denoiser
@@ -206,7 +206,7 @@ class Sampler:
 
     def denoise(x, t):
       return self.denoiser(not_before(x, params), *given)(x, t)
-    with splitting_params(self.mesh):
+    with tracing_for(self.mesh):
       carry, _ = scan_steps(remembering_x0(self.solver), denoise, steps, carry,
                             noise_from_keys(keys, self.shape))
     return carry

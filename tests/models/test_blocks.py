@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from adm_jax.devices.target import ANY, Target
 from adm_jax.errors import UsageError
 from adm_jax.models import blocks
 
@@ -281,21 +282,16 @@ def test_kernels_and_biases_start_uniform_within_torch_s_bound(name):
   assert abs(kernel.mean()) < 0.05 * bound and len(np.unique(bias)) == bias.size
 
 
-class _Gpu:
-  platform = 'gpu'
-
-  def __init__(self, compute_capability, version='PJRT C API\ncuda 12090'):
-    self.compute_capability = compute_capability
-    self.client = type('Client', (), {'platform_version': version})
+HOPPER, AMPERE = Target('gpu', 9.0), Target('gpu', 8.0)
 
 
-@pytest.mark.parametrize('device, dtype, length, width, wanted', [
-    (_Gpu('9.0'), 'bfloat16', 1024, 64, 'cudnn'), (_Gpu('9.0'), 'bfloat16', 256, 192, 'cudnn'),
-    (_Gpu('9.0'), 'bfloat16', 256, 256, 'cudnn'), (_Gpu('9.0'), 'float16', 1024, 96, 'cudnn'),
-    (_Gpu('8.0'), 'bfloat16', 256, 192, 'xla'), (_Gpu('8.0'), 'bfloat16', 1024, 128, 'cudnn'),
-    (_Gpu('9.0'), 'float32', 1024, 64, 'xla'), (_Gpu('9.0'), 'bfloat16', 64, 64, 'xla'),
-    (_Gpu('9.0'), 'bfloat16', 1024, 60, 'xla'), (_Gpu('9.0', 'rocm'), 'bfloat16', 1024, 64, 'xla'),
-    (jax.devices('cpu')[0], 'bfloat16', 1024, 64, 'xla')])
-def test_the_fused_kernel_is_chosen_where_it_runs(device, dtype, length, width, wanted):
+@pytest.mark.parametrize('target, dtype, length, width, wanted', [
+    (HOPPER, 'bfloat16', 1024, 64, 'cudnn'), (HOPPER, 'bfloat16', 256, 192, 'cudnn'),
+    (HOPPER, 'bfloat16', 256, 256, 'cudnn'), (HOPPER, 'float16', 1024, 96, 'cudnn'),
+    (AMPERE, 'bfloat16', 256, 192, 'xla'), (AMPERE, 'bfloat16', 1024, 128, 'cudnn'),
+    (HOPPER, 'float32', 1024, 64, 'xla'), (HOPPER, 'bfloat16', 64, 64, 'xla'),
+    (HOPPER, 'bfloat16', 1024, 60, 'xla'), (Target('gpu'), 'bfloat16', 1024, 64, 'xla'),
+    (ANY, 'bfloat16', 1024, 64, 'xla'), (Target('cpu'), 'bfloat16', 1024, 64, 'xla')])
+def test_the_fused_kernel_is_chosen_where_it_runs(target, dtype, length, width, wanted):
   """The shapes of ADM 64, 128 and the upsamplers, on Hopper and on Ampere."""
-  assert blocks.attention_implementation(dtype, length, width, device) == wanted
+  assert blocks.attention_implementation(dtype, length, width, target) == wanted
