@@ -5,7 +5,6 @@ Parameters are `param_dtype`; convolutions and attention compute in `dtype`; nor
 statistics, the softmax and the embedding layers are float32.
 """
 
-import contextlib
 import zlib
 from typing import Any, Callable
 
@@ -16,11 +15,10 @@ import numpy as np
 from flax.linen.dtypes import promote_dtype
 from jax.ad_checkpoint import checkpoint_name
 
-from adm_jax.devices import target
 from adm_jax.devices.sharding import gathered
-from adm_jax.devices.target import Target
 from adm_jax.errors import UsageError
 from adm_jax.models import convolution
+from adm_jax.models.attention import QueriesKeysValues, attend
 from adm_jax.models.norm import group_norm
 
 Array = jax.Array
@@ -76,6 +74,14 @@ def dense(features: int, fan_in: int, *, zero: bool = False, dtype: Dtype, param
   return nn.Dense(features, kernel_init=zeros_init if zero else kernel_init,
                   bias_init=zeros_init if zero else bias_init(fan_in), promote_dtype=promote,
                   precision=precision(dtype), dtype=dtype, param_dtype=param_dtype, name=name)
+
+
+def queries_keys_values(num_heads: int, channels: int, qkv_first: bool, *, dtype: Dtype,
+                        param_dtype: Dtype, name: str) -> QueriesKeysValues:
+  """The linear map before attention, with torch's initialization."""
+  return QueriesKeysValues(num_heads, qkv_first, promote=promote, kernel_init=kernel_init,
+                           bias_init=bias_init(channels), precision=precision(dtype), dtype=dtype,
+                           param_dtype=param_dtype, name=name)
 
 
 def timestep_embedding(t: Array, dim: int, max_period: float = 10000.0) -> Array:
@@ -218,8 +224,7 @@ class Attention(nn.Module):
     qkv_first: how the 3C channels of `qkv` are cut: (q k v, N, D) if True, else (N, q k v, D), the
       reference's default. Same shapes, other meaning: of the published networks only the 64 x 64
       diffusion model has the former.
-    implementation: for `jax.nn.dot_product_attention`: 'xla', 'cudnn', or None, which chooses by
-      `attention_implementation`.
+    implementation: 'xla', 'cudnn', 'flash', or None: see `attention.attention_implementation`.
   """
   num_heads: int
   qkv_first: bool = False
@@ -235,43 +240,10 @@ class Attention(nn.Module):
     dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
     h = Norm(self.num_groups, silu=False, **dtypes, name='norm')(x)
     h = h.reshape(batch, height * width, channels)
-    qkv = dense(3 * channels, channels, **dtypes, name='qkv')(h)
-    h = attend(qkv, self.num_heads, self.qkv_first, self.implementation)
+    qkv = queries_keys_values(self.num_heads, channels, self.qkv_first, **dtypes, name='qkv')(h)
+    h = attend(*qkv, self.implementation).reshape(batch, height * width, channels)
     h = dense(channels, channels, zero=True, **dtypes, name='out')(h)
     return x + h.reshape(x.shape)
-
-
-def attend(qkv: Array, num_heads: int, qkv_first: bool, implementation: str | None) -> Array:
-  """softmax(q k / sqrt(D)) v of [B L 3C] -> [B L C]; see `Attention` for the order of channels."""
-  batch, length, width = qkv.shape
-  head_width = width // 3 // num_heads
-  if qkv_first:
-    qkv = qkv.reshape(batch, length, 3, num_heads, head_width)
-    q, k, v = (qkv[:, :, i] for i in range(3))  # [B L N D]
-  else:
-    qkv = qkv.reshape(batch, length, num_heads, 3, head_width)
-    q, k, v = (qkv[:, :, :, i] for i in range(3))
-  implementation = implementation or attention_implementation(qkv.dtype, length, head_width,
-                                                              target.current())
-  # The function has no argument for it.
-  exact = 'highest' if precision(qkv.dtype) else None
-  with jax.default_matmul_precision(exact) if exact else contextlib.nullcontext():
-    h = jax.nn.dot_product_attention(q, k, v, implementation=implementation)
-  return h.reshape(batch, length, width // 3)
-
-
-def attention_implementation(dtype: Dtype, length: int, head_width: int, target: Target) -> str:
-  """'cudnn' where its fused kernel runs and pays, else 'xla'; decided when a program is traced.
-
-  The fused kernel never writes the [B N L L] logits to memory. It wants 16-bit numbers, heads of
-  at most 128 channels (256 from compute capability 9 on), a multiple of 8; at a length of 64 the
-  logits are too small to matter. An exported program gets 'xla', as it may meet any GPU.
-  """
-  if target.compute_capability is None:
-    return 'xla'
-  widest = 256 if target.compute_capability >= 9 else 128
-  fits = jnp.dtype(dtype).itemsize == 2 and head_width % 8 == 0 and head_width <= widest
-  return 'cudnn' if fits and length >= 256 else 'xla'
 
 
 def num_heads(channels: int, count: int, width: int | None) -> int:
