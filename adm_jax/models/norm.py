@@ -17,6 +17,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from adm_jax.devices import target
 
@@ -123,24 +124,26 @@ _split.defvjp(_split_forward, _split_backward)
 def _statistics(x: Array, num_groups: int) -> tuple[Array, Array]:
   """(mean, 1 / std) f32[B C] of the groups of x bf16[B H W C], in one pass.
 
-  The variance of a channel is E[x^2] - E[x]^2 here, which loses what a large mean outweighs: in
-  float32 about (mean / std)^2 2^-22 of it. The 8 bits of x have by then lost 10 times as much.
+  The variance is E[x^2] - E[x]^2 here, which loses what a large mean outweighs: in float32 about
+  (mean / std)^2 2^-22 of it. The 8 bits of x have by then lost 10 times as much.
   """
   pixels = x.shape[1] * x.shape[2]
   wide = x.astype(jnp.float32)
   own, square = (total / pixels for total in _sums(wide, wide ** 2))
-  mean = _over_groups(own, num_groups)
-  variance = jnp.maximum(square - own ** 2, 0) + (own - mean) ** 2
-  return mean, jax.lax.rsqrt(_over_groups(variance, num_groups) + _EPS)
+  mean, square = (_over_groups(each, num_groups) for each in (own, square))
+  return mean, jax.lax.rsqrt(jnp.maximum(square - mean ** 2, 0) + _EPS)
 
 
-def _sums(*arrays: Array) -> tuple[Array, ...]:
-  """The sums [B C] of each of [B H W C] over all pixels, by rows first.
+def _sums(first: Array, second: Array) -> tuple[Array, Array]:
+  """The sums f32[B C] of each of [B H W C] over all pixels, by rows first.
 
-  Without the barrier XLA would make one sum of the two, with too few blocks to fill a GPU.
+  Without the barrier XLA would make one sum of the two, with too few blocks to fill a GPU. The
+  second is of a pair, so that it is one kernel.
   """
-  rows = jax.lax.optimization_barrier(tuple(array.sum(axis=2) for array in arrays))
-  return tuple(array.sum(axis=1) for array in rows)
+  rows = jax.lax.optimization_barrier((first.sum(axis=2), second.sum(axis=2)))
+  zero = np.float32(0)
+  return jax.lax.reduce(rows, (zero, zero),
+                        lambda a, b: (a[0] + b[0], a[1] + b[1]), dimensions=(1,))
 
 
 def _wide(values: Array, x: Array) -> Array:
