@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from adm_jax.devices import target, xla_flags
 from adm_jax.devices.narrowing import read_dtypes
 from adm_jax.devices.sharding import not_before, place_batch, round_up, tracing_for
 from adm_jax.errors import UsageError
@@ -180,6 +181,7 @@ class Sampler:
     shape: (H, W, C) of an image.
     mesh: of the devices that share a batch (`sharding.mesh`), or None for JAX's default device.
       Their number must divide the batch; `params` must lie on the same devices.
+    program: `advance`, compiled, with the settings that its devices' compiler is to have.
   """
   denoiser: Callable[..., Denoiser]
   solver: Solver
@@ -188,7 +190,9 @@ class Sampler:
   mesh: jax.sharding.Mesh | None = None
 
   def __post_init__(self):
-    object.__setattr__(self, '_advance', jax.jit(self.advance, donate_argnums=1))
+    where = target.current() if self.mesh is None else target.of(self.mesh.devices.flat[0])
+    object.__setattr__(self, 'program', jax.jit(
+        self.advance, donate_argnums=1, compiler_options=xla_flags.of_sampling(where)))
     object.__setattr__(self, '_start', jax.jit(lambda keys: initial_noise(keys, self.shape)))
 
   @property
@@ -247,7 +251,7 @@ class Sampler:
     length = self.num_steps // divide(self.num_steps, chunks)
     for begin in range(0, self.num_steps, length):
       steps = jax.tree.map(lambda a: a[begin:begin + length], self.steps)
-      carry = self._advance(params, carry, steps, keys, labels, low_res)
+      carry = self.program(params, carry, steps, keys, labels, low_res)
       x, (_, x0) = carry
       yield jnp.array(x), jnp.array(x0)  # copies, for the same reason
 
