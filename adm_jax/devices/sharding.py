@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from adm_jax.devices import target
 from adm_jax.errors import UsageError
 
 Array = jax.Array
@@ -68,13 +69,22 @@ def place_rows(batch: dict, mesh: Mesh) -> dict:
   return _place(over_batch(mesh), batch)
 
 
-def place_params(params: Any, mesh: Mesh) -> Any:
-  """A tree of arrays, or of shapes, where `of_params` says."""
-  def place(leaf, sharding):
+def place_params(params: Any, mesh: Mesh, dtypes: Any = None) -> Any:
+  """A tree of arrays, or of shapes, where `of_params` says.
+
+  Args:
+    params: the tree; in host memory, no more than one array is converted at a time.
+    mesh: of the devices.
+    dtypes: a tree of what to convert to; by default the arrays' own.
+  """
+  def place(leaf, sharding, dtype):
     if isinstance(leaf, jax.ShapeDtypeStruct):
-      return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+      return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=sharding)
+    if leaf.dtype != dtype:
+      leaf = np.asarray(leaf).astype(dtype)
     return jax.device_put(leaf, sharding)
-  return jax.tree.map(place, params, of_params(mesh, params))
+  dtypes = jax.tree.map(lambda leaf: leaf.dtype, params) if dtypes is None else dtypes
+  return jax.tree.map(place, params, of_params(mesh, params), dtypes)
 
 
 def of_params(mesh: Mesh, shapes: Any) -> Any:
@@ -102,6 +112,18 @@ def splitting_params(mesh: Mesh | None) -> Iterator[None]:
   else:
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
       yield
+
+
+@contextlib.contextmanager
+def tracing_for(mesh: Mesh | None) -> Iterator[None]:
+  """While a program is traced for a mesh: its devices are the target, and its axes in force.
+
+  None says nothing of the devices: whatever target is in force stays.
+  """
+  devices = (contextlib.nullcontext() if mesh is None
+             else target.tracing_for(target.of(mesh.devices.flat[0])))
+  with devices, splitting_params(mesh):
+    yield
 
 
 def gathered(param: Array | None) -> Array | None:
@@ -194,11 +216,11 @@ def trainer(parallel: str, mesh: Mesh, init: Callable[[], Any],
       lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
       shapes, shardings)
   if parallel == 'jit':
-    step = jax.jit(splitting_params(mesh)(make_step(Collectives())), donate_argnums=0,
+    step = jax.jit(tracing_for(mesh)(make_step(Collectives())), donate_argnums=0,
                    out_shardings=(shardings, replicated(mesh)))
     place = functools.partial(_place, over_batch(mesh))
   elif parallel == 'pmap' and mesh.shape[_FSDP] == 1:
-    step = _pmapped(mesh, make_step(_COLLECTIVES_OF_PMAP))
+    step = _pmapped(mesh, tracing_for(mesh)(make_step(_COLLECTIVES_OF_PMAP)))
     place = functools.partial(_split, len(mesh.local_devices))
   elif parallel == 'pmap':
     raise UsageError(f'parallel=pmap copies the state to every device, but fsdp='

@@ -5,7 +5,6 @@ Parameters are `param_dtype`; convolutions and attention compute in `dtype`; nor
 statistics, the softmax and the embedding layers are float32.
 """
 
-import contextlib
 import zlib
 from typing import Any, Callable
 
@@ -19,6 +18,8 @@ from jax.ad_checkpoint import checkpoint_name
 from adm_jax.devices.sharding import gathered
 from adm_jax.errors import UsageError
 from adm_jax.models import convolution
+from adm_jax.models.attention import QueriesKeysValues, attend
+from adm_jax.models.norm import group_norm
 
 Array = jax.Array
 Dtype = Any
@@ -75,6 +76,14 @@ def dense(features: int, fan_in: int, *, zero: bool = False, dtype: Dtype, param
                   precision=precision(dtype), dtype=dtype, param_dtype=param_dtype, name=name)
 
 
+def queries_keys_values(num_heads: int, channels: int, qkv_first: bool, *, dtype: Dtype,
+                        param_dtype: Dtype, name: str) -> QueriesKeysValues:
+  """The linear map before attention, with torch's initialization."""
+  return QueriesKeysValues(num_heads, qkv_first, promote=promote, kernel_init=kernel_init,
+                           bias_init=bias_init(channels), precision=precision(dtype), dtype=dtype,
+                           param_dtype=param_dtype, name=name)
+
+
 def timestep_embedding(t: Array, dim: int, max_period: float = 10000.0) -> Array:
   """Sinusoids of t [B], integer or float: f32[B dim], cosines first, then sines.
 
@@ -88,11 +97,7 @@ def timestep_embedding(t: Array, dim: int, max_period: float = 10000.0) -> Array
 
 
 class Norm(nn.Module):
-  """Group normalization, an optional scale and shift, and an optional SiLU, in one affine pass.
-
-  Statistics are taken per channel first and combined within groups on [B C]; then everything is one
-  affine map of the centered array, with factors of [B C].
-  """
+  """Group normalization, an optional scale and shift, and an optional SiLU (`group_norm`)."""
   num_groups: int = 32
   silu: bool = True
   dtype: Dtype = jnp.float32
@@ -101,37 +106,15 @@ class Norm(nn.Module):
   @nn.compact
   def __call__(self, x: Array, scale: Array | None = None, shift: Array | None = None) -> Array:
     """x [B ... C] -> same; `scale` and `shift` f32[B C] make it norm(x) * (1 + scale) + shift."""
-    batch, channels = x.shape[0], x.shape[-1]
+    channels = x.shape[-1]
     if channels % self.num_groups:
       raise UsageError(f'{channels} channels cannot be normalized in {self.num_groups} groups: '
                        f'choose channels and multipliers whose products {self.num_groups} divides, '
                        'or another num_groups')
     gamma = self.param('scale', nn.initializers.ones_init(), (channels,), self.param_dtype)
     beta = self.param('bias', zeros_init, (channels,), self.param_dtype)
-    gamma, beta = gamma.astype(jnp.float32)[None], beta.astype(jnp.float32)[None]  # [1 C]
-
-    # Of the centered array: E[x^2] - E[x]^2 would lose the variance beside a large mean.
-    wide = x.astype(jnp.float32)
-    space = tuple(range(1, x.ndim - 1))
-    mean = self._over_groups(wide.mean(axis=space), batch, channels)  # [B C]
-    centered = wide - mean.reshape(batch, *(1,) * len(space), channels)
-    variance = self._over_groups((centered ** 2).mean(axis=space), batch, channels)
-
-    a = gamma * jax.lax.rsqrt(variance + 1e-5)  # torch's epsilon; Flax's default is 1e-6
-    b = jnp.broadcast_to(beta, a.shape)
-    if scale is not None:
-      a, b = a * (1 + scale), b * (1 + scale) + shift
-    wide_shape = (batch, *(1,) * len(space), channels)
-    y = centered * a.reshape(wide_shape) + b.reshape(wide_shape)
-    if self.silu:
-      y = nn.silu(y)
-    return y.astype(self.dtype)
-
-  def _over_groups(self, x: Array, batch: int, channels: int) -> Array:
-    """Averages [B C] within groups of channels, and gives every channel its group's value."""
-    groups = x.reshape(batch, self.num_groups, channels // self.num_groups)
-    groups = jnp.broadcast_to(groups.mean(axis=-1, keepdims=True), groups.shape)
-    return groups.reshape(batch, channels)
+    return group_norm(x, gamma.astype(jnp.float32), beta.astype(jnp.float32), scale, shift,
+                      self.num_groups, self.silu, self.dtype)
 
 
 def upsample(x: Array) -> Array:
@@ -241,8 +224,7 @@ class Attention(nn.Module):
     qkv_first: how the 3C channels of `qkv` are cut: (q k v, N, D) if True, else (N, q k v, D), the
       reference's default. Same shapes, other meaning: of the published networks only the 64 x 64
       diffusion model has the former.
-    implementation: for `jax.nn.dot_product_attention`: 'xla', 'cudnn', or None, which chooses by
-      `attention_implementation`.
+    implementation: 'xla', 'cudnn', 'flash', or None: see `attention.attention_implementation`.
   """
   num_heads: int
   qkv_first: bool = False
@@ -258,44 +240,10 @@ class Attention(nn.Module):
     dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
     h = Norm(self.num_groups, silu=False, **dtypes, name='norm')(x)
     h = h.reshape(batch, height * width, channels)
-    qkv = dense(3 * channels, channels, **dtypes, name='qkv')(h)
-    h = attend(qkv, self.num_heads, self.qkv_first, self.implementation)
+    qkv = queries_keys_values(self.num_heads, channels, self.qkv_first, **dtypes, name='qkv')(h)
+    h = attend(*qkv, self.implementation).reshape(batch, height * width, channels)
     h = dense(channels, channels, zero=True, **dtypes, name='out')(h)
     return x + h.reshape(x.shape)
-
-
-def attend(qkv: Array, num_heads: int, qkv_first: bool, implementation: str | None) -> Array:
-  """softmax(q k / sqrt(D)) v of [B L 3C] -> [B L C]; see `Attention` for the order of channels."""
-  batch, length, width = qkv.shape
-  head_width = width // 3 // num_heads
-  if qkv_first:
-    qkv = qkv.reshape(batch, length, 3, num_heads, head_width)
-    q, k, v = (qkv[:, :, i] for i in range(3))  # [B L N D]
-  else:
-    qkv = qkv.reshape(batch, length, num_heads, 3, head_width)
-    q, k, v = (qkv[:, :, :, i] for i in range(3))
-  implementation = implementation or attention_implementation(qkv.dtype, length, head_width,
-                                                              jax.devices()[0])
-  # The function has no argument for it.
-  exact = 'highest' if precision(qkv.dtype) else None
-  with jax.default_matmul_precision(exact) if exact else contextlib.nullcontext():
-    h = jax.nn.dot_product_attention(q, k, v, implementation=implementation)
-  return h.reshape(batch, length, width // 3)
-
-
-def attention_implementation(dtype: Dtype, length: int, head_width: int, device: Any) -> str:
-  """'cudnn' where its fused kernel runs and pays, else 'xla'; decided when a program is traced.
-
-  The fused kernel never writes the [B N L L] logits to memory. It wants 16-bit numbers, heads of
-  at most 128 channels (256 from compute capability 9 on), a multiple of 8; at a length of 64 the
-  logits are too small to matter. A program that is exported from a machine without such a GPU gets
-  'xla'.
-  """
-  if device.platform != 'gpu' or 'cuda' not in device.client.platform_version.lower():
-    return 'xla'
-  widest = 256 if float(device.compute_capability) >= 9 else 128
-  fits = jnp.dtype(dtype).itemsize == 2 and head_width % 8 == 0 and head_width <= widest
-  return 'cudnn' if fits and length >= 256 else 'xla'
 
 
 def num_heads(channels: int, count: int, width: int | None) -> int:

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from adm_jax.errors import UsageError
 from adm_jax.models import encoder as encoder_lib
-from adm_jax.models.blocks import Norm, attend, conv, dense, num_heads, remat
+from adm_jax.models.attention import attend
+from adm_jax.models.blocks import Norm, conv, dense, num_heads, queries_keys_values, remat
 
 Array = jax.Array
 Dtype = Any
@@ -31,9 +32,9 @@ class AttentionPool(nn.Module):
     position = self.param('position', nn.initializers.normal(channels ** -0.5),
                           (1 + height * width, channels), self.param_dtype)
     h = h + position[None].astype(h.dtype)
-    qkv = dense(3 * channels, channels, **dtypes, name='qkv')(h)
-    h = attend(qkv, num_heads(channels, 1, self.head_channels), True, None)
-    return dense(self.out_channels, channels, **dtypes, name='out')(h[:, 0])
+    heads = num_heads(channels, 1, self.head_channels)
+    h = attend(*queries_keys_values(heads, channels, True, **dtypes, name='qkv')(h))[:, 0]
+    return dense(self.out_channels, channels, **dtypes, name='out')(h.reshape(batch, channels))
 
 
 class Classifier(nn.Module):

@@ -38,7 +38,7 @@ class UNet(nn.Module):
     qkv_first: the "new attention order" of the reference, see `blocks.Attention`.
     num_groups: of the normalizations.
     remat: what the backward pass stores: none, attention, blocks or full (`blocks.remat`).
-    attention_implementation: 'xla', 'cudnn', or None: see `blocks.attention_implementation`.
+    attention_implementation: 'xla', 'cudnn', 'flash', or None: see `attention.py`.
     dtype: of activations; bfloat16 on accelerators.
     param_dtype: of parameters.
   """

@@ -142,9 +142,9 @@ def _sampling_program(sampling: Sampling, devices: Sequence[Any]) -> _Program:
   labels = None if adm.num_classes is None else of_rows(dtype=np.int32)
   low_res = None if adm.low_res_shape is None else of_rows(*adm.low_res_shape)
   arguments = (adm.params, (x, memory), sampler.steps, keys, labels, low_res)
-  return _Program(jax.jit(sampler.advance, donate_argnums=1).lower(*arguments), adm.weights,
-                  arguments[1:2], adm.weights, flops.count(sampler.advance, *arguments), rows,
-                  sampling.fsdp, sampler.num_evaluations)
+  return _Program(sampler.program.lower(*arguments), adm.weights, arguments[1:2], adm.weights,
+                  flops.count(sampler.advance, *arguments), rows, sampling.fsdp,
+                  sampler.num_evaluations)
 
 
 def _evaluation_program(evaluation: Evaluation, devices: Sequence[Any]) -> _Program:

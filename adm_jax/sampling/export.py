@@ -17,6 +17,7 @@ import flax
 import jax
 import numpy as np
 
+from adm_jax.devices.target import ANY, Target, tracing_for
 from adm_jax.errors import UsageError
 from adm_jax.io import extras
 from adm_jax.io.files import folder_written_whole
@@ -29,10 +30,15 @@ from adm_jax.weights import safetensors_files
 PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
 
 
-def program(adm: Pipeline) -> Callable:
+def program(adm: Pipeline, platforms: Sequence[str] = PLATFORMS) -> Callable:
   """Returns the whole of a run as one function.
 
   Image i is the one that `adm` makes with the same seed, index and label, on the same platform.
+
+  Args:
+    adm: the run.
+    platforms: what it is for. A program for one kind of device may be made for it; the kernels of
+      one machine's GPUs it never has.
 
   Returns:
     (weights {name: array}, scales {role: f32[S]}, seed u32, index i32[B], labels i32[B]) ->
@@ -41,9 +47,9 @@ def program(adm: Pipeline) -> Callable:
   """
   if adm.low_res_shape is not None:
     raise UsageError('an upsampler cannot be exported: export the model before it')
-  # The fused kernel of one machine's GPUs would bind the program to them.
-  portable = adm.on_any_device()
-  sampler, known = portable.sampler, portable.params['scales']
+  sampler, known = dataclasses.replace(adm.sampler, mesh=None), adm.params['scales']
+  kinds = {'gpu' if name in ('cuda', 'rocm') else name for name in platforms}
+  target = Target(*kinds) if len(kinds) == 1 else ANY
 
   def run(weights, scales, seed, index, labels):
     params = flax.traverse_util.unflatten_dict(weights, sep='/')
@@ -51,9 +57,10 @@ def program(adm: Pipeline) -> Callable:
                         for role, values in scales.items()}
     keys = image_keys(jax.random.key(seed), index)
     x = initial_noise(keys, sampler.shape)
-    (x, _) = sampler.advance(
-        params, (x, remembering_x0(sampler.solver).init(x)), sampler.steps, keys,
-        labels if adm.num_classes is not None else None)
+    with tracing_for(target):
+      (x, _) = sampler.advance(
+          params, (x, remembering_x0(sampler.solver).init(x)), sampler.steps, keys,
+          labels if adm.num_classes is not None else None)
     return to_uint8(x)
   return run
 
@@ -89,7 +96,7 @@ def save(adm: Pipeline, out: str | pathlib.Path, platforms: Sequence[str]) -> No
                           (weights, scales)),
             jax.ShapeDtypeStruct((), np.uint32), jax.ShapeDtypeStruct((batch,), np.int32),
             jax.ShapeDtypeStruct((batch,), np.int32))
-  exported = jax.export.export(jax.jit(program(adm)), platforms=list(platforms))(*shapes)
+  exported = jax.export.export(jax.jit(program(adm, platforms)), platforms=list(platforms))(*shapes)
   with folder_written_whole(out) as part:
     (part / PROGRAM).write_bytes(exported.serialize())
     safetensors_files.write(part / WEIGHTS, weights)

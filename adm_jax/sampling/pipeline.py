@@ -55,7 +55,8 @@ class Pipeline:
     run: the model, its process and its steps.
     guidance: what guides it, in order.
     bound: the same, loaded and checked.
-    weights: {'model': ..., 'classifier': ..., 'weaker': ...}, on `sampler.mesh`.
+    weights: {'model': ..., 'classifier': ..., 'weaker': ...}, on `sampler.mesh`, each array in the
+      dtype that the networks read it in.
     class_names: of the model's classes, where known.
     description: JSON values that say which weights, process and guidance these are.
     samplers: by what `with_steps` was asked for, so that nothing is compiled twice.
@@ -101,19 +102,6 @@ class Pipeline:
     height, width, _ = self.sampler.shape
     pixels = _PIXELS_AT_ONCE.get(jax.default_backend(), _PIXELS_AT_ONCE_ELSE)
     return min(_MOST_AT_ONCE, max(1, pixels // (height * width))) * self.sampler.mesh.size
-
-  def on_any_device(self) -> 'Pipeline':
-    """Returns the pipeline without what binds its program to this machine's kind of GPU."""
-    portable = dict(attention_implementation='xla')
-    bound = _of_different_roles(
-        value.bind(self.run, self.dtype, old.trained and dataclasses.replace(
-            old.trained, network=old.trained.network.having(**portable)))
-        for value, old in zip(self.guidance, self.bound, strict=True))
-    denoiser = self.sampler.denoiser
-    denoiser = dataclasses.replace(denoiser, network=denoiser.network.having(**portable),
-                                   guidance=bound)
-    return dataclasses.replace(self, bound=bound, samplers={}, sampler=dataclasses.replace(
-        self.sampler, denoiser=denoiser))
 
   def with_steps(self, steps: int | str | courses.Course | None = None, *,
                  spacing: str | Callable[[Schedule, int], Step] | None = None,
@@ -384,15 +372,17 @@ def load(model: Name | Trained, *, guidance: Sequence[Guidance] = (),
   bound = _bound(guidance, run, dtype, [None] * len(guidance))
   params = {'model': trained.params,
             **{each.role: each.trained.params for each in bound if each.trained is not None}}
-  size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
-  mesh = sharding.mesh(sharding.fsdp_needed(size, devices) if fsdp is None else fsdp, devices)
   denoiser = GuidedNetwork(network.having(dtype=dtype), diffusion, bound, clip)
+  dtypes = _read_dtypes(denoiser, params, dtype)
+  size = sum(leaf.size * dtype.itemsize for leaf, dtype in zip(
+      jax.tree.leaves(params), jax.tree.leaves(dtypes), strict=True))
+  mesh = sharding.mesh(sharding.fsdp_needed(size, devices) if fsdp is None else fsdp, devices)
   sampler = Sampler(denoiser, solver, run.steps, network.image_shape, mesh)
   words = _words(solver, respacing, course)
   description = {'model': pretrained.describe(model, trained), 'clip': clip, 'dtype': dtype,
                  **words, **_described(bound)}
   named = [trained, *(each.trained for each in bound if each.trained is not None)]
-  return Pipeline(sampler, run, guidance, bound, sharding.place_params(params, mesh),
+  return Pipeline(sampler, run, guidance, bound, sharding.place_params(params, mesh, dtypes),
                   _class_names(named, denoiser.num_classes), description,
                   {_key(words, run.steps): sampler})
 
@@ -414,6 +404,15 @@ def _run(name: str | None, model: Trained, published: catalog.Model | None,
   diffusion = respaced(process, respacing)
   schedule = diffusion.schedule
   return Run(name, model, published, schedule, course.steps(schedule), solver), diffusion, respacing
+
+
+def _read_dtypes(denoiser: GuidedNetwork, weights: dict[str, Any], dtype: str) -> dict[str, Any]:
+  """The dtypes to hold weights in: see `GuidedNetwork.read_dtypes`."""
+  if jnp.dtype(dtype).itemsize >= 4:  # nothing narrows; tracing a network takes seconds
+    return jax.tree.map(lambda leaf: np.dtype(leaf.dtype), weights)
+  scales = {each.role: each.scales for each in denoiser.guidance if each.scales is not None}
+  found = denoiser.read_dtypes({**weights, 'scales': scales})
+  return {name: found[name] for name in weights}
 
 
 def _words(solver: solvers.Solver, respacing: str, course: courses.Course) -> dict[str, Any]:

@@ -14,7 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adm_jax.devices.sharding import not_before, place_batch, round_up, splitting_params
+from adm_jax.devices import target, xla_flags
+from adm_jax.devices.narrowing import read_dtypes
+from adm_jax.devices.sharding import not_before, place_batch, round_up, tracing_for
 from adm_jax.errors import UsageError
 from adm_jax.networks import Network
 from adm_jax.process.diffusion import Denoiser, Diffusion, denoiser
@@ -140,6 +142,21 @@ class GuidedNetwork:
         conditional = clipped(conditional, schedule)
     return conditional(labels)
 
+  def read_dtypes(self, params: Any) -> Any:
+    """In which dtype the networks and their guidance read each array of `params`.
+
+    `params` converted to these, once, makes the same images, and no step converts it again.
+    """
+    def of_rows(*shape, dtype=jnp.float32):
+      return jax.ShapeDtypeStruct((1, *shape), dtype)
+    labels = None if self.num_classes is None else of_rows(dtype=jnp.int32)
+    low_res = self.network.low_res_shape and of_rows(*self.network.low_res_shape)
+
+    def evaluate(params, labels, low_res, x, t):
+      return self(params, labels, low_res)(x, t)
+    return read_dtypes(evaluate, params, labels, low_res, of_rows(*self.network.image_shape),
+                       jax.ShapeDtypeStruct((), jnp.int32))
+
 
 def divide(num_steps: int, most: int) -> int:
   """The largest number of equal chunks, at most `most`, that `num_steps` falls into."""
@@ -164,6 +181,7 @@ class Sampler:
     shape: (H, W, C) of an image.
     mesh: of the devices that share a batch (`sharding.mesh`), or None for JAX's default device.
       Their number must divide the batch; `params` must lie on the same devices.
+    program: `advance`, compiled, with the settings that its devices' compiler is to have.
   """
   denoiser: Callable[..., Denoiser]
   solver: Solver
@@ -172,7 +190,9 @@ class Sampler:
   mesh: jax.sharding.Mesh | None = None
 
   def __post_init__(self):
-    object.__setattr__(self, '_advance', jax.jit(self.advance, donate_argnums=1))
+    where = target.current() if self.mesh is None else target.of(self.mesh.devices.flat[0])
+    object.__setattr__(self, 'program', jax.jit(
+        self.advance, donate_argnums=1, compiler_options=xla_flags.of_sampling(where)))
     object.__setattr__(self, '_start', jax.jit(lambda keys: initial_noise(keys, self.shape)))
 
   @property
@@ -190,7 +210,7 @@ class Sampler:
 
     def denoise(x, t):
       return self.denoiser(not_before(x, params), *given)(x, t)
-    with splitting_params(self.mesh):
+    with tracing_for(self.mesh):
       carry, _ = scan_steps(remembering_x0(self.solver), denoise, steps, carry,
                             noise_from_keys(keys, self.shape))
     return carry
@@ -231,7 +251,7 @@ class Sampler:
     length = self.num_steps // divide(self.num_steps, chunks)
     for begin in range(0, self.num_steps, length):
       steps = jax.tree.map(lambda a: a[begin:begin + length], self.steps)
-      carry = self._advance(params, carry, steps, keys, labels, low_res)
+      carry = self.program(params, carry, steps, keys, labels, low_res)
       x, (_, x0) = carry
       yield jnp.array(x), jnp.array(x0)  # copies, for the same reason
 

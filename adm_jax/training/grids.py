@@ -60,8 +60,14 @@ def drawer(grid: Grid, network: Network, source: Source, mesh: jax.sharding.Mesh
     seed: of the noise.
   """
   process = respaced(network.diffusion, grid.respacing)
-  sampler = Sampler(GuidedNetwork(network, process), solvers.ancestral(),
-                    descend(process.schedule), network.image_shape, mesh)
+  denoiser = GuidedNetwork(network, process)
+  sampler = Sampler(denoiser, solvers.ancestral(), descend(process.schedule), network.image_shape,
+                    mesh)
+  dtypes = denoiser.read_dtypes({'model': network.abstract_params()})
+
+  @jax.jit
+  def narrowed(params):
+    return jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), params, dtypes)
   num = sharding.round_up(grid.num, mesh.size)
   key = jax.random.fold_in(jax.random.key(seed), _GRID)
   reader = Reader(source, max_unreadable=1.0)
@@ -75,7 +81,7 @@ def drawer(grid: Grid, network: Network, source: Source, mesh: jax.sharding.Mesh
     if network.low_res_shape is not None:
       images = np.stack([reader.at_or_after(int(i) % len(source), None)['image'] for i in index])
       low_res = np.asarray(shrink(to_float(images), *network.low_res_shape[:2]))
-    x = sampler({'model': params}, image_keys(key, index), labels, low_res=low_res)
+    x = sampler(narrowed({'model': params}), image_keys(key, index), labels, low_res=low_res)
     return np.asarray(whole(x))[:grid.num], None if labels is None else labels[:grid.num]
   return draw
 

@@ -45,10 +45,13 @@ class Optimizer(NamedTuple):
   Attributes:
     init, update: optax's.
     learning_rate: updates made so far, i32 -> the rate of the next one.
+    bounded: whether a finite gradient always makes a finite update, so that a step need not look
+      at its result before it keeps it.
   """
   init: Callable
   update: Callable
   learning_rate: Callable[[Array], Array | float]
+  bounded: bool = False
 
 
 def adamw(learning_rate: float, *, weight_decay: float = 0.0, linear_decay_steps: int | None = None,
@@ -80,4 +83,10 @@ def adamw(learning_rate: float, *, weight_decay: float = 0.0, linear_decay_steps
   steps = optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)
   if clip_norm is not None:
     steps = optax.chain(optax.clip_by_global_norm(clip_norm), steps)
-  return Optimizer(steps.init, steps.update, rate if callable(rate) else lambda count: rate)
+  # A finite norm of the gradient leaves its squares finite; an update is then at most rate times
+  # 1 / sqrt(1 - b2), and the decay pulls towards 0. No number of steps that anyone takes leads from
+  # there to where the norm of the parameters overflows.
+  bounded = eps > 0 and b1 ** 2 <= b2 < 1 and learning_rate <= 1e6 and (
+      learning_rate * weight_decay <= 1)
+  return Optimizer(steps.init, steps.update, rate if callable(rate) else lambda count: rate,
+                   bounded)

@@ -66,7 +66,8 @@ def train_step(task: Task, optimizer: optax.GradientTransformation,
   devices change anything but rounding.
 
   A step whose loss, gradient or result is not finite changes neither parameters, averages,
-  optimizer nor timestep sampler; it is counted.
+  optimizer nor timestep sampler; it is counted. After an optimizer that says that it is `bounded`,
+  a finite loss and gradient are enough.
 
   Args:
     task: network and loss.
@@ -120,10 +121,14 @@ def train_step(task: Task, optimizer: optax.GradientTransformation,
     grads = collectives.mean(grads)
     t, weight, terms = collectives.gather((t, weight, terms))
 
+    grad_norm = optax.tree.norm(grads)
+    good = jnp.isfinite(terms['loss']).all() & jnp.isfinite(grad_norm)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    grad_norm, param_norm = optax.tree.norm(grads), optax.tree.norm(params)
-    good = jnp.isfinite(terms['loss']).all() & jnp.isfinite(grad_norm) & jnp.isfinite(param_norm)
+    param_norm = optax.tree.norm(params)
+    if not getattr(optimizer, 'bounded', False):
+      # All of the result is there, and is read again, before any of it is kept: it costs a pass.
+      good &= jnp.isfinite(param_norm)
     changed = dict(
         params=params,
         ema={str(rate): _average(state.ema[str(rate)], params,

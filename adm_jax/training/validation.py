@@ -55,7 +55,7 @@ def validator(task: Task, source: Source, mesh: jax.sharding.Mesh, *, batch_size
     examples = {'image': batch['image'], 'label': batch['label'], 't': t, 'key': keys[:, 1]}
     terms = task.terms(params, frozen, examples, None)
     return by_quartile(terms, t, num_timesteps, batch['weight'])
-  measured = jax.jit(sharding.splitting_params(mesh)(measured),
+  measured = jax.jit(sharding.tracing_for(mesh)(measured),
                      out_shardings=sharding.replicated(mesh))
 
   def validate(state: TrainState, frozen: Any, step: int) -> dict[str, float]:

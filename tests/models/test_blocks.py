@@ -176,23 +176,6 @@ def test_a_block_is_its_formula(scale_shift):
 # Attention.
 
 
-@pytest.mark.parametrize('qkv_first', [False, True])
-def test_attention_is_its_formula(qkv_first):
-  """softmax(q k / sqrt(D)) v, head by head, cut from the channels in either order."""
-  heads, width, length = 4, 8, 10
-  qkv = normal(0, 2, length, 3 * heads * width)
-  order = (3, heads) if qkv_first else (heads, 3)
-  cut = np.asarray(qkv, np.float64).reshape(2, length, *order, width)
-  if not qkv_first:
-    cut = cut.swapaxes(2, 3)
-  q, k, v = (cut[:, :, i] for i in range(3))  # [B L N D]
-  logits = np.einsum('blnd,bmnd->bnlm', q, k) / np.sqrt(width)
-  p = np.exp(logits - logits.max(axis=-1, keepdims=True))
-  p /= p.sum(axis=-1, keepdims=True)
-  want = np.einsum('bnlm,bmnd->blnd', p, v).reshape(2, length, heads * width)
-  np.testing.assert_allclose(blocks.attend(qkv, heads, qkv_first, None), want, atol=1e-5)
-
-
 def attention(qkv_first=False, heads=4):
   """(module, params without zeros, x [2 3 4 32])."""
   module, x = blocks.Attention(heads, qkv_first), normal(0, 2, 3, 4, 32)
@@ -279,23 +262,3 @@ def test_kernels_and_biases_start_uniform_within_torch_s_bound(name):
   np.testing.assert_allclose(kernel.std(), bound / np.sqrt(3), rtol=0.02)
   assert 0.9 * bound < np.abs(bias).max() <= bound
   assert abs(kernel.mean()) < 0.05 * bound and len(np.unique(bias)) == bias.size
-
-
-class _Gpu:
-  platform = 'gpu'
-
-  def __init__(self, compute_capability, version='PJRT C API\ncuda 12090'):
-    self.compute_capability = compute_capability
-    self.client = type('Client', (), {'platform_version': version})
-
-
-@pytest.mark.parametrize('device, dtype, length, width, wanted', [
-    (_Gpu('9.0'), 'bfloat16', 1024, 64, 'cudnn'), (_Gpu('9.0'), 'bfloat16', 256, 192, 'cudnn'),
-    (_Gpu('9.0'), 'bfloat16', 256, 256, 'cudnn'), (_Gpu('9.0'), 'float16', 1024, 96, 'cudnn'),
-    (_Gpu('8.0'), 'bfloat16', 256, 192, 'xla'), (_Gpu('8.0'), 'bfloat16', 1024, 128, 'cudnn'),
-    (_Gpu('9.0'), 'float32', 1024, 64, 'xla'), (_Gpu('9.0'), 'bfloat16', 64, 64, 'xla'),
-    (_Gpu('9.0'), 'bfloat16', 1024, 60, 'xla'), (_Gpu('9.0', 'rocm'), 'bfloat16', 1024, 64, 'xla'),
-    (jax.devices('cpu')[0], 'bfloat16', 1024, 64, 'xla')])
-def test_the_fused_kernel_is_chosen_where_it_runs(device, dtype, length, width, wanted):
-  """The shapes of ADM 64, 128 and the upsamplers, on Hopper and on Ampere."""
-  assert blocks.attention_implementation(dtype, length, width, device) == wanted

@@ -13,7 +13,7 @@ from adm_jax.io.pixels import to_float
 from adm_jax.process import schedules
 from adm_jax.sampling import initial_states, pipeline, solvers, spacings
 from adm_jax.sampling.guidance import ByClassifier, ByWeakerModel, ClassifierFree
-from adm_jax.sampling.sampler import padded
+from adm_jax.sampling.sampler import image_keys, padded
 from adm_jax.weights import folders
 
 NUM = 7
@@ -332,3 +332,28 @@ def test_the_way_between_a_noise_and_itself_stays_there():
   a = np.random.default_rng(0).standard_normal((4, 4, 1)).astype(np.float32)
   middle = initial_states.between(a, 2 * a, 3)(np.arange(3))[1]
   np.testing.assert_allclose(middle, 1.5 * a, rtol=1e-4)
+
+
+def test_in_16_bits_weights_are_rounded_once_and_no_image_changes(models, monkeypatch):
+  """Of the networks and of what guides them; embeddings, norms and heads keep their 32 bits."""
+  def load():
+    return pipeline.load(models['unet'], guidance=(ByClassifier(models['classifier'], 2.0),),
+                         steps='3', dtype='bfloat16')
+  adm = load()
+  kinds = {jax.tree_util.keystr(path, simple=True, separator='/'): str(leaf.dtype)
+           for path, leaf in jax.tree_util.tree_leaves_with_path(adm.weights)}
+  assert {name for name, kind in kinds.items() if kind == 'float32'} == {
+      name for name in kinds
+      if any(part in name for part in ('embed', 'norm', 'model/conv_out', 'pool'))}
+  assert set(kinds.values()) == {'float32', 'bfloat16'}
+  monkeypatch.setattr(pipeline, '_read_dtypes', lambda denoiser, weights, dtype: jax.tree.map(
+      lambda leaf: np.dtype(leaf.dtype), weights))
+  wide = load()
+  assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(wide.weights))
+  def sampled(adm):
+    return adm.sampler(adm.params, image_keys(adm.key(3), np.arange(NUM)), LABELS)
+  np.testing.assert_array_equal(sampled(adm), sampled(wide))
+
+
+def test_in_float32_weights_stay_as_they_are(adm):
+  assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(adm.weights))

@@ -107,6 +107,34 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(run, state, ba
   assert (later.skipped, later.skipped_in_a_row) == (2, 0)
 
 
+def test_a_result_that_is_not_finite_is_not_kept_either(run, batch):
+  """Of an optimizer that is not known to be bounded: here its update overflows."""
+  broken = dataclasses.replace(run, optimizer=optax.sgd(3e38))
+  state = init_state(KEY, broken.task, broken.optimizer, broken.ema_rates,
+                     broken.timestep_sampler)
+  later, _ = jax.jit(_make(broken))(state, batch, KEY)
+  later, metrics = jax.jit(_make(broken))(later, batch, KEY)
+  assert later.skipped == 2 and metrics['skipped'].value == 1
+  _equal(later.params, state.params)
+
+
+@pytest.mark.parametrize('kwargs, wanted', [
+    ({}, True), ({'weight_decay': 0.1, 'linear_decay_steps': 9, 'clip_norm': 1.0}, True),
+    ({'eps': 0.0}, False), ({'weight_decay': 100.0}, False), ({'b1': 0.99, 'b2': 0.9}, False)])
+def test_adamw_knows_whether_its_updates_are_bounded(kwargs, wanted):
+  """And keeps the promise for the largest gradients, and tiny ones after them."""
+  optimizer = adamw(0.1, **kwargs)
+  assert optimizer.bounded is wanted
+  if not wanted:
+    return
+  params = jnp.zeros(4)
+  memory = optimizer.init(params)
+  for size in (9e18, 1e-38, 0.0, 1e-38, 9e18):
+    updates, memory = optimizer.update(jnp.full(4, size), memory, params)
+    params = params + updates
+    assert jnp.abs(updates).max() < 10 and jnp.isfinite(params).all()
+
+
 def test_a_config_can_compute_in_bfloat16(batch):
   """The loss stays close, and parameters, averages and metrics stay float32."""
   run = config_lib.build(config_lib.override(tiny.get_config(),
