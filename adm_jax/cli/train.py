@@ -16,8 +16,12 @@ import argparse
 import contextlib
 import logging
 import sys
+from typing import TYPE_CHECKING
 
 from adm_jax.io import progress
+
+if TYPE_CHECKING:
+  from adm_jax.config import ConfigDict
 
 RESUMES = True
 
@@ -36,6 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                       help='of a network of your own: the config that --init-from was trained with')
   parser.add_argument('--tensorboard', action='store_true',
                       help='write files for TensorBoard too (needs adm_jax[tensorboard])')
+  add_process_arguments(parser)
+
+
+def add_process_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--coordinator', metavar='HOST:PORT', help='where process 0 listens')
   parser.add_argument('--num-processes', type=int, metavar='N', help='of this run')
   parser.add_argument('--process', type=int, metavar='I', help='which of them this is, from 0')
@@ -43,12 +51,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
   from adm_jax import config as config_lib
+
+  return run_config(config_lib.load(arguments.config, overrides), arguments)
+
+
+def run_config(config: 'ConfigDict', arguments: argparse.Namespace) -> int:
+  """Trains what a config says, as the options say."""
+  from adm_jax import config as config_lib
   from adm_jax import stored_configs
   from adm_jax.devices import compilation_cache, hosts
   from adm_jax.io import files
   from adm_jax.training import checkpoints, fine_tuning, loop, metrics
 
-  config = config_lib.load(arguments.config, overrides)
   hosts.join(arguments.coordinator, arguments.num_processes, arguments.process)
   described = config_lib.build(config)
   cache = compilation_cache.use()
