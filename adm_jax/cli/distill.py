@@ -115,28 +115,32 @@ def _check(arguments: argparse.Namespace) -> tuple[float, float]:
   return low, high
 
 
-def _data(arguments: argparse.Namespace, taught) -> 'ConfigDict':
-  """A call of what opens the images to learn on."""
+def images(data: str, labels: str, image_shape: tuple[int, int, int]) -> 'ConfigDict':
+  """A call of what opens the images that a user names: a config's, or files."""
   from adm_jax import config as config_lib
-  from adm_jax import stored_configs
   from adm_jax.config import call
   from adm_jax.data.open import open_source
+
+  path = pathlib.Path(data)
+  if path.suffix == '.py' or (data in config_lib.packaged() and not path.exists()):
+    return config_lib.load(data).data
+  height, _, channels = image_shape
+  return call(open_source, path=data, image_size=height, labels=labels, channels=channels)
+
+
+def _data(arguments: argparse.Namespace, taught) -> 'ConfigDict':
+  """A call of what opens the images to learn on."""
+  from adm_jax import stored_configs
   from adm_jax.io import files, json_files
 
   if arguments.data is not None:
-    path = pathlib.Path(arguments.data)
-    if path.suffix == '.py' or (arguments.data in config_lib.packaged() and not path.exists()):
-      return config_lib.load(arguments.data).data
-    height, _, channels = taught.network.image_shape
-    return call(open_source, path=arguments.data, image_size=height, labels=arguments.labels,
-                channels=channels)
+    return images(arguments.data, arguments.labels, taught.network.image_shape)
   stored = files.folder(arguments.teacher) / 'config.json'
   if stored.exists():
     config = stored_configs.from_json(json_files.read_text(stored))
     if config.get('data') is not None:
       return config.data
-  return call(open_source, path=str(_made(arguments, taught)), image_size=None,
-              channels=taught.network.image_shape[-1])
+  return images(str(_made(arguments, taught)), arguments.labels, taught.network.image_shape)
 
 
 def _made(arguments: argparse.Namespace, taught) -> pathlib.Path:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny_models
 
+from adm_jax.cli import distill
 from adm_jax.cli.main import main
 from adm_jax.sampling import pipeline
 from adm_jax.sampling.guidance import Distilled
@@ -18,22 +19,20 @@ SHORT = ['--guided-steps', '4', '--student-steps', '4', '--batch-size', '8',
          '--student.save_every=2']
 
 
-def _teacher(folder, **kwargs):
-  tiny_models.unet(folder / 'unet', tiny_models.NUM_CLASSES, **kwargs)
-  tiny_models.unet(folder / 'plain')
-  tiny_models.classifier(folder / 'classifier')
-  images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
-  np.savez(folder / 'real.npz', images, np.arange(20) % tiny_models.NUM_CLASSES)
+WORDS = ['distill', '--teacher', 'plain', '--classifier', 'classifier', '--scales', '0,4',
+         '--steps', '2', '--images', '10', '--out', 'out', *SHORT]
 
 
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):
+  """A teacher without classes, a classifier that guides it, and no images."""
   folder = tmp_path_factory.mktemp('distilled')
-  _teacher(folder)
+  tiny_models.unet(folder / 'unet', tiny_models.NUM_CLASSES)
+  tiny_models.unet(folder / 'plain')
+  tiny_models.classifier(folder / 'classifier')
   with pytest.MonkeyPatch.context() as patch:
     patch.chdir(folder)
-    assert main(['distill', '--teacher', 'unet', '--classifier', 'classifier', '--scales', '0,4',
-                 '--steps', '2', '--data', 'real.npz', '--out', 'out', *SHORT]) == 0
+    assert main(WORDS) == 0
   return folder
 
 
@@ -112,12 +111,17 @@ def test_a_mistake_is_one_line_and_nothing_is_made(here, capsys, words, message)
   assert not (here / 'none').exists()
 
 
-def test_without_data_the_teacher_makes_its_own(here, capsys):
-  assert main(['distill', '--teacher', 'plain', '--classifier', 'classifier', '--scales', '0,2',
-               '--steps', '1', '--images', '10', '--out', 'alone', *SHORT]) == 0
-  with np.load(here / 'alone' / 'images' / 'samples.npz') as arrays:
+def test_without_data_the_teacher_made_its_own(here):
+  with np.load(here / 'out' / 'images' / 'samples.npz') as arrays:
     assert len(arrays['arr_0']) == 10 and set(arrays['arr_1']) == set(range(5))
-  assert folders.load(here / 'alone' / 'student').network.num_classes == 5
+  assert folders.load(here / 'out' / 'student').network.num_classes == 5
+
+
+@pytest.mark.parametrize('data, wanted', [
+    ('digits_unet', {'split': 'train'}), ('photos.zip', {'path': 'photos.zip', 'image_size': 8})])
+def test_data_may_be_those_of_a_config_or_files(here, data, wanted):
+  found = distill.images(data, 'folders', (8, 8, 3))
+  assert {name: found[name] for name in wanted} == wanted
 
 
 def test_a_distillation_that_was_stopped_ends_as_one_that_was_not(here, capsys):
@@ -128,8 +132,7 @@ def test_a_distillation_that_was_stopped_ends_as_one_that_was_not(here, capsys):
   shutil.move(here / 'out', here / 'kept')
   shutil.move(here / 'again', here / 'out')
   try:
-    assert main(['distill', '--teacher', 'unet', '--classifier', 'classifier', '--scales', '0,4',
-                 '--steps', '2', '--data', 'real.npz', '--out', 'out', *SHORT]) == 0
+    assert main(WORDS) == 0
     assert 'going on from step 2' in capsys.readouterr().err
     for stage in ('guided', 'student'):
       one, other = (folders.load(here / name / stage).params for name in ('kept', 'out'))
