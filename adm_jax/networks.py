@@ -5,9 +5,10 @@ A module of your own needs nothing but this contract. It is called as
     module.apply({'params': params}, x, t, y, low_res=low_res, dropout_keys=dropout_keys)
 
 where x is f32[B H W C], t [B] the process's time, y i32[B] the classes, low_res f32[B h w C] and
-dropout_keys key[B]. It is given y only if it has classes, low_res only if it enlarges images, and
-dropout_keys only in training, if its `__call__` takes them. It returns f32[B H W C], or 2 C
-channels where the variance is learned; a classifier returns logits [B classes]. Beyond that:
+dropout_keys key[B]. It is given y only if it has classes, low_res only if it enlarges images,
+scale=f32[B] only if it was distilled, and dropout_keys only in training, if its `__call__` takes
+them. It returns f32[B H W C], or 2 C channels where the variance is learned; a classifier returns
+logits [B classes]. Beyond that:
 
 - an attribute `dtype` lets the network compute in bfloat16;
 - an attribute `remat` can trade computation for memory in training;
@@ -20,6 +21,7 @@ What a module lacks is not offered.
 
 import dataclasses
 import inspect
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -51,6 +53,10 @@ class Network:
     null_label: the label that stands for any class, for classifier-free guidance; None for a
       network that has no such label.
     classifies: whether it returns logits [B num_classes] rather than images.
+    scales: (low, high), the guidance scales that a distilled network was taught, one of which it is
+      told; None for other networks.
+    steps: the numbers of steps in which it makes images, of a network that was taught to make
+      large ones; None for other networks.
   """
   module: nn.Module
   diffusion: Diffusion
@@ -59,6 +65,8 @@ class Network:
   num_classes: int | None = None
   null_label: int | None = None
   classifies: bool = False
+  scales: tuple[float, float] | None = None
+  steps: tuple[int, ...] | None = None
 
   def __post_init__(self):
     # Of a config that was read from JSON, or overridden, these are lists.
@@ -71,6 +79,10 @@ class Network:
                            'channels')
     if self.classifies and self.num_classes is None:
       raise UsageError('classifies=True, but num_classes=None: say how many classes it knows')
+    if self.scales is not None:
+      object.__setattr__(self, 'scales', _checked_scales(self.scales))
+    if self.steps is not None:
+      object.__setattr__(self, 'steps', _checked_steps(self.steps, self.diffusion))
     if not isinstance(self.module, (UNet, SuperRes, Classifier)):
       _check_foreign(self)
 
@@ -80,10 +92,18 @@ class Network:
     return self.num_classes is not None and not self.classifies
 
   def apply(self, params: Params, x: Array, t: Array, y: Array | None = None, *,
-            low_res: Array | None = None, dropout_keys: Array | None = None) -> Array:
-    """Evaluates the network; y is ignored by a network without classes."""
+            low_res: Array | None = None, scale: Array | None = None,
+            dropout_keys: Array | None = None) -> Array:
+    """Evaluates the network; y is ignored by a network without classes, scale by one without.
+
+    Raises:
+      UsageError: a distilled network is not told a scale.
+    """
+    if self.scales is not None and scale is None:
+      raise UsageError(f'the network was distilled for scales from {self.scales[0]:g} to '
+                       f'{self.scales[1]:g}: give a scale for each image')
     return self.module.apply({'params': params}, *self._arguments(x, t, y),
-                             **self._keywords(low_res, dropout_keys))
+                             **self._keywords(low_res, scale, dropout_keys))
 
   def init(self, key: Array) -> Params:
     """Draws the initial parameters."""
@@ -91,7 +111,7 @@ class Network:
     y = jnp.zeros(1, jnp.int32)
     low_res = None if self.low_res_shape is None else jnp.zeros((1, *self.low_res_shape))
     return self.module.init(key, *self._arguments(x, jnp.zeros(1), y),
-                            **self._keywords(low_res, None)).get('params', {})
+                            **self._keywords(low_res, jnp.ones(1), None)).get('params', {})
 
   def abstract_params(self) -> Params:
     """Returns the parameters' tree of `jax.ShapeDtypeStruct`; nothing is computed."""
@@ -107,9 +127,9 @@ class Network:
   def _arguments(self, x, t, y):
     return (x, t, y) if self.takes_labels else (x, t)
 
-  def _keywords(self, low_res, dropout_keys):
-    given = {'low_res': low_res, 'dropout_keys': dropout_keys if _takes_dropout_keys(self.module)
-             else None}
+  def _keywords(self, low_res, scale, dropout_keys):
+    given = {'low_res': low_res, 'scale': None if self.scales is None else scale,
+             'dropout_keys': dropout_keys if _takes_dropout_keys(self.module) else None}
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -135,6 +155,24 @@ def unet(module: UNet, diffusion: Diffusion, with_null_label: bool = False) -> N
                      'or with_null_label to False')
   return Network(module.clone(num_classes=num_classes + 1), diffusion, image_shape,
                  num_classes=num_classes, null_label=num_classes)
+
+
+def student(module: UNet, diffusion: Diffusion, scales: tuple[float, float],
+            steps: tuple[int, ...] | None = None, with_null_label: bool = False) -> Network:
+  """Describes a `UNet` that is distilled from a guided one, and is told the scale.
+
+  Args:
+    module: the U-Net; `takes_scale` is set.
+    diffusion: the teacher's schedule, with what the student predicts: `V`, and a fixed variance.
+    scales: (low, high) of the guidance that it learns.
+    steps: the numbers of steps that it learns to make images in; None: small ones.
+    with_null_label: as the teacher has it, see `unet`.
+
+  Raises:
+    UsageError: output channels that do not go with the process, or scales or steps that cannot be.
+  """
+  network = unet(module.clone(takes_scale=True), diffusion, with_null_label)
+  return dataclasses.replace(network, scales=scales, steps=steps)
 
 
 def superres(module: SuperRes, diffusion: Diffusion,
@@ -181,6 +219,20 @@ def check_source(network: Network, source: Source) -> None:
   if num_classes is not None and len(source.class_names) > num_classes:
     raise UsageError(f'{source.name} has {len(source.class_names)} classes, the network '
                      f'{num_classes}: set num_classes to {len(source.class_names)}')
+
+
+def _checked_scales(scales: Any) -> tuple[float, float]:
+  scales = tuple(scales)
+  if len(scales) != 2 or not -math.inf < scales[0] < scales[1] < math.inf:
+    raise UsageError(f'scales={scales}: give the lowest and the highest, as (0, 4)')
+  return scales
+
+
+def _checked_steps(steps: Any, diffusion: Diffusion) -> tuple[int, ...]:
+  steps, most = tuple(steps), diffusion.schedule.num_steps
+  if not steps or not all(isinstance(step, int) and 1 <= step <= most for step in steps):
+    raise UsageError(f'steps={steps}: give numbers of steps from 1 to {most}, as (4,)')
+  return steps
 
 
 def _check_output(diffusion: Diffusion, image_shape: Shape, out_channels: int) -> None:

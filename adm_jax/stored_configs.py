@@ -16,10 +16,11 @@ from adm_jax.io import json_files
 
 # A stored config may name only these, or what these modules define. Whoever builds one calls what
 # it names. A network, which weights from elsewhere bring along, opens no file; the most that the
-# rest of a run does is to read files as images.
+# rest of a run does is to read files as images, and as the weights of a teacher.
 _NETWORK = ('adm_jax.models', 'adm_jax.networks', 'adm_jax.process.diffusion',
             'adm_jax.process.schedules')
-_TASK = (*_NETWORK, 'adm_jax.process.losses', 'adm_jax.training.tasks')
+_TASK = (*_NETWORK, 'adm_jax.process.losses', 'adm_jax.training.tasks',
+         'adm_jax.training.distillation')
 _RUN = (*_TASK, 'adm_jax.data', 'adm_jax.process.timestep_samplers',
         'adm_jax.training.evaluations:Evaluation', 'adm_jax.training.grids:Grid',
         'adm_jax.training.loop:Run', 'adm_jax.training.state:adamw')
@@ -39,6 +40,8 @@ _TASKS, _NETWORKS = 'adm_jax.training.tasks', 'adm_jax.networks'
 # Arguments that came later, with the values that were in effect: by function. They are added to
 # texts of every version, so that a new one needs no version of its own.
 _ADDED: dict[str, dict[str, Any]] = {
+    'adm_jax.models.unet:UNet': {'takes_scale': False},
+    'adm_jax.networks:Network': {'scales': None, 'steps': None},
     'adm_jax.training.state:adamw': {'decay_after_step': False},
     'adm_jax.training.loop:Run': {
         'validation': None, 'validate_every': 0,

@@ -29,6 +29,7 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     raise UsageError(f'adm export does not understand {" ".join(rest)}; see adm export --help')
   if arguments.model is None:
     raise UsageError('say which model with --model NAME')
+  sampling_options.fill_in_student(arguments)
   sampling_options.check(arguments)
   from adm_jax.sampling import export
 

@@ -9,6 +9,7 @@ from adm_jax.cli import (
   config,
   convert,
   demo,
+  distill,
   evaluate,
   export,
   first_images,  # noqa: F401 (first: it looks at the clock)
@@ -26,10 +27,10 @@ from adm_jax.cli.parser import Parser, check_empty
 from adm_jax.devices import allocator
 from adm_jax.errors import RESTART, Restart, TrainingStopped, UsageError, printable
 
-COMMANDS = {'demo': demo, 'train': train, 'config': config, 'sample': sample, 'evaluate': evaluate,
-            'reference': reference, 'nll': nll, 'sweep': sweep, 'reproduce': reproduce,
-            'convert': convert, 'export': export, 'models': models, 'plan': plan,
-            'prepare': prepare}
+COMMANDS = {'demo': demo, 'train': train, 'distill': distill, 'config': config, 'sample': sample,
+            'evaluate': evaluate, 'reference': reference, 'nll': nll, 'sweep': sweep,
+            'reproduce': reproduce, 'convert': convert, 'export': export, 'models': models,
+            'plan': plan, 'prepare': prepare}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -87,6 +87,7 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     raise UsageError(f'adm sample does not understand {" ".join(rest)}; see adm sample --help')
   for line in sampling_options.fill_in_model(arguments):
     print(line)
+  sampling_options.fill_in_student(arguments)
   check(arguments)
   from adm_jax.cli.first_images import Clock
   from adm_jax.devices import compilation_cache

@@ -39,8 +39,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--classifier-weights', metavar='PATH', help='its file')
   parser.add_argument('--classifier-config', metavar='FILE.py', help='as --config')
   parser.add_argument('--scale', metavar='S[,LAST]',
-                      help="of the classifier's gradient; of two numbers, it goes evenly from the "
-                      "first step's to the last's; default: the paper's, or 1")
+                      help="of the classifier's gradient, or what a distilled model is told; of "
+                      "two, it goes evenly from the first step's to the last's; default: the "
+                      "paper's, or 1")
 
 
 def add_guidance_arguments(parser: argparse.ArgumentParser) -> None:
@@ -135,6 +136,44 @@ def fill_in_model(arguments: argparse.Namespace) -> list[str]:
   return [' '.join(['model: --model', arguments.model, *words])]
 
 
+def fill_in_student(arguments: argparse.Namespace) -> None:
+  """A distilled model is sampled as it was taught, unless options say otherwise.
+
+  Raises:
+    UsageError: guidance of its own beside that which is in it.
+  """
+  network = None if arguments.config else _network(arguments.model)
+  arguments.distilled = network is not None and network.scales is not None
+  if not arguments.distilled:
+    return
+  if arguments.classifier is not None:
+    raise UsageError(f'{arguments.model} was distilled, and its guidance is inside: leave out '
+                     '--classifier, and say how strong with --scale')
+  if network.steps is None:
+    return
+  from adm_jax.sampling import students
+
+  if arguments.solver == 'ancestral':
+    arguments.solver = students.SOLVER
+  if arguments.respacing is None and arguments.spacing is None:
+    arguments.spacing = students.SPACING
+    arguments.steps = arguments.steps or max(network.steps)
+
+
+def _network(name: str | None):
+  """The network of a name, without its weights, if a folder says what it is; else None."""
+  from adm_jax import config
+  from adm_jax.io import files
+  from adm_jax.weights import pretrained, shipped
+
+  if name is None or not (name in shipped.names() or (files.folder(name) / 'config.json').exists()):
+    return None
+  try:
+    return config.build(pretrained.network_config(name))
+  except UsageError:  # whoever loads it says what is wrong
+    return None
+
+
 def check(arguments: argparse.Namespace) -> None:
   """What of these options contradicts itself; no model needs to be loaded for it."""
   for name in ('scale', 'cfg_scale', 'weaker_scale'):
@@ -188,7 +227,7 @@ def _check_steps(arguments: argparse.Namespace) -> None:
 
 
 def _check_guidance(arguments: argparse.Namespace) -> None:
-  of_classifier = (('--scale', arguments.scale is not None),
+  of_classifier = (('--scale', arguments.scale is not None and not arguments.distilled),
                    ('--classifier-weights', arguments.classifier_weights is not None),
                    ('--classifier-config', arguments.classifier_config is not None),
                    ('--normalize-gradient', arguments.normalize_gradient),
@@ -196,7 +235,8 @@ def _check_guidance(arguments: argparse.Namespace) -> None:
                    ('--classifier-every', arguments.classifier_every != 1))
   for name, given in of_classifier:
     if given and arguments.classifier is None:
-      raise UsageError(f'{name} is of a classifier\'s guidance: name one with --classifier')
+      raise UsageError(f'{name} is of a classifier\'s guidance: name one with --classifier'
+                       + (', or a distilled model' if name == '--scale' else ''))
   if arguments.classifier_every != 1 and not solver(arguments.solver, arguments).acts_alone:
     raise UsageError(f'--classifier-every needs steps that act alone: give --solver '
                      f'{", ".join(_with("acts_alone"))}')
@@ -270,7 +310,7 @@ def _guidance(arguments: argparse.Namespace) -> 'tuple[Guidance, ...]':
 
   between = (None if arguments.guide_between is None
              else tuple(numbers('--guide-between', arguments.guide_between, (2,))))
-  found = []
+  found = [guidance.Distilled(_scale(arguments, 'scale'))] if arguments.distilled else []
   if arguments.cfg_scale is not None:
     found.append(guidance.ClassifierFree(_scale(arguments, 'cfg_scale'), between))
   if arguments.weaker is not None:

@@ -16,9 +16,13 @@ import argparse
 import contextlib
 import logging
 import sys
+from typing import TYPE_CHECKING
 
 from adm_jax.cli.parser import add_profile_argument, steps_to_profile
 from adm_jax.io import progress
+
+if TYPE_CHECKING:
+  from adm_jax.config import ConfigDict
 
 RESUMES = True
 
@@ -38,12 +42,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--tensorboard', action='store_true',
                       help='write files for TensorBoard too (needs adm_jax[tensorboard])')
   add_profile_argument(parser, 'steps of training')
+  add_process_arguments(parser)
+
+
+def add_process_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--coordinator', metavar='HOST:PORT', help='where process 0 listens')
   parser.add_argument('--num-processes', type=int, metavar='N', help='of this run')
   parser.add_argument('--process', type=int, metavar='I', help='which of them this is, from 0')
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
+  from adm_jax import config as config_lib
+  from adm_jax.devices import hosts
+
+  steps_to_profile(arguments)  # a mistake is told before hosts wait for each other
+  config = config_lib.load(arguments.config, overrides)
+  hosts.join(arguments.coordinator, arguments.num_processes, arguments.process)
+  return run_config(config, arguments)
+
+
+def run_config(config: 'ConfigDict', arguments: argparse.Namespace) -> int:
+  """Trains what a config says, as the options say, on hosts that have joined."""
   from adm_jax import config as config_lib
   from adm_jax import stored_configs
   from adm_jax.devices import compilation_cache, hosts
@@ -52,9 +71,6 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
   from adm_jax.io import files
   from adm_jax.training import checkpoints, fine_tuning, goodput, loop, metrics
 
-  steps_to_trace = steps_to_profile(arguments)
-  config = config_lib.load(arguments.config, overrides)
-  hosts.join(arguments.coordinator, arguments.num_processes, arguments.process)
   described = config_lib.build(config)
   cache = compilation_cache.use()
   stored = stored_configs.to_json(config)
@@ -70,7 +86,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     # By force: libraries that were imported by now may have set up the log.
     logging.basicConfig(format='%(asctime)s %(message)s', datefmt='%H:%M:%S', force=True)
     logging.getLogger('adm_jax').setLevel(logging.INFO)
-  profile = Profile(*steps_to_trace, arguments.workdir, what='training step')
+  profile = Profile(*steps_to_profile(arguments), arguments.workdir, what='training step')
   with contextlib.ExitStack() as stack:
     shown, advance, spent = None, None, {}
     def ended(kind, error, traceback):  # after the bar

@@ -127,6 +127,10 @@ def network_blocks(network: nn.Module) -> tuple[Callable[..., nn.Module], Callab
   return res_block, attention
 
 
+# Sinusoids of a guidance scale: the fastest has a wavelength of 0.4, the slowest does not turn.
+_SCALE_FREQUENCY = 16.0
+
+
 class Embedding(nn.Module):
   """Time, and class where there is one: Dense-SiLU-Dense of sinusoids, plus a table's row.
 
@@ -139,8 +143,18 @@ class Embedding(nn.Module):
   param_dtype: Dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, t: Array, y: Array | None) -> Array:
-    """t [B] integer or float, y i32[B] or None -> f32[B E], with the SiLU that all blocks share."""
+  def __call__(self, t: Array, y: Array | None, scale: Array | None = None) -> Array:
+    """Embeds what the whole image shares.
+
+    Args:
+      t: [B], integer or float.
+      y: i32[B], or None.
+      scale: f32[B], or None: how strongly the images are guided, of a network that has learned to.
+        Its layer starts at zero, so that a network that learns this begins as it was.
+
+    Returns:
+      f32[B E], with the SiLU that all blocks share.
+    """
     if (y is None) != (self.num_classes is None):
       raise UsageError('the network is class-conditional: give a label y for each image'
                        if y is None else 'the network has no classes: call it without labels y')
@@ -152,6 +166,9 @@ class Embedding(nn.Module):
     if y is not None:
       e = e + nn.Embed(self.num_classes, width, embedding_init=nn.initializers.normal(1.0),
                        **dtypes, name='label')(y)
+    if scale is not None:
+      sinusoids = timestep_embedding(_SCALE_FREQUENCY * scale, self.channels)
+      e = e + dense(width, self.channels, zero=True, **dtypes, name='scale')(sinusoids)
     return nn.silu(e)
 
 

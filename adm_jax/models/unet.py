@@ -31,6 +31,7 @@ class UNet(nn.Module):
     num_heads_upsample: the same for the decoder; None: as `num_heads`.
     head_channels: width of a head, instead of a number.
     num_classes: rows of the class table; None for an unconditional network.
+    takes_scale: it is told how strongly to guide its images, as a distilled network is.
     dropout: rate, active if called with `dropout_keys`.
     resblock_updown: resample in ResBlocks (BigGAN's) rather than by convolution or pooling.
     conv_resample: without `resblock_updown`, resample by convolutions rather than pooling.
@@ -53,6 +54,7 @@ class UNet(nn.Module):
   num_heads_upsample: int | None = None
   head_channels: int | None = None
   num_classes: int | None = None
+  takes_scale: bool = False
   dropout: float = 0.0
   resblock_updown: bool = True
   conv_resample: bool = True
@@ -75,7 +77,7 @@ class UNet(nn.Module):
     remat(self.remat)
 
   @nn.compact
-  def __call__(self, x: Array, t: Array, y: Array | None = None, *,
+  def __call__(self, x: Array, t: Array, y: Array | None = None, *, scale: Array | None = None,
                dropout_keys: Array | None = None) -> Array:
     """Evaluates the network.
 
@@ -83,6 +85,7 @@ class UNet(nn.Module):
       x: [B H W in_channels], noised images.
       t: [B], integer or float: the time of the process the network is trained on.
       y: i32[B], classes; only for class-conditional networks.
+      scale: f32[B], of the guidance; only for networks that take it.
       dropout_keys: key[B], one per example: dropout on.
 
     Returns:
@@ -92,7 +95,7 @@ class UNet(nn.Module):
     res_block, attention = encoder_lib.network_blocks(self)
     widths, attended = encoder_lib.network_levels(self)
     embedding = encoder_lib.Embedding(self.channels, self.num_classes, self.param_dtype,
-                                      name='embedding')(t, y)
+                                      name='embedding')(t, y, scale)
     encoder_lib.check_channels(x, self.in_channels)
     h, skips = encoder_lib.Encoder(
         widths, self.depth, attended, res_block, attention, self.resblock_updown,

@@ -106,7 +106,7 @@ def _training_program(training: Training, devices: Sequence[Any]) -> _Program:
   config.data = config_lib.call(_nothing, network=config.task.network)
   config.parallel = 'jit'  # a `pmap` needs the same, and cannot be compiled without its devices
   run = config_lib.build(config)
-  trainer = run.trainer(devices)
+  trainer = run.trainer(devices, outline=True)
   split = sharding.over_batch(trainer.mesh)
   rows = run.batch_size
   batch = {

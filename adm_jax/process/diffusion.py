@@ -124,6 +124,21 @@ class Previous:
     return q_posterior(schedule, x0, x, t).mean
 
 
+@dataclasses.dataclass(frozen=True)
+class V:
+  """v = sqrt(a) eps - sqrt(1 - a) x_0, good at all noise levels (Salimans & Ho 2022)."""
+
+  def x0_and_mean(self, schedule, output, x, t, process):
+    x0 = process(lookup(np.sqrt(schedule.alpha_bar), t, x) * x
+                 - lookup(np.sqrt(1 - schedule.alpha_bar), t, x) * output)
+    return x0, q_posterior(schedule, x0, x, t).mean
+
+  def target(self, schedule, x0, x, t, eps):
+    del x
+    return (lookup(np.sqrt(schedule.alpha_bar), t, eps) * eps
+            - lookup(np.sqrt(1 - schedule.alpha_bar), t, eps) * x0)
+
+
 # ---------------------------------------------------------------------------------------------
 # Where the variance of p(x_{t-1} | x_t) comes from.
 
@@ -201,7 +216,7 @@ class Diffusion:
 
   Attributes:
     schedule: how noisy x_t is at each t.
-    mean: what the network predicts: `Eps`, `X0` or the previous x.
+    mean: what the network predicts: `Eps`, `X0`, `V` or the previous x.
     variance: of p(x_{t-1} | x_t): `LearnedRange`, `Learned`, or fixed.
   """
   schedule: Schedule

@@ -20,7 +20,7 @@ from adm_jax.errors import UsageError
 from adm_jax.io.pixels import to_float, to_uint8
 from adm_jax.process.diffusion import Diffusion, respaced
 from adm_jax.process.schedules import Schedule
-from adm_jax.sampling import courses, solvers
+from adm_jax.sampling import courses, solvers, students
 from adm_jax.sampling.guidance import Bound, Guidance, Run, Scale
 from adm_jax.sampling.sampler import (
   GuidedNetwork,
@@ -114,7 +114,7 @@ class Pipeline:
       UsageError: steps and a solver that do not go together.
     """
     solver = self.run.solver if solver is None else _solver(solver)
-    course = courses.of(steps, spacing, solver)
+    course = students.course(self.run.model.network, steps, spacing, solver)
     run, diffusion, respacing = _run(self.run.name, self.run.model, self.run.published, solver,
                                      course)
     bound = _bound(self.guidance, run, self.dtype, [each.trained for each in self.bound])
@@ -330,7 +330,7 @@ def check_small_shape(found: tuple[int, int, int], shape: tuple[int, int, int]) 
 
 
 def load(model: Name | Trained, *, guidance: Sequence[Guidance] = (),
-         solver: solvers.Solver | str = 'ancestral',
+         solver: solvers.Solver | str | None = None,
          steps: int | str | courses.Course | None = None,
          spacing: str | Callable[[Schedule, int], Step] | None = None, clip: bool = True,
          weights: Name | None = None, dtype: str | None = None, fsdp: int | None = None,
@@ -342,9 +342,10 @@ def load(model: Name | Trained, *, guidance: Sequence[Guidance] = (),
       returned. `pretrained.outline` gives one without weights: its pipeline compiles, but makes no
       images.
     guidance: what guides it, folded in order, the first next to the model: see `guidance`.
-    solver: the method, or its name.
-    steps: how many, by default the paper's for the model, or 250. Text is a respacing of the
-      reference's ('250', 'ddim25', '90,60,60,20,20'), a `courses.Course` says all.
+    solver: the method, or its name; by default ancestral sampling, or a student's own.
+    steps: how many; by default the paper's for the model, or 250, or those that a student was
+      taught. Text is a respacing of the reference's ('250', 'ddim25', '90,60,60,20,20'), a
+      `courses.Course` says all.
     spacing: how `steps` steps (by default 20) lie in the whole process, or its name; only for
       solvers that know steps between others than neighbors. By default even in time.
     clip: see `diffusion.predict`.
@@ -358,17 +359,17 @@ def load(model: Name | Trained, *, guidance: Sequence[Guidance] = (),
   """
   allocator.keep_memory()
   compilation_cache.use()
-  solver = _solver(solver)
-  course = courses.of(steps, spacing, solver)
   trained = pretrained.trained(model, weights)
   network = trained.network
+  solver = _solver(students.solver(network, solver))
+  course = students.course(network, steps, spacing, solver)
   if network.classifies:
     raise UsageError(f'{model} is a classifier, which guides another model: give it as '
                      '--classifier, or in Python as guidance=(ByClassifier(...),)')
   run, diffusion, respacing = _run(None if isinstance(model, Trained) else str(model), trained,
                                    catalog.MODELS.get(str(model)), solver, course)
   dtype = dtype or default_dtype()
-  guidance = _checked(guidance)
+  guidance = students.guidance(network, _checked(guidance))
   bound = _bound(guidance, run, dtype, [None] * len(guidance))
   params = {'model': trained.params,
             **{each.role: each.trained.params for each in bound if each.trained is not None}}
@@ -403,7 +404,9 @@ def _run(name: str | None, model: Trained, published: catalog.Model | None,
     respacing = _default_respacing(process, published)
   diffusion = respaced(process, respacing)
   schedule = diffusion.schedule
-  return Run(name, model, published, schedule, course.steps(schedule), solver), diffusion, respacing
+  run = Run(name, model, published, schedule, course.steps(schedule), solver)
+  students.check(run)
+  return run, diffusion, respacing
 
 
 def _read_dtypes(denoiser: GuidedNetwork, weights: dict[str, Any], dtype: str) -> dict[str, Any]:

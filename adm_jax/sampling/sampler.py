@@ -20,6 +20,7 @@ from adm_jax.devices.sharding import not_before, place_batch, round_up, tracing_
 from adm_jax.errors import UsageError
 from adm_jax.networks import Network
 from adm_jax.process.diffusion import Denoiser, Diffusion, denoiser
+from adm_jax.sampling.guidance import distilled
 from adm_jax.sampling.guidance.base import Bound, Context
 from adm_jax.sampling.guidance.dynamic_threshold import clipped
 from adm_jax.sampling.solvers import Solver, num_evaluations
@@ -127,12 +128,20 @@ class GuidedNetwork:
 
   def __call__(self, params: Any, labels: Array | None, low_res: Array | None = None) -> Denoiser:
     clip = self.clip and not any(bound.replaces_clipping for bound in self.guidance)
+    told = params.get('scales', {}).get(distilled.ROLE)
     extrapolating = [i for i, bound in enumerate(self.guidance) if bound.extrapolates]
 
     def conditional(labels):
-      def evaluate(x, time):
-        return self.network.apply(params['model'], x, time, labels, low_res=low_res)
-      return denoiser(self.diffusion, evaluate, clip=clip and not extrapolating)
+      def evaluate_at(t):
+        def evaluate(x, time):
+          scale = (None if told is None
+                   else jnp.broadcast_to(told.at(t, x).reshape(-1), x.shape[:1]))
+          return self.network.apply(params['model'], x, time, labels, low_res=low_res, scale=scale)
+        return evaluate
+
+      def denoise(x, t):
+        return denoiser(self.diffusion, evaluate_at(t), clip=clip and not extrapolating)(x, t)
+      return denoise
 
     schedule = self.diffusion.schedule
     for i, bound in enumerate(self.guidance):

@@ -18,7 +18,7 @@ def of_step(task: Task, batch_size: int) -> float:
   struct = jax.ShapeDtypeStruct
   # One example is enough: nothing in the networks depends on others.
   examples = {'image': struct((1, *task.network.image_shape), 'uint8'),
-              'label': struct((1,), 'int32'), 't': struct((1,), 'int32'),
+              **{name: struct((1,), 'int32') for name in ('label', 't', 'step')},
               'key': jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))}
   return 3 * batch_size * flops.count(
       lambda params, frozen, examples: task.terms(params, frozen, examples, None),

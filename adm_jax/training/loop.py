@@ -158,8 +158,13 @@ class Run:
     """What the steps are called with, a function of the seed alone."""
     return jax.random.fold_in(jax.random.key(self.seed), _STEPS)
 
-  def trainer(self, devices: list[jax.Device] | None = None) -> sharding.Trainer:
+  def trainer(self, devices: list[jax.Device] | None = None,
+              outline: bool = False) -> sharding.Trainer:
     """The training step for `devices`, by default those that the run asks for.
+
+    Args:
+      devices: what to train on.
+      outline: what is frozen is not read: its step compiles, and trains nothing.
 
     Raises:
       UsageError: the batch or the state cannot be shared by so many.
@@ -167,12 +172,13 @@ class Run:
     devices = self._devices() if devices is None else devices
     mesh = sharding.mesh(self.fsdp, devices)
     sharding.check_batch(self.batch_size, mesh.size, self.microbatches)
+    read = self.task.load_frozen if not outline else None
     return sharding.trainer(
         self.parallel, mesh, self._init, lambda collectives: train_step(
             self.task, self.optimizer, self.timestep_sampler, ema_rates=self.ema_rates,
             ema_warmup=self.ema_warmup, microbatches=self.microbatches,
             collectives=collectives),
-        self.task.frozen)
+        self.task.frozen if read is None else read())
 
   def _devices(self) -> list[jax.Device]:
     devices = jax.devices()

@@ -116,7 +116,8 @@ def train_step(task: Task, optimizer: optax.GradientTransformation,
     keys = image_keys(jax.random.fold_in(key, state.step), place)
     keys = jax.vmap(lambda key: jax.random.split(key, 3))(keys)  # [B 3]
     t, weight = timestep_sampler.sample(state.timesteps, keys[:, 0])
-    examples = {**batch, 't': t, 'weight': weight, 'key': keys[:, 1], 'dropout_key': keys[:, 2]}
+    examples = {**batch, 't': t, 'weight': weight, 'key': keys[:, 1], 'dropout_key': keys[:, 2],
+                'step': jnp.full(batch_size, state.step)}
     grads, terms = gradients(state.params, frozen, examples)
     grads = collectives.mean(grads)
     t, weight, terms = collectives.gather((t, weight, terms))

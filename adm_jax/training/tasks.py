@@ -31,16 +31,19 @@ class Task(NamedTuple):
     terms: (params, frozen, examples, dropout_keys key[B] or None) -> dict of f32[B], of which
       `loss` is minimized; each example's depend on it alone, and without keys there is no dropout.
       `frozen` is the tree of that name, on devices. `examples` is a batch with, beside `image`
-      uint8[B H W C] and `label` i32[B], `t` i32[B] and `key` key[B], the source of the example's
-      noise.
+      uint8[B H W C] and `label` i32[B], `t` i32[B], `key` key[B], the source of the example's
+      noise, and `step` i32[B], how many steps of training there have been.
     check: (source) -> None; raises UsageError if the data cannot be what the network is for.
     frozen: a tree of arrays that the loss needs and that are not trained, as a teacher's weights,
-      or of their shapes, for a plan. They are placed like parameters and never checkpointed.
+      or of their shapes. They are placed like parameters and never checkpointed.
+    load_frozen: reads the arrays that `frozen` has the shapes of, when training begins; None where
+      they are there. So a run can be described, and planned, without its teacher's weights.
   """
   network: Network
   terms: Callable[[Params, Any, dict, Array | None], dict[str, Array]]
   check: Callable[[Any], None]
   frozen: Any = ()
+  load_frozen: Callable[[], Any] | None = None
 
 
 def diffusion(network: Network, objective: losses.Objective = losses.mse,

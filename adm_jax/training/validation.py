@@ -4,6 +4,7 @@ import concurrent.futures
 from typing import Any, Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from adm_jax.data.loading import Reader
@@ -49,10 +50,11 @@ def validator(task: Task, source: Source, mesh: jax.sharding.Mesh, *, batch_size
     return {**(found or nothing), 'weight': np.float32(found is not None),
             'index': np.int32(index)}
 
-  def measured(params, frozen, batch, key):
+  def measured(params, frozen, batch, key, step):
     keys = jax.vmap(jax.random.split)(image_keys(key, batch['index']))  # [B 2]
     t = jax.vmap(lambda key: jax.random.randint(key, (), 0, num_timesteps))(keys[:, 0])
-    examples = {'image': batch['image'], 'label': batch['label'], 't': t, 'key': keys[:, 1]}
+    examples = {'image': batch['image'], 'label': batch['label'], 't': t, 'key': keys[:, 1],
+                'step': jnp.full(t.shape, step)}
     terms = task.terms(params, frozen, examples, None)
     return by_quartile(terms, t, num_timesteps, batch['weight'])
   measured = jax.jit(sharding.tracing_for(mesh)(measured),
@@ -69,7 +71,7 @@ def validator(task: Task, source: Source, mesh: jax.sharding.Mesh, *, batch_size
         read = list(pool.map(example, range(begin + first, begin + first + rows)))
         batch = sharding.place_rows({name: np.stack([one[name] for one in read])
                                      for name in read[0]}, mesh)
-        found.append(jax.device_get({prefix: measured(params, frozen, batch, key)
+        found.append(jax.device_get({prefix: measured(params, frozen, batch, key, step)
                                      for prefix, params in networks.items()}))
     totals = jax.tree.map(lambda *parts: np.sum(parts, dtype=np.float64), *found)
     return {prefix + name: float(mean.value) for prefix, means in totals.items()

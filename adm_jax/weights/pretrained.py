@@ -131,6 +131,22 @@ def outline(name: str | pathlib.Path) -> Trained:
   return Trained(network, network.abstract_params())
 
 
+def network_config(name: str | pathlib.Path) -> ConfigDict:
+  """The config of the network that `load` would load; nothing is fetched.
+
+  Raises:
+    UsageError: there is none, or one that names functions of a user's own.
+  """
+  if str(name) in shipped.names():
+    return folders.stored_network(shipped.folder(str(name)))
+  if str(name) in catalog.MODELS:
+    model = catalog.find(str(name))
+    return flags.describe(model.kind, flags.words(model.flags))
+  if files.folder(name).is_dir():
+    return folders.stored_network(name)
+  return read(name).network_config
+
+
 def read(name: str | pathlib.Path, words: str = '', bar: Callable = progress.bar,
          weights: str | pathlib.Path | None = None, dialect: str | None = None) -> Pretrained:
   """A published model, or a file in its format; arguments as `load`.

@@ -13,11 +13,13 @@ from adm_jax.sampling.guidance.by_classifier import (
 )
 from adm_jax.sampling.guidance.by_weaker_model import ByWeakerModel, autoguided
 from adm_jax.sampling.guidance.classifier_free import ClassifierFree, classifier_free
+from adm_jax.sampling.guidance.distilled import Distilled
 from adm_jax.sampling.guidance.dynamic_threshold import DynamicThreshold, thresholded
 from adm_jax.sampling.guidance.extrapolation import extrapolate
 from adm_jax.sampling.guidance.of_file import OfFile
 from adm_jax.sampling.guidance.scales import (
   Scale,
+  ScaleOfEach,
   Scales,
   every_kth,
   scale_table,
@@ -27,6 +29,7 @@ from adm_jax.sampling.guidance.scales import (
 
 __all__ = [
     'Bound', 'ByClassifier', 'ByWeakerModel', 'ClassifierFree', 'Conditional', 'Context',
-    'DynamicThreshold', 'Guidance', 'OfFile', 'Run', 'Scale', 'Scales', 'autoguided',
+    'Distilled', 'DynamicThreshold', 'Guidance', 'OfFile', 'Run', 'Scale', 'ScaleOfEach',
+    'Scales', 'autoguided',
     'classifier_free', 'classifier_gradient', 'every_kth', 'extrapolate', 'guided',
     'normalized', 'scale_table', 'scales_of', 'shift', 'thresholded', 'within']

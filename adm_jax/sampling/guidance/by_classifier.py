@@ -164,7 +164,7 @@ def guided(denoise: Denoiser, gradient: Gradient, schedule: Schedule, *,
 
     def follow():
       time = schedule.network_time(jnp.broadcast_to(t, x.shape[:1]))
-      moved = shift(schedule, prediction, lookup(strength.values, t, x) * gradient(x, time), x, t)
+      moved = shift(schedule, prediction, strength.at(t, x) * gradient(x, time), x, t)
       if not clip:
         return moved
       x0 = jnp.clip(moved.x0, -1, 1)

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 
 from adm_jax.errors import UsageError
-from adm_jax.process.diffusion import Denoiser, denoiser, lookup
+from adm_jax.process.diffusion import Denoiser, denoiser
 from adm_jax.process.schedules import Schedule
 from adm_jax.sampling.guidance import base
 from adm_jax.sampling.guidance.base import Bound, Run
@@ -78,5 +78,5 @@ def autoguided(denoise: Denoiser, weaker: Denoiser, schedule: Schedule,
   def denoise_guided(x, t):
     strong = denoise(x, t)
     return strength.where_active(
-        t, lambda: extrapolate(weaker(x, t), strong, lookup(strength.values, t, x)), lambda: strong)
+        t, lambda: extrapolate(weaker(x, t), strong, strength.at(t, x)), lambda: strong)
   return denoise_guided

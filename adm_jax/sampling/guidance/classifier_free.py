@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from adm_jax.errors import UsageError
-from adm_jax.process.diffusion import Denoiser, lookup
+from adm_jax.process.diffusion import Denoiser
 from adm_jax.process.schedules import Schedule
 from adm_jax.sampling.guidance import base
 from adm_jax.sampling.guidance.base import Bound, Run
@@ -72,6 +72,6 @@ def classifier_free(denoise_as: Callable[[Array], Denoiser], labels: Array, null
     def apart():
       prediction = both(jnp.repeat(x, 2, axis=0), jnp.repeat(t, 2) if jnp.ndim(t) else t)
       strong, weak = (jax.tree.map(lambda leaf: leaf[i::2], prediction) for i in range(2))
-      return extrapolate(weak, strong, lookup(strength.values, t, x))
+      return extrapolate(weak, strong, strength.at(t, x))
     return strength.where_active(t, apart, lambda: conditional(x, t))
   return denoise_guided

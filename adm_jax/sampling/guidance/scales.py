@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from adm_jax.errors import UsageError
-from adm_jax.process.diffusion import Prediction
+from adm_jax.process.diffusion import Prediction, lookup
 from adm_jax.process.schedules import Schedule
 
 Array = jax.Array
@@ -37,6 +37,10 @@ class Scales:
   off: float
   active: bool | None
 
+  def at(self, t: Array, x: Array) -> Array:
+    """The scale at t, i32[B] or a scalar, f32[B or 1 1 1 1], to multiply x [B H W C]."""
+    return lookup(self.values, t, x)
+
   def where_active(self, t: Array, guided: Callable[[], Prediction],
                    plain: Callable[[], Prediction]) -> Prediction:
     """Gives `guided()` where guidance acts at t, else `plain()`, of which only one is computed.
@@ -51,17 +55,39 @@ class Scales:
     return jax.tree.map(lambda a, b: jnp.where(here[:, None, None, None], a, b), guided(), plain())
 
 
-def scales_of(scale: 'Scale | Scales', schedule: Schedule, *, off: float,
-           between: tuple[float, float] | None = None) -> Scales:
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class ScaleOfEach:
+  """A guidance scale of each image's own, in place of `Scales`: guidance acts everywhere.
+
+  Attributes:
+    values: f32[B].
+  """
+  values: Array
+
+  def at(self, t: Array, x: Array) -> Array:
+    """The scales, f32[B 1 1 1]."""
+    del t
+    return self.values.reshape(-1, *(1,) * (x.ndim - 1))
+
+  def where_active(self, t: Array, guided: Callable[[], Prediction],
+                   plain: Callable[[], Prediction]) -> Prediction:
+    """Gives `guided()`."""
+    del t, plain
+    return guided()
+
+
+def scales_of(scale: 'Scale | Scales | ScaleOfEach', schedule: Schedule, *, off: float,
+              between: tuple[float, float] | None = None) -> Scales | ScaleOfEach:
   """Prepares a scale for a program.
 
   Args:
-    scale: see `Scale`; `Scales` are passed on.
+    scale: see `Scale`; what is prepared is passed on.
     schedule: the process.
     off: what stands for no guidance.
     between: (low, high), the sigma outside of which there is none, see `within`.
   """
-  if isinstance(scale, Scales):
+  if isinstance(scale, (Scales, ScaleOfEach)):
     return scale
   table = scale_table(scale, schedule)
   if between is not None:

@@ -1,0 +1,40 @@
+"""The scale that a distilled network is told: its guidance is inside."""
+
+import dataclasses
+
+import numpy as np
+
+from adm_jax.errors import UsageError
+from adm_jax.sampling.guidance import base
+from adm_jax.sampling.guidance.base import Bound, Run
+from adm_jax.sampling.guidance.scales import Scale, scale_table, scales_of
+from adm_jax.weights.folders import Trained
+
+ROLE = 'distilled'
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Distilled:
+  """Tells a distilled network how strongly to guide; nothing else is computed.
+
+  Attributes:
+    scale: as that of the guidance it was distilled from; None: halfway between the least and the
+      most that it was taught.
+  """
+  scale: Scale | None = None
+
+  def bind(self, run: Run, dtype: str | None, loaded: Trained | None = None) -> Bound:
+    del dtype, loaded
+    scales = run.model.network.scales
+    if scales is None:
+      raise UsageError(f'{run.name or "the model"} takes no scale, for it was not distilled: guide '
+                       'it by a classifier, or by its own unconditional prediction')
+    scale = sum(scales) / 2 if self.scale is None else self.scale
+    table = scale_table(scale, run.schedule)
+    least, most = np.min(table), np.max(table)
+    if least < scales[0] or most > scales[1]:
+      raise UsageError(f'a scale of {least if least < scales[0] else most:g}: {run.name or "it"} '
+                       f'was distilled for scales from {scales[0]:g} to {scales[1]:g}')
+    return Bound(ROLE, lambda conditional, context: conditional, (Distilled,),
+                 {'scale': base.described_scale(scale, run.schedule)},
+                 scales_of(scale, run.schedule, off=np.nan))

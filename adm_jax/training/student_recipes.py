@@ -1,0 +1,95 @@
+"""What runs that distill share: the student's network, made of its teacher's, and both stages.
+
+`configs/` has a file per student; `adm distill` makes one of any teacher.
+"""
+
+from typing import Any
+
+from adm_jax import networks
+from adm_jax.config import ConfigDict, call
+from adm_jax.data.loading import Loader
+from adm_jax.errors import UsageError
+from adm_jax.process.diffusion import FixedSmall, V
+from adm_jax.process.timestep_samplers import uniform
+from adm_jax.training import distillation
+from adm_jax.training.loop import Run
+from adm_jax.training.state import adamw
+
+
+def network(teacher: ConfigDict, scales: tuple[float, float],
+            num_classes: int | None = None) -> ConfigDict:
+  """The student of a teacher's network: told a scale, predicting v.
+
+  Args:
+    teacher: a call of `networks.unet`.
+    scales: (low, high) of the guidance.
+    num_classes: of the classifier that guides a teacher without classes.
+
+  Raises:
+    UsageError: the teacher is no U-Net.
+  """
+  if teacher.get('fn') is not networks.unet:
+    raise UsageError('students are made of a U-Net that makes images: for a network of your own, '
+                     'write a config with networks.student or your own Network')
+  config = teacher.copy_and_resolve_references()
+  module, diffusion = config.module, config.diffusion
+  module.out_channels, module.takes_scale, module.dropout = module.in_channels, True, 0.0
+  if module.num_classes is None:
+    module.num_classes = num_classes
+  diffusion.mean, diffusion.variance = call(V), call(FixedSmall)
+  return call(networks.student, module=module, diffusion=diffusion, scales=tuple(scales),
+              steps=None, with_null_label=config.with_null_label)
+
+
+def guided(student: ConfigDict, data: ConfigDict, teacher: str, classifier: str | None = None,
+           weaker: str | None = None, **kwargs: Any) -> ConfigDict:
+  """Stage 1, which is to start from the teacher's weights.
+
+  Args:
+    student: of `network`.
+    data: what both see noised.
+    teacher: by its name, and what guides it.
+    classifier: see `distillation.guided`.
+    weaker: likewise.
+    kwargs: of `_run`, and more arguments of `Run`.
+  """
+  task = call(distillation.guided, network=student, teacher=teacher, classifier=classifier,
+              weaker=weaker)
+  return _run(student, data, task, **kwargs)
+
+
+def few_steps(student: ConfigDict, data: ConfigDict, teacher: str, steps: int, *,
+              total_steps: int, **kwargs: Any) -> ConfigDict:
+  """Stage 2, which is to start from the weights of stage 1.
+
+  Args:
+    student: of `network`.
+    data: as of `guided`.
+    teacher: the work directory of stage 1.
+    steps: in how many the student is to make images.
+    total_steps: the teacher's steps rise through the first half.
+    kwargs: of `_run`, and more arguments of `Run`.
+  """
+  student = student.copy_and_resolve_references()
+  student.steps = (steps,)
+  task = call(distillation.consistency, network=student, teacher=teacher,
+              anneal_steps=max(1, total_steps // 2))
+  return _run(student, data, task, total_steps=total_steps, **kwargs)
+
+
+def _run(student: ConfigDict, data: ConfigDict, task: ConfigDict, *, batch_size: int,
+         total_steps: int, learning_rate: float, ema_rate: float = 0.999, flip: bool = False,
+         **kwargs: Any) -> ConfigDict:
+  """Adam with a rate that falls to 0, without dropout."""
+  return call(Run, **{
+      'data': data, 'task': task,
+      'timestep_sampler': call(uniform, num_steps=_num_steps(student.diffusion.schedule)),
+      'optimizer': call(adamw, learning_rate=learning_rate, linear_decay_steps=total_steps,
+                        clip_norm=1.0),
+      'loader': call(Loader, flip=flip), 'batch_size': batch_size, 'total_steps': total_steps,
+      'ema_rates': (ema_rate,), 'ema_warmup': True, 'log_every': 50, 'save_every': 500, **kwargs})
+
+
+def _num_steps(schedule: ConfigDict) -> int:
+  """Of the process, which a respacing to all its steps may wrap."""
+  return _num_steps(schedule.schedule) if 'schedule' in schedule else schedule.num_steps
