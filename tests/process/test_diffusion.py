@@ -19,6 +19,7 @@ from adm_jax.process.diffusion import (
   Learned,
   LearnedRange,
   Previous,
+  V,
   denoiser,
   eps_from_x0,
   predict,
@@ -144,7 +145,7 @@ def test_before_the_first_step_lies_x0_itself(schedule):
 # p.
 
 
-@pytest.mark.parametrize('mean', [Eps(), X0(), Previous()])
+@pytest.mark.parametrize('mean', [Eps(), X0(), V(), Previous()])
 @pytest.mark.parametrize('schedule', SCHEDULES)
 def test_the_truth_in_any_currency_reads_the_same(schedule, mean):
   """A network that gives its target predicts x_0, eps, and the posterior's mean."""
@@ -196,7 +197,7 @@ def test_learned_range_spans_from_the_small_to_the_large_variance(schedule):
   np.testing.assert_allclose(log_variance(3.0), large + (large - small), rtol=1e-5)
 
 
-@pytest.mark.parametrize('mean', [Eps(), X0()])
+@pytest.mark.parametrize('mean', [Eps(), X0(), V()])
 def test_mean_and_eps_follow_the_clipped_x0(mean):
   """Clipping is not cosmetic: every currency speaks of the clipped image."""
   schedule = schedules.linear(num_steps=100)

@@ -17,11 +17,12 @@ from adm_jax.process.diffusion import (
   Learned,
   LearnedRange,
   Previous,
+  V,
   denoiser,
   q_sample,
 )
 
-MEANS = [Eps(), X0(), Previous()]
+MEANS = [Eps(), X0(), V(), Previous()]
 SCHEDULE = schedules.cosine(num_steps=40)
 
 
