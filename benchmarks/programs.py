@@ -45,30 +45,6 @@ def _devices(target, config):
       topology_name=f'{target}:1x1', platform='tpu', chips_per_host_bounds=[1, 1, 1]).devices
 
 
-@contextlib.contextmanager
-def _tracing_for(device, capability):
-  """Networks that choose by the device when they are traced are told of the target.
-
-  An absent GPU does not say its compute capability.
-  """
-  if importlib.util.find_spec('adm_jax.devices.target'):
-    from adm_jax.devices import target
-    known = target.of
-    target.of = lambda device: (known(device) if capability is None else
-                                target.Target('gpu', float(capability)))
-    with target.tracing_for(target.of(device)):
-      yield
-    return
-  # A checkout of before: attention looks at `jax.devices()`.
-  from adm_jax.models import blocks
-
-  def choose(dtype, length, head_width, _):
-    fits = str(dtype) == 'bfloat16' and head_width % 8 == 0 and head_width <= 128
-    return 'cudnn' if device.platform == 'gpu' and fits and length >= 256 else 'xla'
-  blocks.attention_implementation = choose
-  yield
-
-
 def _block(kind, rest, batch, dtype, gradient, place):
   """(function, arguments) of one block, whose weights are float32 as a network's."""
   import jax
@@ -152,6 +128,7 @@ def _fingerprint(question):
 
 
 def _child():
+  from adm_jax.devices import target
   from adm_jax.io import cache
   question = json.load(sys.stdin)
   folder = cache.folder() / 'programs'
@@ -159,7 +136,7 @@ def _child():
   if not kept.exists():
     devices = _devices(question['target'], question['config'])
     begin = time.perf_counter()
-    with _tracing_for(devices[0], question['capability']):
+    with target.tracing_for(target.of(devices[0])):
       lowered, work, steps = _lower(question, devices[:1])
     compiled = lowered.compile()
     memory = compiled.memory_analysis()
@@ -270,7 +247,7 @@ def main() -> None:
           'program': program, 'target': target, 'batch': arguments.batch,
           'dtype': arguments.dtype, 'gradient': arguments.gradient,
           'overrides': arguments.override,
-          'config': gpu and gpus.target_config(gpu), 'capability': gpu and gpu.compute_capability}
+          'config': gpu and gpus.target_config(gpu)}
       answer = compiled(question, arguments.python)
       key = (f'{program}, {target}, batch {arguments.batch}, {arguments.dtype}'
              + (', gradient' if arguments.gradient else ''))

@@ -15,6 +15,8 @@ from typing import Any, Iterator
 
 import jax
 
+from adm_jax.devices import gpus
+
 
 @dataclasses.dataclass(frozen=True)
 class Target:
@@ -34,8 +36,9 @@ _current: contextvars.ContextVar[Target | None] = contextvars.ContextVar('target
 
 def of(device: Any) -> Target:
   """The kind of a device, present or described (`jax.experimental.topologies`)."""
-  # AMD's are called 'gfx90a' and the like.
-  capability = str(getattr(device, 'compute_capability', ''))
+  # AMD's are called 'gfx90a' and the like; a device that is not here does not say it.
+  capability = str(getattr(device, 'compute_capability', None)
+                   or gpus.compute_capability(device.device_kind))
   nvidia = device.platform == 'gpu' and re.fullmatch(r'\d+\.\d+', capability)
   return Target(device.platform, float(capability) if nvidia else None)
 

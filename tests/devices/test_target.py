@@ -10,13 +10,14 @@ from adm_jax.devices.target import ANY, Target, current, of, tracing_for
 class _Gpu:
   platform = 'gpu'
 
-  def __init__(self, compute_capability):
-    self.compute_capability = compute_capability
+  def __init__(self, compute_capability, device_kind=''):
+    self.compute_capability, self.device_kind = compute_capability, device_kind
 
 
 @pytest.mark.parametrize('device, wanted', [
     (_Gpu('9.0'), Target('gpu', 9.0)), (_Gpu('12.0'), Target('gpu', 12.0)),
-    (_Gpu('gfx90a'), Target('gpu')), (jax.devices('cpu')[0], Target('cpu'))])
+    (_Gpu('gfx90a'), Target('gpu')), (_Gpu(None, 'NVIDIA H100 80GB HBM3'), Target('gpu', 9.0)),
+    (_Gpu(None, 'of tomorrow'), Target('gpu')), (jax.devices('cpu')[0], Target('cpu'))])
 def test_a_device_is_of_a_kind(device, wanted):
   assert of(device) == wanted
 
