@@ -232,7 +232,7 @@ def test_where_and_how_fast_a_run_goes_on_may_change(copy, tmp_path, monkeypatch
 
 
 def test_a_run_whose_images_come_slowly_says_so(tmp_path, monkeypatch):
-  monkeypatch.setenv('WAYS_SECONDS_AN_IMAGE', '0.02')
+  monkeypatch.setenv('WAYS_SECONDS_AN_IMAGE', '0.06')
   config = tiny.get_config(log_every=6, save_every=6)
   config.data = call(ways.slow_digits)
   _train(tmp_path / 'run', config)
