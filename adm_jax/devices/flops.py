@@ -10,6 +10,8 @@ from typing import Any, Callable
 import jax
 from jax.extend import core
 
+from adm_jax.devices.target import plain_forms
+
 
 def count(fn: Callable, *args: Any) -> float:
   """FLOPs of `fn(*args)`, arrays or shapes: 2 for each multiplication in a convolution or product.
@@ -18,7 +20,7 @@ def count(fn: Callable, *args: Any) -> float:
   is free. Loops count as often as they run, except `while`, whose length is unknown: once. Of
   `cond`s and choices by platform the costliest branch counts.
   """
-  return _total(_operations, jax.make_jaxpr(fn)(*args).jaxpr)
+  return _total(_operations, _traced(fn, args))
 
 
 def traffic(fn: Callable, *args: Any) -> float:
@@ -26,7 +28,13 @@ def traffic(fn: Callable, *args: Any) -> float:
 
   What memory moves at the least, were all else fused into them; counted in the same way as `count`.
   """
-  return _total(_bytes, jax.make_jaxpr(fn)(*args).jaxpr)
+  return _total(_bytes, _traced(fn, args))
+
+
+def _traced(fn: Callable, args: tuple) -> core.Jaxpr:
+  """The program in the forms that any device takes: kernels of a device's own hide what they do."""
+  with plain_forms():
+    return jax.make_jaxpr(fn)(*args).jaxpr
 
 
 def _total(measure: Callable[[core.JaxprEqn], float], jaxpr: core.Jaxpr) -> float:

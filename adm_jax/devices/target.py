@@ -32,6 +32,7 @@ class Target:
 
 ANY = Target(None)
 _current: contextvars.ContextVar[Target | None] = contextvars.ContextVar('target', default=None)
+_plain: contextvars.ContextVar[bool] = contextvars.ContextVar('plain', default=False)
 
 
 def of(device: Any) -> Target:
@@ -45,7 +46,7 @@ def of(device: Any) -> Target:
 
 def current() -> Target:
   """What the program that is being traced is for: by default JAX's first device."""
-  return _current.get() or of(jax.devices()[0])
+  return ANY if _plain.get() else _current.get() or of(jax.devices()[0])
 
 
 @contextlib.contextmanager
@@ -56,3 +57,13 @@ def tracing_for(target: Target) -> Iterator[None]:
     yield
   finally:
     _current.reset(token)
+
+
+@contextlib.contextmanager
+def plain_forms() -> Iterator[None]:
+  """While a program is traced to be counted: `current` is `ANY`, whatever the program says."""
+  token = _plain.set(True)
+  try:
+    yield
+  finally:
+    _plain.reset(token)

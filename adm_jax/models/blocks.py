@@ -20,6 +20,7 @@ from adm_jax.errors import UsageError
 from adm_jax.models import convolution
 from adm_jax.models.attention import QueriesKeysValues, attend
 from adm_jax.models.norm import group_norm
+from adm_jax.models.resampling import conv_upsampled, downsample, upsample
 
 Array = jax.Array
 Dtype = Any
@@ -59,12 +60,16 @@ def precision(dtype: Dtype) -> jax.lax.Precision | None:
 
 
 def conv(channels: int, size: int, fan_in: int, *, strides: int = 1, zero: bool = False,
-         dtype: Dtype, param_dtype: Dtype, name: str) -> nn.Conv:
-  """A convolution of `size` x `size`, padded by size // 2, with torch's initialization or zeros."""
+         upsampled: bool = False, dtype: Dtype, param_dtype: Dtype, name: str) -> nn.Conv:
+  """A convolution of `size` x `size`, padded by size // 2, with torch's initialization or zeros.
+
+  With `upsampled`, of the image after `upsample`.
+  """
   return nn.Conv(channels, (size, size), strides, padding=size // 2,
                  kernel_init=zeros_init if zero else kernel_init,
                  bias_init=zeros_init if zero else bias_init(fan_in * size * size),
-                 conv_general_dilated=convolution.conv_general_dilated, promote_dtype=promote,
+                 conv_general_dilated=conv_upsampled if upsampled else (
+                     convolution.conv_general_dilated), promote_dtype=promote,
                  precision=precision(dtype), dtype=dtype, param_dtype=param_dtype, name=name)
 
 
@@ -117,19 +122,6 @@ class Norm(nn.Module):
                       self.num_groups, self.silu, self.dtype)
 
 
-def upsample(x: Array) -> Array:
-  """Nearest neighbor: [B H W C] -> [B 2H 2W C]."""
-  batch, height, width, channels = x.shape
-  x = jnp.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))
-  return x.reshape(batch, 2 * height, 2 * width, channels)
-
-
-def downsample(x: Array) -> Array:
-  """Average over 2 x 2: [B H W C] -> [B H/2 W/2 C]."""
-  batch, height, width, channels = x.shape
-  return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean(axis=(2, 4))
-
-
 class Resample(nn.Module):
   """Halves or doubles the image between levels, for networks without residual resampling.
 
@@ -143,15 +135,11 @@ class Resample(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    if self.up:
-      x = upsample(x)
-    elif not self.learned:
-      return downsample(x)
     if not self.learned:
-      return x
+      return (upsample if self.up else downsample)(x)
     channels = x.shape[-1]
-    return conv(channels, 3, channels, strides=1 if self.up else 2, dtype=self.dtype,
-                param_dtype=self.param_dtype, name='conv')(x)
+    return conv(channels, 3, channels, strides=1 if self.up else 2, upsampled=self.up,
+                dtype=self.dtype, param_dtype=self.param_dtype, name='conv')(x)
 
 
 def dropout(x: Array, rate: float, keys: Array) -> Array:
@@ -192,10 +180,12 @@ class ResBlock(nn.Module):
     dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
     c = self.channels
     resample = self.resample or (lambda x: x)
+    up = self.resample is upsample
 
-    h = resample(Norm(self.num_groups, **dtypes, name='norm_0')(x))
+    h = Norm(self.num_groups, **dtypes, name='norm_0')(x)
+    h = h if up else resample(h)
+    h = conv(c, 3, x.shape[-1], upsampled=up, **dtypes, name='conv_0')(h)
     x = resample(x)
-    h = conv(c, 3, x.shape[-1], **dtypes, name='conv_0')(h)
     h = checkpoint_name(h, 'conv')  # the one value that `remat='blocks'` stores
 
     e = dense(2 * c if self.scale_shift else c, embedding.shape[-1], dtype=jnp.float32,

@@ -6,7 +6,8 @@ import pytest
 import tiny
 
 from adm_jax.devices import chips, flops
-from adm_jax.models import UNet
+from adm_jax.devices.target import Target, tracing_for
+from adm_jax.models import UNet, blocks
 from adm_jax.training.flops import of_step
 from adm_jax.weights import catalog, openai
 
@@ -82,3 +83,15 @@ def test_a_step_is_three_forward_passes_of_its_batch():
 
 def test_the_peak_of_an_unknown_device_is_not_made_up():
   assert chips.peak(jax.devices('cpu')[0].device_kind) is None
+
+
+def test_the_forms_of_a_device_count_as_the_plain_ones():
+  """TPUs' attention hides its arithmetic, and their doubling convolution multiplies zeros."""
+  blocks_of = (blocks.Attention(2, dtype='bfloat16'), jnp.zeros((1, 32, 32, 64), 'bfloat16')), (
+      blocks.Resample(up=True, dtype='bfloat16'), jnp.zeros((1, 8, 8, 64), 'bfloat16'))
+  for block, x in blocks_of:
+    params = jax.eval_shape(block.init, jax.random.key(0), x)
+    def evaluate(params, x, block=block):
+      with tracing_for(Target('tpu')):
+        return block.apply(params, x)
+    assert flops.count(evaluate, params, x) == flops.count(block.apply, params, x) > 0
