@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from adm_jax.devices.layouts import as_stored
 from adm_jax.devices.sharding import Collectives
 from adm_jax.errors import UsageError
 from adm_jax.process.timestep_samplers import TimestepSampler
@@ -94,14 +95,17 @@ def train_step(task: Task, optimizer: optax.GradientTransformation,
 
   def gradients(params, frozen, examples):
     """The mean gradient, and all terms f32[B], over the microbatches."""
+    def one(params, frozen, examples):
+      grads, terms = jax.grad(loss, has_aux=True)(params, frozen, examples)
+      return as_stored(grads), terms
     if microbatches == 1:
-      return jax.grad(loss, has_aux=True)(params, frozen, examples)
+      return one(params, frozen, examples)
     # Each takes every M-th example: where the batch is split over devices, so is every microbatch.
     slices = jax.tree.map(
         lambda a: a.reshape(-1, microbatches, *a.shape[1:]).swapaxes(0, 1), examples)
 
     def accumulate(total, examples):
-      grads, terms = jax.grad(loss, has_aux=True)(params, frozen, examples)
+      grads, terms = one(params, frozen, examples)
       return jax.tree.map(lambda a, b: a + b / microbatches, total, grads), terms
 
     grads, terms = jax.lax.scan(accumulate, jax.tree.map(jnp.zeros_like, params), slices)
