@@ -42,6 +42,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
                       help="of the classifier's gradient, or what a distilled model is told; of "
                       "two, it goes evenly from the first step's to the last's; default: the "
                       "paper's, or 1")
+  parser.set_defaults(distilled=False)  # until `fill_in_student` has looked
 
 
 def add_guidance_arguments(parser: argparse.ArgumentParser) -> None:
