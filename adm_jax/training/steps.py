@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from adm_jax.devices.layouts import as_stored
-from adm_jax.devices.sharding import Collectives
+from adm_jax.devices.sharding import LEAST_TO_SPLIT, Collectives
 from adm_jax.errors import UsageError
 from adm_jax.process.timestep_samplers import TimestepSampler
 from adm_jax.sampling.sampler import image_keys
@@ -126,11 +126,11 @@ def train_step(task: Task, optimizer: optax.GradientTransformation,
     grads = collectives.mean(grads)
     t, weight, terms = collectives.gather((t, weight, terms))
 
-    grad_norm = optax.tree.norm(grads)
+    grad_norm = _norm(grads)
     good = jnp.isfinite(terms['loss']).all() & jnp.isfinite(grad_norm)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    param_norm = optax.tree.norm(params)
+    param_norm = _norm(params)
     if not getattr(optimizer, 'bounded', False):
       # All of the result is there, and is read again, before any of it is kept: it costs a pass.
       good &= jnp.isfinite(param_norm)
@@ -159,6 +159,19 @@ def train_step(task: Task, optimizer: optax.GradientTransformation,
     return state, metrics | {'skipped': Mean(bad.astype(jnp.float32), one)}
 
   return step
+
+
+def _norm(tree: Any) -> Array:
+  """The root of the sum of all squares, f32.
+
+  Small arrays, which are most, are joined first: the sums of each took a quarter of the kernels
+  that a GPU was given.
+  """
+  leaves = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(tree)]
+  small = [leaf.ravel() for leaf in leaves if leaf.size < LEAST_TO_SPLIT]
+  joined = [jnp.concatenate(small)] if small else []
+  large = [leaf for leaf in leaves if leaf.size >= LEAST_TO_SPLIT]
+  return jnp.sqrt(sum((leaf ** 2).sum() for leaf in [*joined, *large]))
 
 
 def _ema_rate(rate: float, step: Array, warmup: bool) -> Array | float:
