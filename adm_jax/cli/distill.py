@@ -19,7 +19,7 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING
 
-from adm_jax.cli import train
+from adm_jax.cli import real_images, train
 from adm_jax.cli.parser import at_least_one, numbers
 from adm_jax.errors import UsageError
 
@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
       'student': student_recipes.few_steps(
           network, data, str(out / 'guided'), arguments.steps,
           total_steps=arguments.student_steps, **shared)}
-  names = teachers.outline(arguments.teacher).class_names
+  names = pretrained.outline(arguments.teacher).class_names
   starts = {'guided': arguments.teacher, 'student': str(out / 'guided')}
   for stage in _STAGES:
     print(f'stage {stage}: {out / stage}', file=sys.stderr, flush=True)
@@ -119,15 +119,12 @@ def _check(arguments: argparse.Namespace) -> tuple[float, float]:
 
 def images(data: str, labels: str, image_shape: tuple[int, int, int]) -> 'ConfigDict':
   """A call of what opens the images that a user names: a config's, or files."""
-  from adm_jax import config as config_lib
   from adm_jax.config import call
   from adm_jax.data.open import open_source
 
-  path = pathlib.Path(data)
-  if path.suffix == '.py' or (data in config_lib.packaged() and not path.exists()):
-    return config_lib.load(data).data
   height, _, channels = image_shape
-  return call(open_source, path=data, image_size=height, labels=labels, channels=channels)
+  return real_images.config_of('adm distill', data, []) or call(
+      open_source, path=data, image_size=height, labels=labels, channels=channels)
 
 
 def _data(arguments: argparse.Namespace, taught) -> 'ConfigDict':

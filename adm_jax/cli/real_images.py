@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from adm_jax.errors import UsageError
 
 if TYPE_CHECKING:
+  from adm_jax.config import ConfigDict
   from adm_jax.data.sources import Source
 
 
@@ -38,12 +39,20 @@ def of_config(command: str, data: str, overrides: list[str]) -> 'Source | None':
   """
   from adm_jax import config as config_lib
 
+  found = config_of(command, data, overrides)
+  return None if found is None else config_lib.build(found)
+
+
+def config_of(command: str, data: str, overrides: list[str]) -> 'ConfigDict | None':
+  """The call that opens the data of a config; otherwise as `of_config`."""
+  from adm_jax import config as config_lib
+
   path = pathlib.Path(data)
   if path.suffix == '.py' or (data in config_lib.packaged() and not path.exists()):
     config = config_lib.load(data, overrides)
     if 'data' not in config:
       raise UsageError(f'the config {data} has no data: give one like digits_unet')
-    return config_lib.build(config.data)
+    return config.data
   if overrides:
     raise UsageError(f'{command} does not understand {" ".join(overrides)}; see {command} --help')
   return None

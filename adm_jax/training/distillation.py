@@ -198,7 +198,7 @@ def _of_stage_1(network: Network, teacher: str | Trained,
   if network.steps is None or len(network.steps) != 1:
     raise UsageError(f'network.steps={network.steps}: say in how many steps the student is to make '
                      'images, as (4,)')
-  num_segments, trained = network.steps[0], teachers.outline(teacher)
+  num_segments, trained = network.steps[0], pretrained.outline(teacher)
   its, name = trained.network, 'the teacher' if isinstance(teacher, Trained) else teacher
   if its.scales is None:
     raise UsageError(f'{name} is no student: distill its guidance first, by distillation.guided')

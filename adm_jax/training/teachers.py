@@ -53,14 +53,15 @@ def described(teacher: str | Trained, classifier: str | Trained | None = None,
     UsageError: they do not go together, nothing guides, there are no classes, or the teacher is a
       student itself.
   """
-  trained = outline(teacher)
+  trained = pretrained.outline(teacher)
   network = trained.network
   name = None if isinstance(teacher, Trained) else str(teacher)
   _check(network, name, classifier, weaker)
   schedule = network.diffusion.schedule
   run = Run(name, trained, None, schedule, descend(schedule), solvers.ddim())
   guide = classifier if classifier is not None else weaker
-  bound = _kind(classifier, weaker).bind(run, dtype, None if guide is None else outline(guide))
+  bound = _kind(classifier, weaker).bind(
+      run, dtype, None if guide is None else pretrained.outline(guide))
   if dtype is not None:
     network = network.having(dtype=dtype)
   guided = GuidedNetwork(network, network.diffusion, (bound,))
@@ -68,14 +69,11 @@ def described(teacher: str | Trained, classifier: str | Trained | None = None,
 
   def ask(weights, labels, scales):
     return guided({**weights, 'scales': {bound.role: ScaleOfEach(scales)}}, labels)
-  return Teacher(
-      network, guided.num_classes, {role: outline(name).params for role, name in names.items()},
-      lambda: {role: pretrained.trained(name).params for role, name in names.items()}, ask)
 
-
-def outline(model: str | Trained) -> Trained:
-  """A network with the shapes of its weights, or as it is where it is given."""
-  return model if isinstance(model, Trained) else pretrained.outline(model)
+  def params(read):
+    return {role: read(name).params for role, name in names.items()}
+  return Teacher(network, guided.num_classes, params(pretrained.outline),
+                 lambda: params(pretrained.trained), ask)
 
 
 def _kind(classifier: str | Trained | None, weaker: str | Trained | None) -> Guidance:

@@ -120,14 +120,18 @@ def fingerprint(params: Any) -> str:
   return digests.short(parts())
 
 
-def outline(name: str | pathlib.Path) -> Trained:
-  """As `load`, with the shapes of the parameters instead of their values; nothing is fetched."""
+def outline(name: str | pathlib.Path | Trained) -> Trained:
+  """As `trained`, with shapes of the parameters in place of values it would read; fetches nothing.
+
+  What is given as a network stays as it is.
+  """
+  if isinstance(name, Trained):
+    return name
   if str(name) not in catalog.MODELS:
-    trained = load(name)
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), trained.params)
-    return dataclasses.replace(trained, params=shapes)
-  model = catalog.find(str(name))
-  network = config_lib.build(flags.describe(model.kind, flags.words(model.flags)))
+    found = load(name)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), found.params)
+    return dataclasses.replace(found, params=shapes)
+  network = config_lib.build(network_config(name))
   return Trained(network, network.abstract_params())
 
 
