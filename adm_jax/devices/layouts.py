@@ -18,5 +18,7 @@ def as_stored(grads: Any) -> Any:
   """
   if target.current().platform != 'gpu':
     return grads
-  return jax.tree.map(
+  grads = jax.tree.map(
       lambda leaf: with_layout_constraint(leaf, Layout(tuple(range(leaf.ndim)))), grads)
+  # Behind a barrier, or their squares would be transposed beside them.
+  return jax.lax.optimization_barrier(grads)

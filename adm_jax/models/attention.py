@@ -46,9 +46,17 @@ class QueriesKeysValues(nn.Module):
     channels = x.shape[-1]
     kernel = self.param('kernel', self.kernel_init, (channels, 3 * channels), self.param_dtype)
     bias = self.param('bias', self.bias_init, (3 * channels,), self.param_dtype)
-    product = _PRODUCTS.get(target.current().platform, _together)
-    return product((self.num_heads, self.qkv_first, self.precision),
-                   *self.promote(x, kernel, bias, dtype=self.dtype))
+    settings = self.num_heads, self.qkv_first, self.precision
+    return self._product(x)(settings, *self.promote(x, kernel, bias, dtype=self.dtype))
+
+  def _product(self, x: Array) -> Callable:
+    """The form that pays on the device that is traced for."""
+    device = target.current()
+    if device.platform == 'tpu':
+      return _apart
+    # Where no fused kernel wants them whole, what follows reads q, k and v where they lie.
+    fused = attention_implementation(self.dtype, x.shape[1], x.shape[2] // self.num_heads, device)
+    return _together if fused == 'xla' else _apart_but_for_gradients
 
 
 # num_heads, qkv_first and precision of a `QueriesKeysValues`.
@@ -80,7 +88,6 @@ _apart_but_for_gradients = jax.custom_vjp(_apart, nondiff_argnums=(0,))
 _apart_but_for_gradients.defvjp(
     lambda settings, *arrays: jax.vjp(lambda *arrays: _together(settings, *arrays), *arrays),
     lambda settings, pull, gradients: pull(gradients))
-_PRODUCTS = {'gpu': _apart_but_for_gradients, 'tpu': _apart}
 
 
 def _product(settings: Settings, x: Array, kernel: Array) -> Array:

@@ -130,21 +130,24 @@ def train_step(task: Task, optimizer: optax.GradientTransformation,
     good = jnp.isfinite(terms['loss']).all() & jnp.isfinite(grad_norm)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    param_norm = _norm(params)
     if not getattr(optimizer, 'bounded', False):
       # All of the result is there, and is read again, before any of it is kept: it costs a pass.
-      good &= jnp.isfinite(param_norm)
-    changed = dict(
-        params=params,
-        ema={str(rate): _average(state.ema[str(rate)], params,
-                                 _ema_rate(rate, state.step, ema_warmup)) for rate in ema_rates},
-        opt_state=opt_state,
-        timesteps=timestep_sampler.update(state.timesteps, t, terms['loss']))
-    kept = {name: getattr(state, name) for name in changed}
-    chosen = jax.tree.map(lambda new, old: jnp.where(good, new, old), changed, kept)
+      good &= jnp.isfinite(_norm(params))
+
+    def kept(new, old):
+      return jax.tree.map(lambda new, old: jnp.where(good, new, old), new, old)
+    # First of all, so that what follows reads what was kept, and the old parameters are done with.
+    params = kept(params, state.params)
+    param_norm = _norm(params)
+    ema = {str(rate): _average(state.ema[str(rate)], params,
+                               _ema_rate(rate, state.step, ema_warmup)) for rate in ema_rates}
+    chosen = {name: kept(new, getattr(state, name)) for name, new in dict(
+        ema=ema, opt_state=opt_state,
+        timesteps=timestep_sampler.update(state.timesteps, t, terms['loss'])).items()}
     bad = (~good).astype(jnp.int32)
-    before, state = state, TrainState(step=state.step + 1, skipped=state.skipped + bad,
-                       skipped_in_a_row=jnp.where(good, 0, state.skipped_in_a_row + 1), **chosen)
+    before, state = state, TrainState(
+        step=state.step + 1, params=params, skipped=state.skipped + bad,
+        skipped_in_a_row=jnp.where(good, 0, state.skipped_in_a_row + 1), **chosen)
 
     one = jnp.float32(1)
     metrics = by_quartile({name: values * weight for name, values in terms.items()},

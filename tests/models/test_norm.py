@@ -38,9 +38,10 @@ def rms(x):
 
 @pytest.mark.parametrize('silu', [False, True])
 @pytest.mark.parametrize('mean', [0.0, 5.0, -100.0])
-def test_few_passes_are_as_exact_as_many(silu, mean):
+@pytest.mark.parametrize('side', [8, 12])
+def test_few_passes_are_as_exact_as_many(silu, mean, side):
   """Beside float32, which rounds nothing to 8 bits, neither is further off; on means of 100 too."""
-  given = inputs(mean)
+  given = inputs(mean, (2, side, 8, 32))
   wanted = exact(silu, *given)
   plain = value_and_gradients(norm._plain, silu, *given)
   split = value_and_gradients(norm._split, silu, *given)
@@ -50,9 +51,10 @@ def test_few_passes_are_as_exact_as_many(silu, mean):
 
 
 @pytest.mark.parametrize('silu', [False, True])
-def test_few_passes_are_many_but_for_the_last_bits_of_float32(silu):
+@pytest.mark.parametrize('side', [8, 12])
+def test_few_passes_are_many_but_for_the_last_bits_of_float32(silu, side):
   """The same formula: in float32 values agree to 1e-5, gradients too."""
-  x, gamma, beta, gradient = (leaf.astype(jnp.float32) for leaf in inputs())
+  x, gamma, beta, gradient = (leaf.astype(jnp.float32) for leaf in inputs(shape=(2, side, 8, 32)))
   split = value_and_gradients(norm._split, silu, x, gamma, beta, gradient, jnp.float32)
   for a, b in zip(split, exact(silu, x, gamma, beta, gradient), strict=True):
     np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
@@ -70,10 +72,10 @@ def test_a_flat_image_is_its_shift():
 @pytest.mark.parametrize('platform, shape, dtype, form', [
     ('gpu', (2, 16, 16, 32), 'bfloat16', '_split'), ('tpu', (2, 16, 16, 32), 'bfloat16', '_split'),
     ('cpu', (2, 16, 16, 32), 'bfloat16', '_plain'), (None, (2, 16, 16, 32), 'bfloat16', '_plain'),
-    ('gpu', (2, 16, 16, 32), 'float32', '_plain'), ('gpu', (2, 8, 8, 32), 'bfloat16', '_plain'),
-    ('gpu', (2, 256, 32), 'bfloat16', '_plain')])
+    ('gpu', (2, 16, 16, 32), 'float32', '_plain'), ('gpu', (2, 8, 8, 32), 'bfloat16', '_split'),
+    ('tpu', (2, 8, 8, 32), 'bfloat16', '_plain'), ('gpu', (2, 256, 32), 'bfloat16', '_plain')])
 def test_the_form_goes_by_the_target(monkeypatch, platform, shape, dtype, form):
-  """Large images of 16 bits, on accelerators; a program for any device has the plain form."""
+  """Images of 16 bits, on TPUs large ones; a program for any device has the plain form."""
   x, *_ = inputs(shape=shape, dtype=dtype)
   monkeypatch.setattr(norm, '_split', lambda *args: '_split')
   monkeypatch.setattr(norm, '_plain', lambda *args: '_plain')
