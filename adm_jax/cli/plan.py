@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     if 'unet' in module:  # an upsampler's
       remat_key = 'task.network.module.unet.remat'
   needs = plan.measure(asked, target)
-  for line in report.lines(needs):
+  for line in report.lines(needs, microbatches):
     print(line)
   if needs.fits is False:
     print(f'what to change: {report.advice(needs, remat, microbatches, remat_key)}')

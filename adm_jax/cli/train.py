@@ -102,6 +102,8 @@ def run_config(config: 'ConfigDict', arguments: argparse.Namespace) -> int:
         shown = step
         if hosts.first():
           print(beginning(described, step, bool(arguments.init_from and saved)), file=sys.stderr)
+          if (warning := few_at_once(described)) is not None:
+            print(warning, file=sys.stderr)
         if drawn:
           advance = stack.enter_context(progress.bar(described.total_steps, 'training', step))
       if advance is not None:
@@ -114,6 +116,17 @@ def run_config(config: 'ConfigDict', arguments: argparse.Namespace) -> int:
     print(f'checkpoints and metrics: {arguments.workdir}\n'
           f'compiled programs are kept in {cache}')
   return 0
+
+
+def few_at_once(run):
+  """A warning about a run whose devices have too few images at once to be fast; else None."""
+  import jax
+
+  from adm_jax.devices import chips
+  height, width, _ = run.task.network.image_shape
+  return chips.too_few(jax.devices()[0].device_kind, height, width,
+                       run.batch_size // (run.num_devices or jax.device_count())
+                       // run.microbatches)
 
 
 def beginning(run, step, ignores_start):

@@ -47,3 +47,20 @@ CHIPS = {chip.kind: chip for chip in (
 def peak(kind: str) -> float | None:
   """Returns a chip's FLOP per second by its kind; None where that is not known."""
   return CHIPS[kind].peak if kind in CHIPS else None
+
+
+# XLA for TPUs cuts a batch of fewer large images into strips, and keeps float32 copies of them.
+_LARGE, _ENOUGH = 256 * 256, 8
+
+
+def too_few(kind: str, height: int, width: int, images: int) -> str | None:
+  """A warning, where a chip of this kind is given so few images at once that each takes longer.
+
+  By what the compiler expects, a ResBlock of 256 channels at 256 x 256 takes a v5e 10.6 ms with 4
+  images, and 7.7 ms with 8.
+  """
+  if not kind.startswith('TPU') or height * width < _LARGE or images >= _ENOUGH:
+    return None
+  what = 'image' if images == 1 else 'images'
+  return (f'each {kind} has {images} {what} of {height} x {width} at once, and is slow with fewer '
+          f'than {_ENOUGH}: take larger batches, or fewer devices')

@@ -170,6 +170,8 @@ class Needs:
     moved: bytes that these read and write; None likewise.
     seconds: estimated (`plan.estimate`), of a step or a batch of images; None likewise.
     run: what was asked for: 'Training', 'Sampling' or 'Evaluation'.
+    height: of the images.
+    width: of the images.
   """
   device_kind: str
   num_devices: int
@@ -191,6 +193,8 @@ class Needs:
   moved: float | None = None
   seconds: float | None = None
   run: str = 'Training'
+  height: int = 0
+  width: int = 0
 
   @property
   def fits(self) -> bool | None:

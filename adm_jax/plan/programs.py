@@ -43,6 +43,7 @@ def _compile(run: Run, target: Target) -> Needs:
   program = _PROGRAMS[type(run).__name__](run, devices)
   state, batch, refused = _bytes(program.state), _bytes(program.batch), False
   kind = target.device_kind or devices[0].device_kind
+  height, width, _ = program.shape
   counted: dict[str, Any] = {}
   try:
     compiled = program.lowered.compile()
@@ -65,6 +66,7 @@ def _compile(run: Run, target: Target) -> Needs:
       flops=program.flops, state=state, batch=batch, activations=activations, total=total,
       memory=CHIPS[kind].memory if kind in CHIPS else None, peak=chips.peak(kind),
       compile_seconds=time.perf_counter() - begin, refused=refused, run=type(run).__name__,
+      height=height, width=width,
       spare=0 if target.gpus is None else CHIPS[kind].memory // _SPARE, **counted)
 
 
@@ -89,7 +91,10 @@ def _bytes_refused(message: str, arguments: int) -> int | None:
 
 
 class _Program(NamedTuple):
-  """A lowered program; its arguments as shapes with shardings: `state` stays, `batch` goes."""
+  """A lowered program; its arguments as shapes with shardings: `state` stays, `batch` goes.
+
+  `shape` is the images', (H, W, C).
+  """
   lowered: Any
   state: Any
   batch: Any
@@ -97,6 +102,7 @@ class _Program(NamedTuple):
   flops: float
   batch_size: int
   fsdp: int
+  shape: tuple[int, int, int]
   evaluations: int | None = None
 
 
@@ -115,7 +121,8 @@ def _training_program(training: Training, devices: Sequence[Any]) -> _Program:
       'label': jax.ShapeDtypeStruct((rows,), np.int32, sharding=split)}
   return _Program(trainer.step.lower(trainer.shapes, batch, _key(), trainer.frozen),
                   (trainer.shapes, trainer.frozen), batch,
-                  trainer.shapes.params, of_step(run.task, rows), rows, run.fsdp)
+                  trainer.shapes.params, of_step(run.task, rows), rows, run.fsdp,
+                  run.task.network.image_shape)
 
 
 def _sampling_program(sampling: Sampling, devices: Sequence[Any]) -> _Program:
@@ -144,7 +151,7 @@ def _sampling_program(sampling: Sampling, devices: Sequence[Any]) -> _Program:
   arguments = (adm.params, (x, memory), sampler.steps, keys, labels, low_res)
   return _Program(sampler.program.lower(*arguments), adm.weights, arguments[1:2], adm.weights,
                   flops.count(sampler.advance, *arguments), rows, sampling.fsdp,
-                  sampler.num_evaluations)
+                  sampler.shape, sampler.num_evaluations)
 
 
 def _evaluation_program(evaluation: Evaluation, devices: Sequence[Any]) -> _Program:
@@ -159,7 +166,8 @@ def _evaluation_program(evaluation: Evaluation, devices: Sequence[Any]) -> _Prog
       jax.eval_shape(inception.Inception().init, _key(), images)['params'])
   function = features.of_inception()
   lowered = jax.jit(function, in_shardings=(whole, split)).lower(params, images)
-  return _Program(lowered, params, images, params, flops.count(function, params, images), rows, 1)
+  return _Program(lowered, params, images, params, flops.count(function, params, images), rows, 1,
+                  images.shape[1:])
 
 
 _PROGRAMS = {'Training': _training_program, 'Sampling': _sampling_program,

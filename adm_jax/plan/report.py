@@ -1,11 +1,11 @@
 """What a plan says to a person."""
 
-from adm_jax.devices.chips import CHIPS, GIB
+from adm_jax.devices.chips import CHIPS, GIB, too_few
 from adm_jax.plan.needs import Needs
 
 
-def lines(needs: Needs) -> list[str]:
-  """Returns lines that say what a run needs and whether that fits."""
+def lines(needs: Needs, microbatches: int = 1) -> list[str]:
+  """Returns lines that say what a run needs, whether that fits, and what would make it slow."""
   gib = [(name, getattr(needs, name) / GIB)
          for name in ('state', 'batch', 'activations', 'total')]
   what = {'Training': 'a step', 'Evaluation': "a batch's features by Inception"}.get(
@@ -24,6 +24,9 @@ def lines(needs: Needs) -> list[str]:
                   + ('it fits' if needs.fits else 'too little'))
   if needs.seconds is not None:
     result.append(estimated(needs))
+  if needs.run != 'Evaluation':  # Inception's images are made one size first
+    at_once = needs.batch_size // needs.num_devices // microbatches
+    result += filter(None, [too_few(needs.device_kind, needs.height, needs.width, at_once)])
   return result
 
 

@@ -94,7 +94,8 @@ class _Refused:
 
 
 def test_a_program_that_a_compiler_refuses_does_not_fit(monkeypatch):
-  program = programs._Program(_Refused(), {}, {}, {}, flops=1e12, batch_size=8, fsdp=1)
+  program = programs._Program(_Refused(), {}, {}, {}, flops=1e12, batch_size=8, fsdp=1,
+                              shape=(64, 64, 3))
   monkeypatch.setitem(programs._PROGRAMS, 'Training', lambda run, devices: program)
   needs = programs._compile(plan.Training(''), plan.Target(devices=1))
   assert needs.total == needs.activations == round(44.85 * GIB)
@@ -238,3 +239,13 @@ def test_a_tpu_slice_needs_no_tpu(cache, sampling, monkeypatch):
   needs = plan.measure(dataclasses.replace(sampling, dtype='bfloat16'),
                        plan.Target(topology='v5e:2x4'))
   assert needs.evaluations == 3 and needs.fits
+
+
+def test_few_large_images_on_a_tpu_are_named():
+  """4 of 256 x 256 a chip, by the batch or by microbatches; not 8, not small ones, not on a GPU."""
+  def said(microbatches=1, **changes):
+    given = dict(height=256, width=256, batch_size=32) | changes
+    return 'at once' in '\n'.join(report.lines(dataclasses.replace(NEEDS, **given), microbatches))
+  assert said() and said(2, batch_size=64)
+  assert not said(batch_size=64) and not said(height=128)
+  assert not said(device_kind='NVIDIA H100 80GB HBM3')
