@@ -7,6 +7,7 @@ to each device.
 """
 
 import contextlib
+import contextvars
 import dataclasses
 import functools
 import math
@@ -26,6 +27,7 @@ _DATA, _FSDP = 'data', 'fsdp'
 _MOST_FOR_PARAMS = 0.4
 # Smaller arrays are copied to every device: gathering them would cost more than holding them.
 LEAST_TO_SPLIT = 2 ** 16
+_splits_batch: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar('mesh', default=None)
 
 
 def mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -115,15 +117,35 @@ def splitting_params(mesh: Mesh | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def tracing_for(mesh: Mesh | None) -> Iterator[None]:
+def tracing_for(mesh: Mesh | None, *, whole: bool = True) -> Iterator[None]:
   """While a program is traced for a mesh: its devices are the target, and its axes in force.
 
-  None says nothing of the devices: whatever target is in force stays.
+  Args:
+    mesh: None says nothing of the devices: whatever target is in force stays.
+    whole: the program sees whole batches, as a `jit` does, and not a device's part, as in a `pmap`.
   """
   devices = (contextlib.nullcontext() if mesh is None
              else target.tracing_for(target.of(mesh.devices.flat[0])))
-  with devices, splitting_params(mesh):
-    yield
+  token = _splits_batch.set(mesh if whole and mesh is not None and mesh.size > 1 else None)
+  try:
+    with devices, splitting_params(mesh):
+      yield
+  finally:
+    _splits_batch.reset(token)
+
+
+def on_each_device(function: Callable[..., Array]) -> Callable[..., Array]:
+  """`function` of arrays [B ...], called with the rows of each device by themselves.
+
+  For kernels that XLA cannot split, as all that are written in Pallas: it refuses programs with
+  them that are for several devices.
+  """
+  mesh = _splits_batch.get()
+  if mesh is None:
+    return function
+  rows = over_batch(mesh).spec
+  # Without the check of what varies over the devices, which kernels would have to declare.
+  return jax.shard_map(function, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False)
 
 
 def gathered(param: Array | None) -> Array | None:
@@ -220,13 +242,15 @@ def trainer(parallel: str, mesh: Mesh, init: Callable[[], Any],
                    out_shardings=(shardings, replicated(mesh)))
     place = functools.partial(_place, over_batch(mesh))
   elif parallel == 'pmap' and mesh.shape[_FSDP] == 1:
-    step = _pmapped(mesh, tracing_for(mesh)(make_step(_COLLECTIVES_OF_PMAP)))
+    step = _pmapped(mesh, tracing_for(mesh, whole=False)(make_step(_COLLECTIVES_OF_PMAP)))
     place = functools.partial(_split, len(mesh.local_devices))
   elif parallel == 'pmap':
     raise UsageError(f'parallel=pmap copies the state to every device, but fsdp='
                      f'{mesh.shape[_FSDP]} is to split it: set parallel=jit or fsdp=1')
   else:
     raise UsageError(f'parallel={parallel}: give {" or ".join(PARALLEL)}')
+  # Networks are called to be initialized, with batches that no mesh divides: in plain forms.
+  init = target.tracing_for(target.ANY)(init)
   return Trainer(mesh, shapes, jax.jit(init, out_shardings=shardings), place,
                  place_params(frozen, mesh), step)
 

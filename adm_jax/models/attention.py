@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from adm_jax.devices import target
+from adm_jax.devices import sharding, target
 from adm_jax.devices.target import Target
 
 Array = jax.Array
@@ -113,7 +113,7 @@ def attend(q: Array, k: Array, v: Array, implementation: str | None = None) -> A
   implementation = implementation or attention_implementation(q.dtype, length, width,
                                                               target.current())
   if implementation == 'flash':
-    return _flash(q, k, v)
+    return sharding.on_each_device(_flash)(q, k, v)
   # Float32 means float32 (`blocks.precision`); the function has no argument for it.
   exact = jnp.dtype(q.dtype).itemsize >= 4
   with jax.default_matmul_precision('highest') if exact else contextlib.nullcontext():

@@ -1,5 +1,9 @@
 """Attention against its formula, in every form that a device may be given."""
 
+import os
+import subprocess
+import sys
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -65,6 +69,42 @@ def test_the_kernel_for_tpus_is_no_further_from_float32_than_xla_s(monkeypatch):
   for name, a, b, c in zip('hqkv', plain, flash, exact, strict=True):
     assert b.dtype == jnp.bfloat16
     assert rms(b - c) <= 1.1 * rms(a - c), f'{name}: {rms(b - c)} after {rms(a - c)}'
+
+
+ON_A_MESH = '''
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.pallas import tpu as pltpu
+
+from adm_jax.devices import sharding
+from adm_jax.models import attention
+
+def gradients(*arrays):
+  def norm(q, k, v):
+    return (attention.attend(q, k, v, 'flash').astype(jnp.float32) ** 2).sum()
+  return jax.grad(norm, (0, 1, 2))(*arrays)
+
+mesh = sharding.mesh(fsdp=2)
+split = sharding.tracing_for(mesh)(gradients)
+shape = jax.ShapeDtypeStruct((2, 1024, 1, 64), jnp.bfloat16, sharding=sharding.over_batch(mesh))
+jax.jit(split).trace(shape, shape, shape).lower(lowering_platforms=('tpu',))
+
+arrays = [jax.random.normal(jax.random.key(i), (2, 128, 1, 16), jnp.bfloat16) for i in range(3)]
+placed = jax.device_put(arrays, sharding.over_batch(mesh))
+attention._BLOCK = 128
+with pltpu.force_tpu_interpret_mode():
+  jax.tree.map(np.testing.assert_array_equal, jax.jit(gradients)(*arrays), jax.jit(split)(*placed))
+'''
+
+
+def test_the_kernel_for_tpus_runs_on_a_mesh():
+  """Each device has its rows, with the numbers of one device; the compiler for TPUs accepts it."""
+  done = subprocess.run(
+      [sys.executable, '-c', ON_A_MESH], capture_output=True, text=True,
+      env={**os.environ, 'JAX_PLATFORMS': 'cpu',
+           'XLA_FLAGS': '--xla_force_host_platform_device_count=2'})
+  assert done.returncode == 0, done.stderr
 
 
 # ---------------------------------------------------------------------------------------------
