@@ -8,7 +8,6 @@ same bytes. FOLDER/samples.npz has the published layout: arr_0, uint8 N H W C, a
 
 import contextlib
 import dataclasses
-import logging
 import pathlib
 from typing import Any, Callable, Iterable, NamedTuple, Sequence
 
@@ -32,8 +31,6 @@ from adm_jax.sampling.pipeline import (
 from adm_jax.sampling.sampler import check_labels
 from adm_jax.sampling.shards import Shards
 
-_log = logging.getLogger(__name__)
-
 
 class _Small(NamedTuple):
   """What an upsampler enlarges; `job` makes it, if one does, and may not have made all."""
@@ -50,16 +47,6 @@ class _Run:
   part: Part
   bar: Callable
   watch: Callable | None
-
-
-def _joined(job: Shards) -> bool:
-  """Joins the shards of a job; False where one was damaged, and has to be made again."""
-  try:
-    job.finish()
-    return True
-  except shards.Damaged as error:
-    _log.warning(str(error))
-    return False
 
 
 class Made(NamedTuple):
@@ -242,20 +229,8 @@ class SamplingJob:
         job.finish()
         return job, part.first
       with heartbeats.Heart(folder, part) as heart:
-        mine = False
-        while not mine and not job.joined():
-          self._make_missing(job, turns, heart, run, labels, given)
-          if job.missing():
-            if part.alone:
-              break
-          elif turns_lib.is_mine_to_join(part, heart):
-            mine = _joined(job)
-          else:
-            turns_lib.wait()
-        if job.joined():
-          heart.finished()
-          if mine:
-            heartbeats.forget(folder)
+        mine = turns_lib.complete(job, part, heart, lambda: self._make_missing(
+            job, turns, heart, run, labels, given))
         return job, mine
 
   def _make_missing(self, job, turns, heart, run, labels, given) -> None:

@@ -5,12 +5,15 @@ same batch, and the same bytes, on any number of processes. Nothing but the job'
 processes of each other.
 """
 
+import logging
 import time
 from typing import Callable, Iterator, NamedTuple, Sequence
 
 from adm_jax.io import heartbeats
 from adm_jax.io.parts import Part, share
-from adm_jax.sampling.shards import Filling, Shards
+from adm_jax.sampling.shards import Damaged, Filling, Shards
+
+_log = logging.getLogger(__name__)
 
 Range = tuple[int, int]  # [begin, end)
 
@@ -122,12 +125,43 @@ def _free(batches: Sequence[Range], lacking: Sequence[Range], part: Part, heart:
                if not any(meet(batch, other) for other in (*claimed, *lacking))), None)
 
 
-def is_mine_to_join(part: Part, heart: heartbeats.Heart) -> bool:
-  """Whether this process is the first of those that are there."""
-  return part.whole or not any(beat.alive and (beat.index, beat.count) < (part.index, part.count)
-                               for beat in heart.others())
+def complete(job: Shards, part: Part, heart: heartbeats.Heart, make: Callable[[], None]) -> bool:
+  """Makes what is missing of a job, and joins it; returns whether this process has joined it.
+
+  Of the processes that are there when all is made, the first joins, and the others wait for it; a
+  part that is alone ends before, where others have not made theirs.
+
+  Args:
+    job: the job.
+    part: of it, that this process makes.
+    heart: of this process.
+    make: () -> None, makes what there is to make, as of `ranges`.
+  """
+  mine = False
+  while not mine and not job.joined():
+    make()
+    if job.missing():
+      if part.alone:
+        break
+    elif part.whole or not any(
+        beat.alive and (beat.index, beat.count) < (part.index, part.count)
+        for beat in heart.others()):
+      mine = _joined(job)
+    else:
+      time.sleep(_PAUSE)
+  if job.joined():
+    heart.finished()
+    job.finish()  # removes what came too late
+    if mine:
+      heartbeats.forget(job.folder)
+  return mine
 
 
-def wait() -> None:
-  """For what another process does."""
-  time.sleep(_PAUSE)
+def _joined(job: Shards) -> bool:
+  """Joins the shards of a job; False where one was damaged, and has to be made again."""
+  try:
+    job.finish()
+    return True
+  except Damaged as error:
+    _log.warning(str(error))
+    return False
