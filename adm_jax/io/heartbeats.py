@@ -38,7 +38,7 @@ class Beat:
     host: the name of its machine.
     process: its id there.
     made: how many images it has made.
-    rate: of them per second, since its first.
+    rate: of them per second, since its first batch.
     making: [begin, end) of the images that it is at, or has not stored yet; None: it is at none.
     begun: when it started, in seconds since 1970 by its own clock.
     seen: when it said so.
@@ -94,7 +94,7 @@ class Heart:
     self._folder, self._part = folder, part
     self._path = folder / FOLDER / f'{part.index}-of-{part.count}.json'
     self._beat = Beat(part.index, part.count, socket.gethostname(), os.getpid(), begun=time.time())
-    self._since = time.monotonic()
+    self._first, self._since = 0, time.monotonic()
     self._write_lock, self._stop = threading.Lock(), threading.Event()
     self._others: tuple[float, list[Beat]] = (-float('inf'), [])
     self._finished = False
@@ -128,8 +128,10 @@ class Heart:
 
   def made(self, count: int) -> None:
     """So many more images are made; said with the next word."""
-    made = self._beat.made + count
-    rate = made / max(1e-9, time.monotonic() - self._since)
+    made, now = self._beat.made + count, time.monotonic()
+    if not self._beat.made:  # its time was that of compiling
+      self._first, self._since = count, now
+    rate = (made - self._first) / (now - self._since) if made > self._first else 0.0
     self._beat = dataclasses.replace(self._beat, made=made, rate=rate)
 
   def others(self, most_age: float = 0.0) -> list[Beat]:
