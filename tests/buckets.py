@@ -60,8 +60,7 @@ class Bucket(MemoryFileSystem):
       return super()._open(path, mode, **options)
     def put(content):
       self.listed.pop(self._parent(path), None)
-      with MemoryFileSystem._open(self, path, mode) as file:
-        file.write(content)
+      MemoryFileSystem._open(self, path, mode, data=content)
     return _Written(put)
 
   def makedirs(self, path, exist_ok=False):

@@ -35,7 +35,8 @@ def refresh(path: pathlib.Path) -> None:
 
 
 @functools.lru_cache(maxsize=16)
-def _copy(path: pathlib.Path) -> pathlib.Path:
+def _copy(path: pathlib.Path, stamp: tuple) -> pathlib.Path:
+  del stamp  # tells versions of an object apart
   folder = tempfile.mkdtemp(prefix='adm_jax_')
   atexit.register(shutil.rmtree, folder, ignore_errors=True)
   copy = pathlib.Path(folder, path.name)
@@ -46,7 +47,11 @@ def _copy(path: pathlib.Path) -> pathlib.Path:
 
 def local(path: pathlib.Path) -> pathlib.Path:
   """A file that does not change any more, on this machine: of a bucket's a copy, made once."""
-  return path if is_local(path) else _copy(path)
+  if is_local(path):
+    return path
+  refresh(path.parent)
+  status = path.stat()
+  return _copy(path, (status.length, status.mtime))
 
 
 def remove_tree(path: pathlib.Path) -> None:
