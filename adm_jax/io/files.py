@@ -54,19 +54,25 @@ def local(path: pathlib.Path) -> pathlib.Path:
   return _copy(path, (status.length, status.mtime))
 
 
+def listed(folder: pathlib.Path) -> list[pathlib.Path]:
+  """What is in a folder now, whoever has written it; nothing where there is no folder."""
+  refresh(folder)
+  try:
+    return list(folder.iterdir())
+  except FileNotFoundError:
+    return []
+
+
 def remove_tree(path: pathlib.Path) -> None:
   """Removes a folder and what is in it; whatever is gone meanwhile is no mistake."""
   if is_local(path):
     shutil.rmtree(path, ignore_errors=True)
     return
-  for name in _below_in_bucket(path):
-    name.unlink(missing_ok=True)
-
-
-def _below_in_bucket(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  refresh(path)
-  for each in list(path.iterdir()) if path.is_dir() else []:
-    yield from _below_in_bucket(each) if each.is_dir() else [each]
+  for each in listed(path):
+    if each.is_dir():
+      remove_tree(each)
+    else:
+      each.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -70,11 +70,8 @@ def read(folder: pathlib.Path) -> list[Beat]:
 
   A file that is being written, or that nobody can read, is passed over.
   """
-  files.refresh(folder / FOLDER)
-  if not (folder / FOLDER).is_dir():
-    return []
   found = []
-  for path in (folder / FOLDER).iterdir():
+  for path in files.listed(folder / FOLDER):
     if not re.fullmatch(r'\d+-of-\d+\.json', path.name):
       continue
     try:

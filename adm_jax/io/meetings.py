@@ -202,8 +202,7 @@ def _said(path: pathlib.Path) -> dict[str, Any]:
 
 def _check(folder: pathlib.Path, part: Part, index: int) -> None:
   """Raises what is to be raised if process `index`, which is waited for, will not come."""
-  files.refresh(folder)
-  for path in folder.iterdir():
+  for path in files.listed(folder):
     if path.name.startswith('failed.'):
       raise UsageError(f'process {path.name.split(".")[1]} refused to go on: its message says why')
   beat = next((beat for beat in heartbeats.read(folder) if beat.index == index), None)

@@ -145,8 +145,12 @@ class Shards:
     crc = zlib.crc32(content)
     path = self.folder / _SHARDS / f'{begin:09d}-{begin + len(images):09d}-{crc:08x}.bin'
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(path, writer=self.writer) as part, part.open('wb') as file:
-      file.write(content.data)
+    try:
+      with written_whole(path, writer=self.writer) as part, part.open('wb') as file:
+        file.write(content.data)
+    except FileNotFoundError:
+      if not self.joined():  # by another process, which has made the same, and removed the folder
+        raise
 
   def filling(self) -> 'Filling':
     """What takes batches as they come, and writes them as shards; to be closed."""
@@ -179,7 +183,7 @@ class Shards:
         if not self.joined():  # by another process, which has removed the shards
           raise
     files.remove_tree(self.folder / _SHARDS)
-    for path in self.folder.iterdir():
+    for path in files.listed(self.folder):
       if path.match('.samples.part*'):  # of processes that were killed while they joined
         path.unlink(missing_ok=True)
     return self.samples
@@ -251,9 +255,8 @@ class Shards:
 
   def _shards(self) -> list[Shard]:
     """All files that are whole, in the order of their images."""
-    folder, found = self.folder / _SHARDS, []
-    files.refresh(folder)
-    for path in folder.iterdir() if folder.is_dir() else []:
+    found = []
+    for path in files.listed(self.folder / _SHARDS):
       match = re.fullmatch(r'(\d+)-(\d+)(?:-([0-9a-f]{8}))?\.bin', path.name)
       if match:
         crc = None if match[3] is None else int(match[3], 16)

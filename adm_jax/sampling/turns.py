@@ -63,19 +63,19 @@ def without(ranges: Sequence[Range], taken: Range | None) -> list[Range]:
   return [(begin, end) for begin, end in parts if begin < end]
 
 
-def in_turn(batches: Sequence[Range], turns: Turns) -> tuple[list[Range], list[Range]]:
-  """(this part's own batches, rising; those of others, each part's from its end).
+def in_turn(batches: Sequence[Range], turns: Turns) -> tuple[list[Range], dict[int, list[Range]]]:
+  """(this part's own batches, rising; those of each other part, from its end).
 
   Whoever helps another goes towards it, and begins with the part after its own, so that helpers
   spread over those that need help.
   """
   own = [batch for batch in batches if meet(batch, turns.own)]
-  rest, count = [], turns.part.count
+  rest, count = {}, turns.part.count
   for i in range(1, count):
     other = (turns.part.index + i) % count
     between = turns.bounds[other:other + 2]
-    rest += [batch for batch in reversed(batches)
-             if between[0] <= batch[0] < between[1] and batch not in own]
+    rest[other] = [batch for batch in reversed(batches)
+                   if between[0] <= batch[0] < between[1] and batch not in own]
   return own, rest
 
 
@@ -90,7 +90,7 @@ def ranges(job: Shards, filling: Filling, turns: Turns, heart: heartbeats.Heart,
     heart: says what this process is at, and knows what others are at.
     seen: seen(count) after each look: so many are there, or made here.
   """
-  part = turns.part
+  part, began = turns.part, time.monotonic()
   while True:
     missing = without(job.missing(), filling.kept)
     seen(job.num - sum(end - begin for begin, end in missing))
@@ -98,7 +98,11 @@ def ranges(job: Shards, filling: Filling, turns: Turns, heart: heartbeats.Heart,
     lacking = turns.lacking() if missing else ()
     batch = _free(own, lacking, part, heart, heartbeats.SECONDS / 6)
     if batch is None and not part.alone:
-      batch = _free(others, lacking, part, heart, 0)
+      # A part of which nothing is seen may be about to start.
+      started = {beat.index for beat in heart.others() if beat.count == part.count and beat.alive}
+      late = time.monotonic() - began > heartbeats.SECONDS
+      batch = _free([batch for other, batches in others.items() if late or other in started
+                     for batch in batches], lacking, part, heart, heartbeats.SECONDS / 6)
     if filling.kept is not None and (batch is None or filling.kept[1] != batch[0]):
       filling.close()
       heart.say(making=None)

@@ -70,7 +70,7 @@ def work(folder, part, made, most=None, seconds=0.0, size=SIZE):
     return job.joined()
 
 
-def at_once(folder, count, made, most=lambda index: None, seconds=0.01):
+def at_once(folder, count, made, most=lambda index: None, seconds=0.05):
   results = [None] * count
   def one(index):
     results[index] = work(folder, Part(index, count), made, most(index), seconds)
