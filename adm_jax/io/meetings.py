@@ -21,7 +21,7 @@ import numpy as np
 from adm_jax.errors import PeerLost, UsageError, one_line
 from adm_jax.io import files, heartbeats, json_files, npz
 from adm_jax.io.files import written_whole
-from adm_jax.io.parts import Part
+from adm_jax.io.parts import Part, share
 
 FOLDER = 'meeting'
 # How long the others are waited for at the beginning: schedulers start hosts one by one.
@@ -55,11 +55,36 @@ class Meeting:
     """
     if self.part.whole:
       return [arrays]
-    npz.write(self._path(name, self.part.index), arrays)
+    self.give(name, arrays)
     if not everyone and not self.part.first:
       return []
-    return [arrays if index == self.part.index else self._read(name, index)
+    return [arrays if index == self.part.index else self.take(name, index)
             for index in range(self.part.count)]
+
+  def give(self, name: str, arrays: Arrays) -> None:
+    """Gives what another process may `take`, under a name that it has not used."""
+    npz.write(self._path(name, self.part.index), arrays)
+
+  def take(self, name: str, index: int) -> Arrays:
+    """What process `index` has given, or will give, under this name; raises as `gather`."""
+    path = self._path(name, index)
+    _wait(path.exists, lambda: _check(self._folder, self.part, index))
+    with path.open('rb') as file, np.load(io.BytesIO(file.read()), allow_pickle=False) as found:
+      return dict(found)
+
+  def in_order(self, name: str, function: Callable[[Any], Arrays],
+               items: Sequence[Any]) -> Iterator[Arrays]:
+    """Yields function(item) of all items to the first process, one at a time; as `map`.
+
+    Other processes make their share, and have nothing yielded.
+    """
+    if not self.part.first:
+      for i in self.part.of(len(items)):
+        self.give(f'{name}.{i}', function(items[i]))
+      return
+    for index in range(self.part.count):
+      for i in share(len(items), index, self.part.count):
+        yield function(items[i]) if index == 0 else self.take(f'{name}.{i}', index)
 
   def map(self, name: str, function: Callable[[Any], Arrays], items: Sequence[Any], *,
           everyone: bool = True) -> list[Arrays]:
@@ -95,12 +120,6 @@ class Meeting:
 
   def _path(self, name: str, index: int) -> pathlib.Path:
     return self._folder / f'{name}.{index}.npz'
-
-  def _read(self, name: str, index: int) -> Arrays:
-    path = self._path(name, index)
-    _wait(path.exists, lambda: _check(self._folder, self.part, index))
-    with path.open('rb') as file, np.load(io.BytesIO(file.read()), allow_pickle=False) as found:
-      return dict(found)
 
 
 ALONE = Meeting()

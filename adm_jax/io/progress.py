@@ -29,6 +29,12 @@ def bar(total: int, title: str) -> Iterator[Callable[..., None]]:
 
 
 @contextlib.contextmanager
+def no_bar(total: int, title: str) -> Iterator[Callable[..., None]]:
+  """`bar` that shows nothing, for processes beside the first."""
+  yield lambda count, note='': None
+
+
+@contextlib.contextmanager
 def images(total: int, done: int, steps: int, title: str,
            note: str) -> Iterator[Callable[..., None]]:
   """Shows a bar of images, `done` of which were there before; gives advance(image-steps).

@@ -1,14 +1,12 @@
 """Processes that calculate together through a folder, or a bucket."""
 
-import threading
-
 import buckets
 import numpy as np
 import pytest
+from processes import together
 
 from adm_jax.errors import PeerLost, UsageError
 from adm_jax.io import heartbeats, meetings
-from adm_jax.io.parts import Part
 
 
 @pytest.fixture(params=['disk', 'bucket'])
@@ -19,23 +17,6 @@ def folder(request, tmp_path, monkeypatch):
   else:
     with buckets.in_force(monkeypatch) as bucket:
       yield bucket
-
-
-def together(folder, count, work, words=lambda index: 'same'):
-  """What `work(meeting)` returns or raises in each of the processes."""
-  results = [None] * count
-  def one(index):
-    try:
-      with meetings.meeting(folder, Part(index, count), words(index)) as meeting:
-        results[index] = work(meeting)
-    except Exception as error:
-      results[index] = error
-  threads = [threading.Thread(target=one, args=(index,)) for index in range(count)]
-  for thread in threads:
-    thread.start()
-  for thread in threads:
-    thread.join(timeout=60)
-  return results
 
 
 def squares(meeting):
