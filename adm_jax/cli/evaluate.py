@@ -18,6 +18,7 @@ import json
 import pathlib
 import sys
 
+from adm_jax.cli import parts
 from adm_jax.errors import UsageError
 from adm_jax.io import progress
 
@@ -29,6 +30,7 @@ def add_arguments(parser):
   parser.add_argument('--distances', choices=['float32', 'float16'], default='float32',
                       help='for precision and recall; float16 rounds as the published evaluator')
   parser.add_argument('--json', action='store_true', help='print one JSON object')
+  parts.add_shared_argument(parser)
 
 
 def run(arguments, rest):
@@ -37,13 +39,27 @@ def run(arguments, rest):
 
   if rest:
     raise UsageError(f'adm evaluate does not understand {" ".join(rest)}; see adm evaluate --help')
+  part = parts.part(arguments)
   reference, samples = report.open_set(arguments.reference), report.open_labeled(arguments.samples)
   report.check(reference, samples)
-  measured = report.evaluate(reference, samples, extractor(arguments), bar=progress.bar,
-                             distances=arguments.distances, batch_size=arguments.batch_size)
+  sees = extractor(arguments)
+  with parts.meeting(arguments, part, words(arguments, sees, reference, samples)) as meeting:
+    measured = report.evaluate(
+        reference, samples, sees, bar=progress.bar if part.first else progress.no_bar,
+        distances=arguments.distances, batch_size=arguments.batch_size, meeting=meeting)
+  if measured is None:
+    return 0
   print(json.dumps(measured.as_json(), indent=1) if arguments.json else measured.text())
   print(f'compiled programs are kept in {compilation_cache.use()}', file=sys.stderr)
   return 0
+
+
+def words(arguments, extractor, *sides):
+  """What processes that measure together have to agree on."""
+  from adm_jax.evaluation import features
+
+  return [extractor.hash, features.size_of_batches(arguments.batch_size),
+          *([side.name, None if side.images is None else len(side.images)] for side in sides)]
 
 
 def add_extractor_arguments(parser):

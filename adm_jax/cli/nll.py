@@ -11,7 +11,7 @@ examples:
 
 import pathlib
 
-from adm_jax.cli import real_images
+from adm_jax.cli import parts, real_images
 from adm_jax.errors import UsageError
 from adm_jax.io import progress
 
@@ -34,6 +34,7 @@ def add_arguments(parser):
                       help='of the network; default: bfloat16 on accelerators, float32 on CPUs')
   parser.add_argument('--seed', type=int, default=0, help='of the noise')
   parser.add_argument('--out', required=True, metavar='DIR', help='a new folder')
+  parts.add_shared_argument(parser)
 
 
 def run(arguments, overrides):
@@ -56,6 +57,7 @@ def run(arguments, overrides):
     value = getattr(arguments, name)
     if value is not None and value < 1:
       raise UsageError(f'--{name.replace("_", "-")} {value}: give at least 1')
+  part = parts.part(arguments)
   cache = compilation_cache.use()
   trained = (pretrained.load(arguments.model, arguments.weights) if arguments.config is None
              else folders.load(arguments.model, weights=arguments.weights,
@@ -71,18 +73,20 @@ def run(arguments, overrides):
   check_source(network, source)
   num = min(arguments.num or len(source), len(source))
 
-  def batches():
-    left = num
-    for batch in in_order(source, batch_size=arguments.batch_size):
-      if left > 0:
-        yield batch['image'][:left], batch['label'][:left] if conditional else None
-      left -= len(batch['image'])
-      if left <= 0:
-        return
-  with progress.bar(num, 'bits per dimension') as advance:
-    terms = nll.measure(network, process, trained.params, batches(),
-                        batch_size=min(arguments.batch_size, num), seed=arguments.seed,
-                        advance=advance)
+  batch_size = min(arguments.batch_size, num)
+
+  def read(only):
+    for batch in in_order(source, batch_size=batch_size, only=only):
+      yield nll.Batch(batch['image'], batch['label'] if conditional else None, batch['index'])
+  words = [arguments.model, dtype, source.name, num, batch_size, arguments.seed,
+           arguments.respacing]
+  bar = progress.bar if part.first else progress.no_bar
+  with parts.meeting(arguments, part, words) as meeting, bar(num, 'bits per dimension') as advance:
+    terms = nll.measure(
+        network, process, trained.params, read, num=num, batch_size=batch_size,
+        seed=arguments.seed, advance=lambda count: advance(count * part.count), meeting=meeting)
+  if terms is None:
+    return 0
   print(f'{arguments.model} ({trained.weights}, step {trained.step}) on {terms.count:,} images of '
         f'{source.name}, {process.schedule.num_steps} steps, {dtype}')
   error = '' if terms.error is None else f' +- {terms.error:.2g}'

@@ -12,7 +12,7 @@ examples:
 import os
 import pathlib
 
-from adm_jax.cli import evaluate, real_images
+from adm_jax.cli import evaluate, parts, real_images
 from adm_jax.errors import UsageError
 from adm_jax.io import progress
 
@@ -24,6 +24,7 @@ def add_arguments(parser):
   parser.add_argument('--images', type=int, default=10_000, metavar='N',
                       help='how many images the file keeps; default: 10,000')
   evaluate.add_extractor_arguments(parser)
+  parts.add_shared_argument(parser)
 
 
 def run(arguments, overrides):
@@ -36,14 +37,20 @@ def run(arguments, overrides):
                      'of a new .npz file')
   if arguments.images < 0:
     raise UsageError(f'--images {arguments.images}: give 0 or more')
+  part = parts.part(arguments)
   images = _images(arguments.data, overrides)
   out.parent.mkdir(parents=True, exist_ok=True)
   if not os.access(out.parent, os.W_OK):
     raise UsageError(f'{out.parent} cannot be written to: give another folder')
   extractor = evaluate.extractor(arguments)
-  with progress.bar(len(images), 'measuring') as advance:
-    reference_statistics.measure(out, extractor, images, keep=arguments.images,
-                       batch_size=arguments.batch_size, advance=advance)
+  words = [evaluate.words(arguments, extractor), images.name, len(images), arguments.images]
+  bar = progress.bar if part.first else progress.no_bar
+  with parts.meeting(arguments, part, words) as meeting, bar(len(images), 'measuring') as advance:
+    reference_statistics.measure(
+        out, extractor, images, keep=arguments.images, batch_size=arguments.batch_size,
+        advance=lambda count: advance(count * part.count), meeting=meeting)
+  if not part.first:
+    return 0
   print(f'{out}: {len(images):,} images of {images.name}, {extractor.name} {extractor.hash}\n'
         f'compiled programs are kept in {compilation_cache.use()}')
   return 0

@@ -25,7 +25,7 @@ import contextlib
 import pathlib
 from typing import TYPE_CHECKING, Callable
 
-from adm_jax.cli import sampling_options
+from adm_jax.cli import parts, sampling_options
 from adm_jax.cli.parser import (
   add_profile_argument,
   at_least_one,
@@ -76,27 +76,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   add_profile_argument(how, 'parts of sampling (a batch has up to ten, of equal steps)')
 
   out = parser.add_argument_group('where to')
-  out.add_argument('--out', required=True, metavar='DIR')
+  out.add_argument('--out', required=True, metavar='DIR',
+                   help='or gs://BUCKET/...; a folder that all processes share')
   out.add_argument('--format', choices=('npz', 'png'), default='npz',
                    help='png also writes OUT/png/LABEL_INDEX.png')
   out.add_argument('--grid', action='store_true', help='also draw the first 64 in OUT/grid.png')
+  parts.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace, rest: list[str]) -> int:
   if rest:
     raise UsageError(f'adm sample does not understand {" ".join(rest)}; see adm sample --help')
-  for line in sampling_options.fill_in_model(arguments):
-    print(line)
+  filled_in = sampling_options.fill_in_model(arguments)
   sampling_options.fill_in_student(arguments)
   check(arguments)
   from adm_jax.cli.first_images import Clock
   from adm_jax.devices import compilation_cache
   from adm_jax.devices.profile import Profile
-  from adm_jax.io import progress
+  from adm_jax.io import files, progress
   from adm_jax.sampling import shards
 
-  out = pathlib.Path(arguments.out).absolute()
+  out = files.folder(arguments.out)
   shards.check_folder(out)
+  part = parts.part(arguments)
+  if part.first or part.alone:
+    print(*filled_in, sep='\n', end='\n' if filled_in else '')
   cache = compilation_cache.use()
   clock = Clock()
   # All networks are loaded, and fit each other, before anything is made.
@@ -109,9 +113,13 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     seen = True
     return clock.first(batches)
   with Profile(*steps_to_profile(arguments), out, what='sampling part') as profile:
-    made = job.write(out, watch=watch, bar=_profiled(progress.images, profile))
-  if seen:
+    made = job.write(out, part=part, watch=watch, bar=_profiled(progress.images, profile))
+  if seen and (part.first or part.alone):
     print(f'first images after {clock.report()}')
+  if made is None:
+    if part.alone:
+      print(f'part {part} is made; whichever part comes last joins them all: adm status {out}')
+    return 0
   shape = ' x '.join(map(str, made.images.shape[1:]))
   print(f'samples: {made.path}  {len(made.images)} images of {shape}')
   if job.pipeline.guidance and (share := made.saturated()) > _SATURATED:
@@ -131,9 +139,11 @@ def _profiled(bar: Callable, profile: 'Profile') -> Callable:
     left = (total - done) * steps
     with bar(total, done, steps, title, note) as advance:
       profile.begin()
-      def report(count):  # when the devices have come so far
+      def report(count, own=True):  # when the devices have come so far
         nonlocal left
-        advance(count)
+        advance(count, own)
+        if not own:
+          return
         profile.end()
         left -= count
         if left > 0:

@@ -132,10 +132,12 @@ def batches(source: Source, *, batch_size: int, seed: int, loader: Loader = Load
   return Batches(dataset, loader)
 
 
-def in_order(source: Source, *, batch_size: int, loader: Loader = Loader()) -> Iterator[dict]:
+def in_order(source: Source, *, batch_size: int, loader: Loader = Loader(),
+             only: range | None = None) -> Iterator[dict]:
   """Every readable image once, in the source's order; the last batch may be smaller.
 
-  Unreadable images are left out, named and counted as in `batches`; nothing is flipped.
+  Unreadable images are left out, named and counted as in `batches`; nothing is flipped. `only` are
+  the places of those to read, consecutive; by default all.
 
   Yields:
     {'image': uint8[B H W C], 'label': i32[B], 'index': i64[B]}, with the images' places in the
@@ -149,7 +151,8 @@ def in_order(source: Source, *, batch_size: int, loader: Loader = Loader()) -> I
     found = ((index, reader.at(int(index), None)) for index in indices)
     return [{**example, 'index': index} for index, example in found if example is not None]
 
-  dataset = grain.MapDataset.range(len(source)).batch(batch_size).map(read)
+  only = range(len(source)) if only is None else only
+  dataset = grain.MapDataset.range(only.start, only.stop).batch(batch_size).map(read)
   waiting = []
   for examples in _elements(dataset, loader):
     waiting += examples

@@ -14,9 +14,11 @@ import jax
 import numpy as np
 
 from adm_jax.errors import RESTART, PeerLost, UsageError, one_line
+from adm_jax.io import heartbeats, parts
+from adm_jax.io.parts import Part
 
 # The others end so long after one of them has vanished, if no broken connection tells them before.
-HEARTBEAT_SECONDS = int(os.environ.get('ADM_HEARTBEAT_SECONDS', 30))
+HEARTBEAT_SECONDS = heartbeats.SECONDS
 _GONE = ('another process of this run is gone ({}): start all of them again with the same command, '
          'and they go on from the last checkpoint')
 # In what a device reports then; other errors, as those of a compiler, would come again.
@@ -44,18 +46,9 @@ def join(coordinator: str | None = None, num_processes: int | None = None,
   Raises:
     UsageError: arguments that cannot be, or the processes do not find each other.
   """
-  given = {'--coordinator': coordinator, '--num-processes': num_processes, '--process': process}
-  missing = [name for name, value in given.items() if value is None]
-  if 0 < len(missing) < len(given):
-    raise UsageError(f'{" and ".join(missing)} missing: --coordinator HOST:PORT, --num-processes N '
-                     'and --process I go together')
-  if missing and not _in_cluster():
+  given = _are_given(coordinator, num_processes, process)
+  if not given and not _in_cluster():
     return
-  if not missing and not 0 <= process < num_processes:
-    raise UsageError(f'--process {process} of --num-processes {num_processes}: give one from 0 to '
-                     f'{num_processes - 1}')
-  if not missing and not coordinator.rpartition(':')[2].isdigit():
-    raise UsageError(f'--coordinator {coordinator} has no port: give HOST:PORT')
   _supervised()
   try:
     jax.distributed.initialize(coordinator, num_processes, process,
@@ -65,6 +58,57 @@ def join(coordinator: str | None = None, num_processes: int | None = None,
     raise UsageError('the processes of this run did not find each other '
                      f'({one_line(error, 160)}): check that all were started and reach '
                      f'{coordinator or "the first"}') from error
+
+
+def _are_given(coordinator: str | None, num_processes: int | None, process: int | None) -> bool:
+  """Whether the three options say where this process is; raises UsageError if they cannot be."""
+  given = {'--coordinator': coordinator, '--num-processes': num_processes, '--process': process}
+  missing = [name for name, value in given.items() if value is None]
+  if 0 < len(missing) < len(given):
+    raise UsageError(f'{" and ".join(missing)} missing: --coordinator HOST:PORT, --num-processes N '
+                     'and --process I go together')
+  if missing:
+    return False
+  if not 0 <= process < num_processes:
+    raise UsageError(f'--process {process} of --num-processes {num_processes}: give one from 0 to '
+                     f'{num_processes - 1}')
+  if not coordinator.rpartition(':')[2].isdigit():
+    raise UsageError(f'--coordinator {coordinator} has no port: give HOST:PORT')
+  return True
+
+
+def part(words: str | None = None, coordinator: str | None = None,
+         num_processes: int | None = None, process: int | None = None) -> Part:
+  """Which part of a job this process makes, where processes need no connection to each other.
+
+  They are found as `join` finds them, but nothing is opened between them: one that vanishes is no
+  matter to the others. To be called before anything else touches a device.
+
+  Args:
+    words: 'I/N'; by default they are found.
+    coordinator: as of `join`; nobody listens there.
+    num_processes: how many there are.
+    process: which one this is, from 0.
+
+  Raises:
+    UsageError: arguments that cannot be.
+  """
+  given = _are_given(coordinator, num_processes, process)
+  if words is not None:
+    if given:
+      raise UsageError(f'--part {words} and --process {process} both say which part this is: give '
+                       'one')
+    return parts.parse(words)
+  if given:
+    return Part(process, num_processes)
+  if _in_slurm():
+    if 'SLURM_LOCALID' in os.environ:  # as when JAX joins them: a task has one GPU
+      devices = os.environ.get('JAX_LOCAL_DEVICE_IDS', os.environ['SLURM_LOCALID'])
+      jax.config.update('jax_cuda_visible_devices', devices)
+      jax.config.update('jax_rocm_visible_devices', devices)
+    return Part(int(os.environ['SLURM_PROCID']), int(os.environ['SLURM_NTASKS']))
+  # The hosts of a TPU slice know each other from their runtime; elsewhere this is the only one.
+  return Part(jax.process_index(), jax.process_count()) if _has_tpu() else Part()
 
 
 def _supervised() -> None:
@@ -96,11 +140,17 @@ def _supervised() -> None:
 
 def _in_cluster() -> bool:
   """Whether JAX can find the other processes, if any, by itself."""
+  return _in_slurm() or _has_tpu()
+
+
+def _in_slurm() -> bool:
   # In a batch script of several tasks that runs without srun, there is one process and no list.
-  slurm = int(os.environ.get('SLURM_NTASKS', 1)) > 1 and 'SLURM_STEP_NODELIST' in os.environ
-  tpu = importlib.util.find_spec('libtpu') is not None and any(
+  return int(os.environ.get('SLURM_NTASKS', 1)) > 1 and 'SLURM_STEP_NODELIST' in os.environ
+
+
+def _has_tpu() -> bool:
+  return importlib.util.find_spec('libtpu') is not None and any(
       pathlib.Path(device).exists() for device in ('/dev/accel0', '/dev/vfio/0'))
-  return slurm or tpu
 
 
 def first() -> bool:

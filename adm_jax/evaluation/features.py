@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from adm_jax.data.sources import Source
-from adm_jax.data.streams import in_batches
+from adm_jax.data.streams import in_batches, num_batches
 from adm_jax.devices import sharding
 from adm_jax.errors import UsageError
 from adm_jax.evaluation import inception_weights
 from adm_jax.evaluation.inception import Features, Inception
 from adm_jax.io import functions
+from adm_jax.io.meetings import Meeting
 from adm_jax.io.pixels import to_float
 from adm_jax.weights import pretrained, shipped
 from adm_jax.weights.folders import Trained
@@ -43,7 +44,13 @@ class Extractor:
   num_classes: int | None = None
 
 
+def size_of_batches(batch_size: int) -> int:
+  """What `extract_batches` makes of a `batch_size`: a multiple of this process's devices."""
+  return sharding.round_up(batch_size, jax.local_device_count())
+
+
 def extract_batches(extractor: Extractor, images: Source, *, batch_size: int = 64,
+                    only: range | None = None,
                     advance: Callable[[int], None] = lambda count: None
                     ) -> Iterator[tuple[np.ndarray, Features]]:
   """(images uint8[B H W C], their features) of one batch after another, as NumPy arrays.
@@ -54,13 +61,14 @@ def extract_batches(extractor: Extractor, images: Source, *, batch_size: int = 6
     extractor: what to apply.
     images: to what.
     batch_size: over all devices; rounded up to a multiple of their number.
+    only: the numbers of batches to look at, consecutive; by default all.
     advance: advance(count) after each batch.
 
   Raises:
     UsageError: the extractor's answer is not finite, or not one vector per image.
   """
-  size = sharding.round_up(batch_size, jax.local_device_count())
-  for batch in in_batches(images, size):
+  size = size_of_batches(batch_size)
+  for batch in in_batches(images, size, only):
     have = len(batch)
     padded = np.pad(batch, ((0, size - have), (0, 0), (0, 0), (0, 0)))
     features = jax.tree.map(np.asarray, extractor.function(padded))
@@ -77,15 +85,18 @@ def extract_batches(extractor: Extractor, images: Source, *, batch_size: int = 6
     advance(have)
 
 
-def extract(extractor: Extractor, images: Source, **kwargs: Any) -> Features:
+def extract(extractor: Extractor, images: Source, *, batch_size: int = 64,
+            only: range | None = None, **kwargs: Any) -> Features:
   """The features of all images, f32[N ...] in NumPy; keyword arguments as `extract_batches`.
 
   Memory: the features, and a batch of images.
   """
-  whole, start = None, 0
-  for _, features in extract_batches(extractor, images, **kwargs):
+  whole, start, size = None, 0, size_of_batches(batch_size)
+  count = len(images) if only is None else (
+      max(0, min(only.stop * size, len(images)) - only.start * size))
+  for _, features in extract_batches(extractor, images, batch_size=batch_size, only=only, **kwargs):
     if whole is None:
-      whole = jax.tree.map(lambda x: np.empty((len(images), x.shape[1]), np.float32), features)
+      whole = jax.tree.map(lambda x: np.empty((count, x.shape[1]), np.float32), features)
     end = start + len(features.pool)
     for target, part in zip(jax.tree.leaves(whole), jax.tree.leaves(features)):
       target[start:end] = part
@@ -93,6 +104,36 @@ def extract(extractor: Extractor, images: Source, **kwargs: Any) -> Features:
   if whole is None:
     raise UsageError(f'{images.name} has no images')
   return whole
+
+
+def extract_together(extractor: Extractor, images: Source, meeting: Meeting, name: str, *,
+                     batch_size: int = 64, **kwargs: Any) -> Features:
+  """`extract` on several processes, each of which looks at a share of the batches.
+
+  All get `pool`; the other features, which only sums are made of, only the first process.
+
+  Args:
+    extractor: what to apply.
+    images: to what.
+    meeting: of the processes.
+    name: of what is exchanged.
+    batch_size: of one process.
+    **kwargs: of `extract_batches`.
+  """
+  if meeting.part.whole:
+    return extract(extractor, images, batch_size=batch_size, **kwargs)
+  own = meeting.part.of(num_batches(images, size_of_batches(batch_size)))
+  found = extract(extractor, images, batch_size=batch_size, only=own, **kwargs) if own else None
+  kinds = {} if found is None else {
+      field.name: getattr(found, field.name) for field in dataclasses.fields(found)
+      if getattr(found, field.name) is not None}
+  pool = {'pool': kinds.pop('pool')} if kinds else {}
+  parts = meeting.gather(f'{name}_pool', pool)
+  rest = meeting.gather(f'{name}_rest', kinds, everyone=False)
+  def joined(parts, kind):
+    arrays = [part[kind] for part in parts if kind in part]
+    return np.concatenate(arrays) if arrays else None
+  return Features(joined(parts, 'pool'), joined(rest, 'spatial'), joined(rest, 'logits'))
 
 
 def over_devices(function: Callable[[Any, Array], Features],

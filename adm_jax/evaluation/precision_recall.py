@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from adm_jax.errors import UsageError
+from adm_jax.io.meetings import ALONE, Meeting
 
 Array = jax.Array
 
@@ -29,7 +30,8 @@ class PrecisionRecall(NamedTuple):
 
 
 def precision_recall(reference: np.ndarray, samples: np.ndarray, *, k: int = 3,
-                     distances: str = 'float32', block: int | None = None) -> PrecisionRecall:
+                     distances: str = 'float32', block: int | None = None,
+                     meeting: Meeting = ALONE) -> PrecisionRecall:
   """Precision and recall of samples.
 
   Args:
@@ -40,6 +42,7 @@ def precision_recall(reference: np.ndarray, samples: np.ndarray, *, k: int = 3,
       10,000, unless one of them overflows. Its rounding, of a few percent, moves the results by
       some thousandths.
     block: how many images meet how many at once; changes memory, not the result (for float32).
+    meeting: of the processes that share the blocks.
 
   Raises:
     UsageError: a set has no k neighbors, or its features are not finite.
@@ -56,13 +59,18 @@ def precision_recall(reference: np.ndarray, samples: np.ndarray, *, k: int = 3,
                     'float16': (_reference_norms, _reference_distances)}[distances]
   block = block or {'float32': _BLOCK, 'float16': _REFERENCE_BLOCK}[distances]
   reference, samples = (_blocks(features, block, norms) for features in (reference, samples))
-  reference_radii, sample_radii = (_radii(blocks, k, squared) for blocks in (reference, samples))
+  reference_radii, sample_radii = (_radii(blocks, k, squared, meeting, name) for blocks, name in (
+      (reference, 'radii_reference'), (samples, 'radii_samples')))
   recalled = [np.zeros(len(radii), bool) for radii in reference_radii]
   precise = [np.zeros(len(radii), bool) for radii in sample_radii]
-  for i, j in itertools.product(range(len(reference)), range(len(samples))):
+  def inside(pair):
+    i, j = pair
     rows, columns = _inside(reference[i], samples[j], reference_radii[i], sample_radii[j], squared)
-    recalled[i] |= np.asarray(rows)
-    precise[j] |= np.asarray(columns)
+    return {'rows': np.asarray(rows), 'columns': np.asarray(columns)}
+  pairs = list(itertools.product(range(len(reference)), range(len(samples))))
+  for (i, j), found in zip(pairs, meeting.map('inside', inside, pairs)):
+    recalled[i] |= found['rows']
+    precise[j] |= found['columns']
   return PrecisionRecall(float(np.concatenate(precise).mean()),
                          float(np.concatenate(recalled).mean()))
 
@@ -82,13 +90,17 @@ def _blocks(features: np.ndarray, size: int, norms: Callable) -> list[_Block]:
   return [_Block(part, norms(part)) for part in parts]
 
 
-def _radii(blocks: list[_Block], k: int, squared: Callable) -> list[np.ndarray]:
+def _radii(blocks: list[_Block], k: int, squared: Callable, meeting: Meeting,
+           name: str) -> list[np.ndarray]:
   """f32[B] a block: the squared distance from each image to its k-th nearest other one."""
   # Each image is its own nearest, so that k + 1 are kept.
   nearest = [np.full((len(block.norms), k + 1), np.inf, np.float32) for block in blocks]
-  for i, j in itertools.combinations_with_replacement(range(len(blocks)), 2):
-    by_row, by_column = _nearest(blocks[i], blocks[j], k + 1, squared)
-    for index, candidates in [(i, by_row)] + ([(j, by_column)] if i != j else []):
+  def near(pair):
+    by_row, by_column = _nearest(blocks[pair[0]], blocks[pair[1]], k + 1, squared)
+    return {'row': np.asarray(by_row), 'column': np.asarray(by_column)}
+  pairs = list(itertools.combinations_with_replacement(range(len(blocks)), 2))
+  for (i, j), found in zip(pairs, meeting.map(name, near, pairs)):
+    for index, candidates in [(i, found['row'])] + ([(j, found['column'])] if i != j else []):
       both = np.concatenate([nearest[index], candidates], axis=1)
       nearest[index] = np.sort(both, axis=1)[:, :k + 1]
   return [kept[:, k] for kept in nearest]

@@ -12,10 +12,15 @@ from typing import Callable, Iterator
 import numpy as np
 
 from adm_jax.data.sources import Source
+from adm_jax.data.streams import num_batches
 from adm_jax.errors import UsageError
 from adm_jax.evaluation import features, frechet
 from adm_jax.evaluation.frechet import Moments
 from adm_jax.io import npz
+from adm_jax.io.meetings import ALONE, Meeting
+from adm_jax.io.parts import share
+
+_SECTIONS = 64  # of a data set, which processes share; more would only wait
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +86,8 @@ def write(path: pathlib.Path, statistics: Statistics) -> None:
 
 def measure(path: pathlib.Path, extractor: features.Extractor, images: Source, *,
             keep: int = 10_000, batch_size: int = 64,
-            advance: Callable[[int], None] = lambda count: None) -> Statistics:
+            advance: Callable[[int], None] = lambda count: None,
+            meeting: Meeting = ALONE) -> Statistics | None:
   """Writes the statistics file of a data set, in one pass; memory does not grow with it.
 
   Args:
@@ -91,6 +97,11 @@ def measure(path: pathlib.Path, extractor: features.Extractor, images: Source, *
     keep: how many images, evenly spaced, the file holds, for precision and recall.
     batch_size: of the extractor.
     advance: advance(count) after each batch.
+    meeting: of the processes that share the work; the first writes. The file does not depend on
+      how many there are.
+
+  Returns:
+    The statistics; None in processes beside the first.
 
   Raises:
     UsageError: fewer than 2 images, or features that are not finite.
@@ -99,18 +110,27 @@ def measure(path: pathlib.Path, extractor: features.Extractor, images: Source, *
     raise UsageError(f'{images.name} has {len(images)} image: statistics need at least 2')
   # Evenly spaced: image i of the data set is kept if it is one of these.
   kept = np.arange(min(keep, len(images))) * len(images) // max(1, min(keep, len(images)))
+  batches = num_batches(images, features.size_of_batches(batch_size))
+  # Sums are joined in one order: within sections, which lie where they lie, and then of sections.
+  sections = [share(batches, i, min(_SECTIONS, batches)) for i in range(min(_SECTIONS, batches))]
+
+  def section(only):
+    return _section(extractor, images, kept, only, batch_size, advance)
+  found = meeting.in_order('section', section, sections)
+  if not meeting.part.first:
+    for _ in found:  # it gives, and gets nothing
+      pass
+    return None
   sums = {}
 
   def kept_images():
-    start = 0
-    for batch, found in features.extract_batches(extractor, images, batch_size=batch_size,
-                                                 advance=advance):
-      for kind, values in (('pool', found.pool), ('spatial', found.spatial)):
-        if values is not None:
-          part = frechet.sums(values)
+    for arrays in found:
+      yield arrays['kept']
+      for kind in ('pool', 'spatial'):
+        if f'{kind}_mean' in arrays:
+          part = frechet.Sums(int(arrays['count']), arrays[f'{kind}_mean'],
+                              arrays[f'{kind}_scatter'])
           sums[kind] = frechet.join(sums[kind], part) if kind in sums else part
-      yield batch[kept[(kept >= start) & (kept < start + len(batch))] - start]
-      start += len(batch)
 
   def arrays():
     yield 'arr_0', npz.Pieces((len(kept), *images.image_shape), np.dtype(np.uint8), kept_images())
@@ -119,6 +139,24 @@ def measure(path: pathlib.Path, extractor: features.Extractor, images: Source, *
 
   npz.write(path, arrays())
   return read(path)
+
+
+def _section(extractor: features.Extractor, images: Source, kept: np.ndarray, only: range,
+             batch_size: int, advance: Callable[[int], None]) -> dict[str, np.ndarray]:
+  """The sums of some batches, and those of their images that are kept."""
+  start = only.start * features.size_of_batches(batch_size)
+  count, sums, chosen = 0, {}, []
+  for batch, found in features.extract_batches(extractor, images, batch_size=batch_size, only=only,
+                                               advance=advance):
+    for kind, values in (('pool', found.pool), ('spatial', found.spatial)):
+      if values is not None:
+        part = frechet.sums(values)
+        sums[kind] = frechet.join(sums[kind], part) if kind in sums else part
+    chosen.append(batch[kept[(kept >= start) & (kept < start + len(batch))] - start])
+    start, count = start + len(batch), count + len(batch)
+  return {'kept': np.concatenate(chosen), 'count': np.array(count),
+          **{f'{kind}_mean': part.mean for kind, part in sums.items()},
+          **{f'{kind}_scatter': part.scatter for kind, part in sums.items()}}
 
 
 def _arrays(statistics: Statistics) -> Iterator[tuple[str, np.ndarray]]:

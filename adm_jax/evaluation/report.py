@@ -11,13 +11,14 @@ from adm_jax.data.open import open_source
 from adm_jax.data.sources import Source
 from adm_jax.errors import UsageError, printable
 from adm_jax.evaluation import frechet, reference_statistics
-from adm_jax.evaluation.features import Extractor, extract
+from adm_jax.evaluation.features import Extractor, extract_together
 from adm_jax.evaluation.inception import Features
 from adm_jax.evaluation.inception_score import inception_score
 from adm_jax.evaluation.kernel_distance import kernel_distance
 from adm_jax.evaluation.precision_recall import precision_recall
 from adm_jax.evaluation.reference_statistics import Statistics
 from adm_jax.io import npz
+from adm_jax.io.meetings import ALONE, Meeting
 
 FULL = 50_000  # samples behind every published FID
 _LEAST = 4  # precision and recall ask for 3 neighbors, error bars for halves of 2
@@ -160,7 +161,8 @@ def check(reference: ImageSet, samples: ImageSet) -> None:
 
 
 def evaluate(reference: ImageSet, samples: ImageSet, extractor: Extractor, *, bar: Callable,
-             distances: str = 'float32', batch_size: int = 64) -> Report:
+             distances: str = 'float32', batch_size: int = 64,
+             meeting: Meeting = ALONE) -> Report | None:
   """Measures samples against a reference.
 
   Args:
@@ -170,6 +172,10 @@ def evaluate(reference: ImageSet, samples: ImageSet, extractor: Extractor, *, ba
     bar: bar(total, title) is a context that gives advance(count).
     distances: of precision and recall; see `precision_recall`.
     batch_size: of the extractor.
+    meeting: of the processes that share the work; numbers do not depend on how many there are.
+
+  Returns:
+    The report; None in processes beside the first.
 
   Raises:
     UsageError: they cannot be compared, or a feature is not finite. No number is given then.
@@ -180,18 +186,22 @@ def evaluate(reference: ImageSet, samples: ImageSet, extractor: Extractor, *, ba
 
   def features_of(side, title):
     with bar(len(side.images), title) as advance:
-      return extract(extractor, side.images, batch_size=batch_size, advance=advance)
+      return extract_together(extractor, side.images, meeting, title, batch_size=batch_size,
+                              advance=lambda count: advance(count * meeting.part.count))
   found = features_of(samples, 'samples')
   real = None if reference.images is None else features_of(reference, 'reference')
   _check_widths(known, found)
   with bar(1 if real is None else 3, 'distances') as advance:
+    if real is not None:  # which all processes share
+      close = precision_recall(real.pool, found.pool, distances=distances, meeting=meeting)
+      advance(1)
+      kernel = kernel_distance(real.pool, found.pool, meeting=meeting)
+      advance(1)
+    if not meeting.part.first:
+      return None
     values = _distances(known[reference.name], real, known[samples.name], found, extractor)
     advance(1)
     if real is not None:
-      close = precision_recall(real.pool, found.pool, distances=distances)
-      advance(1)
-      kernel = kernel_distance(real.pool, found.pool)
-      advance(1)
       values += [Value('precision', 'Precision', close.precision),
                  Value('recall', 'Recall', close.recall),
                  Value('kid' if extractor.published else 'kernel_distance',

@@ -1,10 +1,13 @@
 """Files that are whole or absent."""
 
+import atexit
 import contextlib
 import errno
+import functools
 import os
 import pathlib
 import shutil
+import tempfile
 from typing import Iterator
 
 _OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
@@ -22,12 +25,65 @@ def is_local(path: pathlib.Path) -> bool:
   return isinstance(path, pathlib.Path) and '://' not in os.fspath(path)
 
 
+def refresh(path: pathlib.Path) -> None:
+  """Lets the next look at a bucket's folder see what other hosts have written since the last."""
+  if not is_local(path):
+    from etils.epath import backend
+    # Which keeps listings for ever; TensorFlow's, which epath takes where it is there, keeps none.
+    with contextlib.suppress(ImportError):
+      backend.fsspec_backend.fs(path).invalidate_cache()
+
+
+@functools.lru_cache(maxsize=16)
+def _copy(path: pathlib.Path, stamp: tuple) -> pathlib.Path:
+  del stamp  # tells versions of an object apart
+  folder = tempfile.mkdtemp(prefix='adm_jax_')
+  atexit.register(shutil.rmtree, folder, ignore_errors=True)
+  copy = pathlib.Path(folder, path.name)
+  with path.open('rb') as source, open(copy, 'wb') as target:
+    shutil.copyfileobj(source, target, 1 << 22)
+  return copy
+
+
+def local(path: pathlib.Path) -> pathlib.Path:
+  """A file that does not change any more, on this machine: of a bucket's a copy, made once."""
+  if is_local(path):
+    return path
+  refresh(path.parent)
+  status = path.stat()
+  return _copy(path, (status.length, status.mtime))
+
+
+def listed(folder: pathlib.Path) -> list[pathlib.Path]:
+  """What is in a folder now, whoever has written it; nothing where there is no folder."""
+  refresh(folder)
+  try:
+    return list(folder.iterdir())
+  except FileNotFoundError:
+    return []
+
+
+def remove_tree(path: pathlib.Path) -> None:
+  """Removes a folder and what is in it; whatever is gone meanwhile is no mistake."""
+  if is_local(path):
+    shutil.rmtree(path, ignore_errors=True)
+    return
+  for each in listed(path):
+    if each.is_dir():
+      remove_tree(each)
+    else:
+      each.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
-def written_whole(path: str | pathlib.Path, sync: bool = True) -> Iterator[pathlib.Path]:
+def written_whole(path: str | pathlib.Path, sync: bool = True,
+                  writer: str = '') -> Iterator[pathlib.Path]:
   """Gives a temporary path beside `path`; moves it there if the block succeeds.
 
   Whoever finds `path` finds all of it, whenever the program was killed, and with `sync` also if the
   machine lost power. An object of a bucket is written in place: it appears when it is complete.
+  Where several processes may write the same file at once, `writer` tells their temporary paths
+  apart.
 
   Raises:
     OSError: it cannot be written; its `filename` is `path`, or another file that failed.
@@ -36,7 +92,7 @@ def written_whole(path: str | pathlib.Path, sync: bool = True) -> Iterator[pathl
   if not is_local(path):
     yield path
     return
-  temporary = path.with_name(f'.{path.stem}.part{path.suffix}')
+  temporary = path.with_name(f'.{path.stem}.part{writer}{path.suffix}')
   try:
     with naming(path, temporary):
       yield temporary

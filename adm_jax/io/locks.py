@@ -26,16 +26,17 @@ def held(path: pathlib.Path, waiting: str) -> Iterator[None]:
     yield
 
 
-def take(file: IO | int, refusal: str) -> None:
+def take(file: IO | int, refusal: str, shared: bool = False) -> None:
   """Takes the lock of an open file or folder, which is freed when that is closed.
 
-  On a file system without locks nothing is taken.
+  On a file system without locks nothing is taken. A `shared` lock keeps out only those who want it
+  for themselves.
 
   Raises:
     UsageError: `refusal`; another process has it.
   """
   try:
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
   except BlockingIOError as error:
     raise UsageError(refusal) from error
   except OSError:

@@ -13,13 +13,13 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from typing import Iterable, Iterator, Mapping, NamedTuple
+from typing import IO, Iterable, Iterator, Mapping, NamedTuple
 
 import numpy as np
 
 from adm_jax.errors import UsageError, one_line
 from adm_jax.io import digests
-from adm_jax.io.files import written_whole
+from adm_jax.io.files import is_local, written_whole
 
 
 class Pieces(NamedTuple):
@@ -30,12 +30,14 @@ class Pieces(NamedTuple):
 
 
 def write(path: str | pathlib.Path, arrays: Mapping[str, np.ndarray | Pieces] |
-          Iterable[tuple[str, np.ndarray | Pieces]]) -> None:
+          Iterable[tuple[str, np.ndarray | Pieces]], writer: str = '') -> None:
   """Writes {name: array}, uncompressed; equal arrays make equal bytes, however they are cut.
 
-  As pairs, an array may come to be while the pieces of those before it are taken.
+  As pairs, an array may come to be while the pieces of those before it are taken. `writer` as
+  `files.written_whole`.
   """
-  with written_whole(path) as part, zipfile.ZipFile(part, 'w', zipfile.ZIP_STORED) as archive:
+  with written_whole(path, writer=writer) as part, _file(part) as file, \
+      zipfile.ZipFile(file, 'w', zipfile.ZIP_STORED) as archive:
     for name, array in arrays.items() if isinstance(arrays, Mapping) else arrays:
       if not isinstance(array, Pieces):
         array = Pieces(array.shape, array.dtype, [array])
@@ -45,6 +47,20 @@ def write(path: str | pathlib.Path, arrays: Mapping[str, np.ndarray | Pieces] |
             'shape': tuple(array.shape)})
         for piece in array.pieces:
           member.write(np.ascontiguousarray(piece, array.dtype).data)
+
+
+@contextlib.contextmanager
+def _file(path: pathlib.Path) -> Iterator[pathlib.Path | IO[bytes]]:
+  """What `zipfile` writes to: a path, or an open object of a bucket."""
+  if is_local(path):
+    yield path
+    return
+  try:
+    with path.open('wb') as file:
+      yield file
+  except BaseException:  # half of it may have arrived
+    path.unlink(missing_ok=True)
+    raise
 
 
 def names(path: str | pathlib.Path) -> list[str]:

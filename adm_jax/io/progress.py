@@ -29,12 +29,25 @@ def bar(total: int, title: str) -> Iterator[Callable[..., None]]:
 
 
 @contextlib.contextmanager
+def no_bar(total: int, title: str) -> Iterator[Callable[..., None]]:
+  """`bar` that shows nothing, for processes beside the first."""
+  yield lambda count, note='': None
+
+
+@contextlib.contextmanager
 def images(total: int, done: int, steps: int, title: str,
-           note: str) -> Iterator[Callable[[int], None]]:
+           note: str) -> Iterator[Callable[..., None]]:
   """Shows a bar of images, `done` of which were there before; gives advance(image-steps).
 
-  An image that is half sampled counts half.
+  An image that is half sampled counts half. advance(..., own=False) is of what others made.
   """
   with _shown('{n:.1f} of {total} images', title, total=total, initial=done, unit=' images',
               postfix=note) as shown:
-    yield lambda count: shown.update(count / steps)
+    yield lambda count, own=True: shown.update(count / steps)
+
+
+@contextlib.contextmanager
+def no_images(total: int, done: int, steps: int, title: str,
+              note: str) -> Iterator[Callable[..., None]]:
+  """`images` that shows nothing, for processes beside the first."""
+  yield lambda count, own=True: None

@@ -6,6 +6,7 @@ Images are written as they are made; the same job goes on where it was stopped, 
 same bytes. FOLDER/samples.npz has the published layout: arr_0, uint8 N H W C, and arr_1, labels.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 from typing import Any, Callable, Iterable, NamedTuple, Sequence
@@ -13,9 +14,12 @@ from typing import Any, Callable, Iterable, NamedTuple, Sequence
 import numpy as np
 
 from adm_jax.data import class_names as class_names_lib
+from adm_jax.devices import sharding
 from adm_jax.errors import UsageError
-from adm_jax.io import npz, progress
+from adm_jax.io import files, heartbeats, npz, progress
+from adm_jax.io.parts import Part
 from adm_jax.sampling import shards
+from adm_jax.sampling import turns as turns_lib
 from adm_jax.sampling.initial_states import InitialStates
 from adm_jax.sampling.pipeline import (
   Pipeline,
@@ -25,6 +29,24 @@ from adm_jax.sampling.pipeline import (
   check_small_shape,
 )
 from adm_jax.sampling.sampler import check_labels
+from adm_jax.sampling.shards import Shards
+
+
+class _Small(NamedTuple):
+  """What an upsampler enlarges; `job` makes it, if one does, and may not have made all."""
+  images: Any
+  labels: np.ndarray | None
+  path: pathlib.Path
+  identity: str
+  job: Shards | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+  """How a job is run: see `SamplingJob.write`."""
+  part: Part
+  bar: Callable
+  watch: Callable | None
 
 
 class Made(NamedTuple):
@@ -119,30 +141,49 @@ class SamplingJob:
                        f'{len(found)}')
     return found
 
-  def write(self, folder: str | pathlib.Path, *, bar: Callable = progress.images,
-            watch: Callable[[Iterable[np.ndarray]], Iterable[np.ndarray]] | None = None) -> Made:
+  def write(self, folder: str | pathlib.Path, *, part: Part = Part(),
+            bar: Callable = progress.images,
+            watch: Callable[[Iterable[np.ndarray]], Iterable[np.ndarray]] | None = None
+            ) -> Made | None:
     """Makes what is missing of the job in `folder`.
 
     Args:
-      folder: new, empty, or of the same job.
+      folder: new, empty, or of the same job; a bucket's, 'gs://...', if it is to be.
+      part: which part of the job this process makes, where others make the rest.
       bar: shows progress, see `progress.images`.
       watch: passes batches on as they come, for whoever measures the first; of a job with a base
         job, these are the base's.
+
+    Returns:
+      The images. None, of several processes, where some are not there yet, and in all but the one
+      that has joined them, or is the first to find them joined.
 
     Raises:
       UsageError: the folder holds something else, or another process works in it; nothing is
         touched.
     """
-    folder = pathlib.Path(folder).absolute()
+    folder = files.folder(folder)
     shards.check_folder(folder)
-    if isinstance(self.base, SamplingJob):
-      return self._enlarge(self.base.write(folder / shards.BASE, bar=bar, watch=watch), folder, bar,
-                           None)
-    if self.base is not None:
-      return self._enlarge(self._given(), folder, bar, watch)
-    return self._sample(folder, bar, watch)
+    given = None if self.base is None or isinstance(self.base, SamplingJob) else self._given()
+    job, mine = self._run(folder, given, _Run(part, bar, watch))
+    if not mine:
+      return None
+    return Made(job.samples, job.images(), job.labels, self.pipeline.class_names,
+                npz.checksum(files.local(job.samples)))
 
-  def _sample(self, folder, bar, watch) -> Made:
+  def _run(self, folder: pathlib.Path, given: Made | None, run: _Run) -> tuple[Shards, bool]:
+    """(the job, whether it is whole and this process is to go on with it)."""
+    if isinstance(self.base, SamplingJob):
+      small, _ = self.base._run(folder / shards.BASE, None, run)
+      watch = dataclasses.replace(run, watch=None)
+      return self._enlarge(_Small(small, small.labels, small.samples, self._base_words(
+          folder, small), small), folder, watch)
+    if given is not None:
+      return self._enlarge(_Small(given.images, given.labels, given.path, given.checksum), folder,
+                           run)
+    return self._sample(folder, run)
+
+  def _sample(self, folder, run) -> tuple[Shards, bool]:
     adm, classes = self.pipeline, self.chosen_classes()
     num = self.num or (None if self.start is None else self.start.num) or (
         len(classes) if classes is not None and not self._single else 16)
@@ -152,11 +193,12 @@ class SamplingJob:
     description = {'classes': 'all' if classes is None else classes,
                    'class_order': self._order(classes),
                    'start': None if self.start is None else self.start.describe()}
-    return self._make(folder, bar, watch, description, num, labels, labels, x=x)
+    return self._make(folder, run, description, num, labels, labels, x=x)
 
-  def _enlarge(self, small: Made, folder, bar, watch) -> Made:
+  def _enlarge(self, small: _Small, folder, run) -> tuple[Shards, bool]:
     adm = self.pipeline
-    check_small_images(small.images, adm.low_res_shape)
+    if small.job is None:
+      check_small_images(small.images, adm.low_res_shape)
     num = len(small.images) if self.num is None else self.num
     if num > len(small.images):
       raise UsageError(f'there are {len(small.images)} small images: num {num} is more')
@@ -168,28 +210,81 @@ class SamplingJob:
       labels = kept = self._labels(num, self.chosen_classes())
     elif self.classes is not None:
       raise UsageError(f'{small.path} has labels: leave out classes')
-    return self._make(folder, bar, watch, {'base': small.checksum, 'start': None}, num, labels,
-                      kept, low_res=small.images)
+    return self._make(folder, run, {'base': small.identity, 'start': None}, num, labels, kept,
+                      small.job, low_res=small.images)
 
-  def _make(self, folder, bar, watch, description, num, labels, kept, **given) -> Made:
-    """Makes what is missing; `labels` are for the network, `kept` for the file."""
-    adm = self.pipeline
+  def _make(self, folder, run, description, num, labels, kept, inputs=None,
+            **given) -> tuple[Shards, bool]:
+    """Makes what is missing; `labels` are for the network, `kept` for the file.
+
+    `inputs` is the job whose images are enlarged, as far as they are there.
+    """
+    adm, part = self.pipeline, run.part
     labels = check_labels(labels, num, adm.num_classes)
-    adm.check_batch_size(self.batch_size, num)
     description = {'version': shards.VERSION, **adm.description, 'seed': self.seed, 'num': num,
                    **description}
-    with shards.open_folder(folder, description, num, adm.sampler.shape, kept) as job:
-      done = job.done()
-      if done < num:
-        with bar(num, done, adm.sampler.num_steps, f'sampling {folder.name}',
-                 f'{adm.sampler.num_evaluations} evaluations each') as report:
-          for begin, end in job.missing():
-            batches = adm.batches(num, self.seed, labels, begin=begin, end=end,
-                                  batch_size=self.batch_size, progress=report, **given)
-            job.fill(begin, batches if watch is None else watch(batches))
-            watch = None
-      path = job.finish()
-      return Made(path, job.images(), job.labels, adm.class_names, npz.checksum(path))
+    turns = self._turns(num, part, inputs)
+    with shards.open_folder(folder, description, num, adm.sampler.shape, kept, part) as job:
+      if job.joined():
+        job.finish()
+        return job, part.first
+      with heartbeats.Heart(folder, part) as heart:
+        mine = turns_lib.complete(job, part, heart, lambda: self._make_missing(
+            job, turns, heart, run, labels, given))
+        return job, mine
+
+  def _make_missing(self, job, turns, heart, run, labels, given) -> None:
+    adm, part, steps = self.pipeline, run.part, self.pipeline.sampler.num_steps
+    before = job.done()
+    if before == job.num:
+      return
+    own = elsewhere = 0
+    note = f'{adm.sampler.num_evaluations} evaluations each'
+    bar = run.bar if part.first or part.alone else progress.no_images
+    with bar(job.num, before, steps, f'sampling {job.folder.name}',
+             note if part.whole else f'{note}, {part.count} processes') as report, \
+        contextlib.closing(job.filling()) as filling:
+
+      def seen(count):  # what others have made since the last look
+        nonlocal elsewhere
+        new = count - before - own - elsewhere
+        if new > 0 and not part.whole:
+          elsewhere += new
+          report(new * steps, own=False)
+
+      for begin, end in turns_lib.ranges(job, filling, turns, heart, seen):
+        batches = adm.batches(job.num, self.seed, labels, begin=begin, end=end,
+                              batch_size=self.batch_size, progress=report, **given)
+        for images in batches if run.watch is None else run.watch(batches):
+          filling.put(begin, images)
+          begin += len(images)
+        run = dataclasses.replace(run, watch=None)
+        own += len(images)
+        heart.made(len(images))
+
+  def _turns(self, num: int, part: Part, inputs: Shards | None) -> turns_lib.Turns:
+    size = self._batch(num)
+    bounds = turns_lib.bounds(num, size, part.count)
+    own = bounds[part.index], bounds[part.index + 1]
+    if inputs is None:
+      return turns_lib.Turns(size, own, bounds, part)
+    # The ranges of the base, whose batches may be others: this process has made their images.
+    theirs = turns_lib.bounds(inputs.num, self.base._batch(inputs.num), part.count)
+    return turns_lib.Turns(size, (theirs[part.index], theirs[part.index + 1]), bounds, part,
+                           inputs.missing)
+
+  def _batch(self, num: int) -> int:
+    """How many images are made at once: the grid on which any number of processes makes them."""
+    adm = self.pipeline
+    return sharding.round_up(adm.check_batch_size(self.batch_size, num), adm.sampler.mesh.size)
+
+  def _base_words(self, folder: pathlib.Path, small: Shards) -> str:
+    """What the description says of the base job."""
+    before = shards.stored(folder).get('base')
+    # Until version 0.2 it was the checksum of its file, which was there first.
+    if before is not None and small.joined() and before == npz.checksum(files.local(small.samples)):
+      return before
+    return shards.identity(shards.stored(small.folder))
 
   @property
   def _single(self) -> bool:

@@ -352,7 +352,7 @@ def load(model: Name | Trained, *, guidance: Sequence[Guidance] = (),
     weights: of a published model its file, of a folder which weights, see `pretrained.load`.
     dtype: the networks compute in it; by default bfloat16 on accelerators and float32 on CPUs.
     fsdp: how many devices share one copy of the weights; by default as many as must.
-    devices: by default all.
+    devices: by default all of this process.
 
   Raises:
     UsageError: models that do not go together, or that cannot be read.
@@ -377,6 +377,7 @@ def load(model: Name | Trained, *, guidance: Sequence[Guidance] = (),
   dtypes = _read_dtypes(denoiser, params, dtype)
   size = sum(leaf.size * dtype.itemsize for leaf, dtype in zip(
       jax.tree.leaves(params), jax.tree.leaves(dtypes), strict=True))
+  devices = jax.local_devices() if devices is None else devices
   mesh = sharding.mesh(sharding.fsdp_needed(size, devices) if fsdp is None else fsdp, devices)
   sampler = Sampler(denoiser, solver, run.steps, network.image_shape, mesh)
   words = _words(solver, respacing, course)

@@ -68,6 +68,7 @@ def test_a_torn_shard_does_not_count_and_what_follows_it_does(tmp_path):
     parts = sorted((tmp_path / 'a' / 'shards').iterdir())
     assert job.done() == NUM and len(parts) == 5
     parts[2].write_bytes(parts[2].read_bytes()[:-1])
+  with _open(tmp_path / 'a') as job:
     assert job.missing() == [(10, 15)]
     parts[0].unlink()
     assert job.missing() == [(0, 5), (10, 15)] and job.done() == 13

@@ -1,36 +1,19 @@
 """What a run keeps in a bucket beside its checkpoints."""
 
-import fsspec
+import buckets
 import numpy as np
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
 from adm_jax.errors import UsageError
-from adm_jax.io import files
 from adm_jax.training import grids, metrics
 from adm_jax.weights import folders, pretrained
 
 
-class _Bucket(MemoryFileSystem):
-  """Google's, in memory."""
-  protocol = ('gcs', 'gs')
-  store, pseudo_dirs = {}, ['']
-
-  @classmethod
-  def _strip_protocol(cls, path):
-    return MemoryFileSystem._strip_protocol(path.removeprefix('gs://'))
-
-
 @pytest.fixture
 def bucket(monkeypatch):
-  from etils.epath import backend
-  filesystem = _Bucket()
-  monkeypatch.setattr(backend, 'tf_backend', backend.fsspec_backend)
-  monkeypatch.setattr(fsspec, 'filesystem', lambda name, **_: filesystem)
-  backend._FileSystemSpecBackend._get_filesystem.cache_clear()
-  yield files.folder('gs://name/run')
-  backend._FileSystemSpecBackend._get_filesystem.cache_clear()
+  with buckets.in_force(monkeypatch) as folder:
+    yield folder
 
 
 def test_metrics_evaluations_and_pictures_arrive(bucket):
