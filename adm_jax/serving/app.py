@@ -13,7 +13,7 @@ import importlib.resources
 import io
 import json
 import re
-from typing import Any, AsyncIterator, Callable, Sequence
+from typing import Any, AsyncIterator, Callable, Iterator, Sequence
 
 import numpy as np
 from starlette.applications import Starlette
@@ -49,13 +49,13 @@ class Served:
     worker: its thread for JAX, not started.
     studio: that the thread works in.
     token: who may ask, see `Guard`.
-    ready: called in the thread when the first images can be made at once.
+    say: gets a line when the first images can be made at once, or why they cannot.
   """
   models: Sequence[Model]
   worker: Worker = dataclasses.field(default_factory=Worker)
   studio: Studio = dataclasses.field(default_factory=Studio)
   token: str | None = None
-  ready: Callable[[], None] = lambda: None
+  say: Callable[[str], None] = lambda line: None
 
 
 def app(served: Served) -> Guard:
@@ -115,13 +115,16 @@ def _offers(served: Served) -> Callable:
   return answer
 
 
-def _warm(served: Served):
+def _warm(served: Served) -> Iterator[Event]:
   """Compiles what the page shows first."""
   model = served.models[0]
-  for guide in reversed(model.guides):
-    for _ in served.studio.run([words.first(model, guide)], Wanted()):
-      yield Event('', {})  # visitors take turns with it
-  served.ready()
+  try:
+    for guide in reversed(model.guides):
+      for _ in served.studio.run([words.first(model, guide)], Wanted()):
+        yield Event('', {})  # visitors take turns with it
+  except UsageError as error:
+    return served.say(str(error))
+  served.say('ready: images come as you ask')
 
 
 def _run(served: Served) -> Callable:

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from adm_jax.data import class_names
 from adm_jax.devices import sharding
 from adm_jax.errors import UsageError
 from adm_jax.io.pixels import to_uint8
@@ -75,7 +74,8 @@ class Studio:
       yield Event('compiling', {})
     judge = self._judges(words.model) if wanted.score or wanted.arrows else None
     index = np.minimum(np.arange(size), words.num - 1)
-    labels = class_names.in_turn(words.classes, words.num)[index] if words.classes else None
+    asked = np.array(words.labels(), np.int32)[index] if words.classes else None
+    labels = asked if words.takes_classes else None
     begin = told = time.perf_counter()
     seconds = 0.0
     parts = adm.sampler.progressive(
@@ -86,7 +86,7 @@ class Studio:
       jax.block_until_ready((x, x0))
       seconds += time.perf_counter() - begin
       done = count * (steps // divide(steps, PARTS))
-      looks = {} if judge is None else judge.looks(adm, x, labels, done, words.num, wanted.arrows)
+      looks = {} if judge is None else judge.looks(adm, x, asked, done, words.num, wanted.arrows)
       if wanted.film:
         looks |= {'x': _pngs(x, words.num), 'x0': _pngs(x0, words.num)}
       if done >= steps:
@@ -110,7 +110,7 @@ class Studio:
       return None
     image = np.frombuffer(words.pixels, np.uint8).reshape(1, *adm.sampler.shape)
     plain = self._pipelines(dataclasses.replace(words, guide=NONE))
-    origin = None if words.origin is None else np.array([words.origin], np.int32)
+    origin = None if plain.num_classes is None else np.array([words.origin], np.int32)
     return initial_states.encoded(plain, image, origin)(index)
 
 

@@ -46,7 +46,7 @@ def serve(models: tuple[Model, ...], bound: socket.socket, host: str,
     say: gets a line with the address, and one when the first images can be made.
   """
   token = None if is_local(host) else secrets.token_urlsafe(24)
-  served = Served(models, token=token, ready=lambda: say('ready: images come as you ask'))
+  served = Served(models, token=token, say=say)
   say(f'the page: {address(host, bound.getsockname()[1], token)}')
   uvicorn.Server(config(app(served))).run(sockets=[bound])
 

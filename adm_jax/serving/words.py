@@ -28,7 +28,8 @@ class Words:
     model: which.
     guide: how it is guided: one of `models.NONE`, `CLASSIFIER`, `FREE`, `STUDENT`.
     scale: of that.
-    classes: the labels, in turn; empty for a model without classes.
+    classes: the labels, in turn; empty for a model without classes. Unguided, a model that only
+      its classifier gives classes takes no notice.
     num: how many images.
     seed: of their noise.
     solver: its name.
@@ -59,7 +60,8 @@ class Words:
     return self.model.student if self.guide == STUDENT else self.model.name
 
   def command(self) -> str:
-    """Returns the `adm sample` line that makes these images; an uploaded image goes by image.png.
+    """Returns the `adm sample` line that makes these images; an uploaded image goes by
+    picture, a folder that holds it.
 
     What is encoded with one class or guidance and decoded with another has no such line: ''.
     """
@@ -72,11 +74,11 @@ class Words:
       words += ['--cfg-scale', f'{self.scale!r}']
     elif self.guide == STUDENT:
       words += ['--scale', f'{self.scale!r}']
-    if self.classes:
+    if self.takes_classes:
       words += ['--classes', ','.join(map(str, self.classes))]
     words += ['--num', str(self.num)]
     if self.pixels is not None:
-      words += ['--images', 'image.png', '--reconstruct']
+      words += ['--images', 'picture', '--reconstruct']
     elif self.until is not None:
       words += ['--interpolate', f'{self.seed},{self.until}']
     else:
@@ -91,7 +93,7 @@ class Words:
   @property
   def is_reconstruction(self) -> bool:
     """Whether an image is decoded as it was encoded."""
-    return self.guide == NONE and self.origin == (self.classes[0] if self.classes else None)
+    return self.guide == NONE and (not self.takes_classes or self.origin == self.classes[0])
 
   def python(self) -> str:
     """Returns the lines of Python that make these images."""
@@ -103,7 +105,7 @@ class Words:
     steps = (f"steps='{self.steps}'" if self.spacing is None
              else f'steps={self.steps}, spacing={self.spacing!r}')
     start, given = self._python_start()
-    labels = f'{list(self._labels())!r}, ' if self.classes else ''
+    labels = f'{self.labels()!r}, ' if self.takes_classes else ''
     return '\n'.join([
         'import adm_jax', 'from adm_jax import guidance, solvers',
         f'adm = adm_jax.load({self.name!r}, guidance={guidance[self.guide]},',
@@ -111,8 +113,15 @@ class Words:
         f'images = adm({labels}num={self.num}, seed={self.seed}{given})  '
         f'# uint8 {[self.num, *self.model.network.image_shape]}'])
 
-  def _labels(self) -> list[int]:
-    return [self.classes[i % len(self.classes)] for i in range(self.num)]
+  @property
+  def takes_classes(self) -> bool:
+    """Whether the images are of classes."""
+    return bool(self.classes) and (self.guide != NONE
+                                   or self.model.network.num_classes is not None)
+
+  def labels(self) -> list[int]:
+    """Returns the asked class of each image."""
+    return [self.classes[i % len(self.classes)] for i in range(self.num)] if self.classes else []
 
   def _python_start(self) -> tuple[list[str], str]:
     """Lines that say where images start, and the argument that gives it."""
@@ -123,7 +132,7 @@ class Words:
               f', x=initial_states.between(*ends, {self.num})')
     if self.pixels is not None:
       height, _, channels = self.model.network.image_shape
-      origin = 'None' if self.origin is None else f'np.array([{self.origin}])'
+      origin = 'None' if self.model.network.num_classes is None else f'np.array([{self.origin}])'
       return [states, 'import numpy as np', 'from adm_jax.data.decoding import Decoder',
               f'image = Decoder({height}, channels={channels})(open("image.png", "rb").read())',
               f"plain = adm_jax.load({self.name!r}, solver={self.solver!r}, steps='{self.steps}')",

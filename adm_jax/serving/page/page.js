@@ -193,10 +193,12 @@ function draw(place, pngs) {
     const address = `data:image/png;base64,${png}`;
     let cell = place.grid.children[i];
     if (!cell) {
-      cell = element('div', {class: 'image'}, element('img'), element('a', {download: ''}, 'PNG'));
+      cell = element('div', {class: 'image'}, element('img'), element('a', {download: ''}, 'PNG'),
+                     element('span'));
       place.grid.append(cell);
     }
-    const words = describe(place, i), [image, link] = cell.querySelectorAll('img, a');
+    const words = describe(place, i), [image, link, name] = cell.querySelectorAll('img, a, span');
+    name.textContent = view() === 'grid' ? words.split(',')[0] : '';
     Object.assign(image, {src: address, alt: words, title: words});
     Object.assign(link, {href: address, ariaLabel: `download ${words}`,
                          download: words.replace(/[^a-z0-9.]+/gi, '_') + '.png'});
@@ -207,27 +209,29 @@ function finish(place, data) {
   place.figure.classList.remove('waits');
   const took = data.compiled ? `${(data.ms / 1000).toFixed(1)} s with compiling`
                              : `${data.ms.toFixed(0)} ms`;
-  const sure = data.score ? `, ${(100 * data.score[0]).toFixed(0)} % sure of the class` : '';
   const asked = Number($('scale').value), told = place.words.scale;
   const clipped = view() === 'side' && place.words.guide === 'student' && asked !== told
       ? `, taught ${told.toFixed(1)} at the utmost` : '';
-  place.caption.textContent = `${took}, ${data.evaluations} evaluations${sure}${clipped}`;
+  place.took = `${took}, ${data.evaluations} evaluations${clipped}`;
+  place.caption.textContent = place.took;
   const lines = data.command ? [data.command, data.python] : [data.python];
   $('lines').append(element('h3', {}, place.title), ...lines.map(text => {
     const button = element('button', {type: 'button'}, 'Copy');
     button.addEventListener('click', () => copy(text, button));
     return element('div', {}, element('pre', {}, text), button);
   }));
-  if (place.frames.length) {
-    const last = place.frames.length - 1;
-    $('at').max = last;
-    $('at').value = last;
+  const films = shown.filter(each => each.frames.length && each.frames[0].x);
+  $('scrub').hidden = !films.length;
+  if (films.length) {
+    $('at').max = Math.max(...films.map(each => each.frames.length - 1));
+    $('at').value = $('at').max;
+    scrub();
   }
-  $('scrub').hidden = !shown.some(each => each.frames.length && each.frames[0].x);
-  if (place.frames.length && place.frames[0].x) scrub();
-  else overlay(place, data);
+  if (!films.includes(place)) overlay(place, data);
   if (!$('film').checked) place.chart.replaceChildren();
 }
+
+const percent = share => `${(100 * share).toFixed(0)} %`;
 
 async function copy(text, button) {
   try {
@@ -239,16 +243,18 @@ async function copy(text, button) {
   }
 }
 
-function scrub() {  // shows x_0 and x_t of one moment of the film
-  const at = Number($('at').value);
+function scrub() {  // shows x_0 and x_t of one moment of all films, however many parts each has
+  const share = Number($('at').value) / Math.max(1, Number($('at').max));
   for (const place of shown) {
-    const frame = place.frames[Math.min(at, place.frames.length - 1)];
+    const at = Math.round(share * (place.frames.length - 1)), frame = place.frames[at];
     if (!frame || !frame.x) continue;
-    const isLast = at >= place.frames.length - 1 && place.finished;
+    const isLast = at === place.frames.length - 1 && place.finished;
     draw(place, [...(isLast ? place.images : frame.x0), ...frame.x]);
     overlay(place, frame);
     chart(place, at);
-    $('at-shown').textContent = `after step ${frame.step} of ${frame.steps}: x\u2080, then x\u209c`;
+    place.caption.textContent = place.took
+        + ` \u2013 x\u2080 and x after step ${frame.step} of ${frame.steps}`
+        + (frame.score ? `, ${percent(frame.score[0])} sure` : '');
   }
 }
 
