@@ -35,15 +35,13 @@ OWN = base64.b64encode(Decoder(8)(picture_file()).tobytes()).decode()
 
 
 @pytest.mark.parametrize('asked', [
-    dict(guide='none'),
+    dict(guide='classifier', scale=3.0, seed=2**32 - 1),
     dict(guide='free', scale=3.0, num=3, classes=[0, 4]),
-    dict(guide='classifier', scale=2.0, num=2, solver='ancestral', spacing=None, steps=10),
-    dict(guide='student', scale=1.5, num=4),
-    dict(guide='student', scale=0.0, steps=2),
-    dict(guide='none', solver='ddim', eta=0.5, spacing='time', seed=2**32 - 1),
-    dict(guide='classifier', until=8, num=3),
-    dict(guide='none', solver='ddim', spacing=None, pixels=OWN, origin=3),
-], ids=str)
+    dict(guide='none', num=2, solver='ancestral', spacing=None, steps=10),
+    dict(guide='none', solver='ddim', eta=0.5, spacing='time', steps=5),
+    dict(guide='student', until=8, num=3),
+    dict(guide='none', solver='ddim', spacing=None, steps=50, pixels=OWN, origin=3),
+], ids=lambda asked: '-'.join(f'{name}' for name in asked))
 def test_the_page_shows_what_the_command_and_the_lines_make(visitor, words, asked, tmp_path,
                                                             monkeypatch, capsys):
   found = image_of(visitor.ask([words(**asked)]))
@@ -68,7 +66,7 @@ def test_a_picture_is_guided_elsewhere_from_its_code(visitor, words, tmp_path, m
       dict(guide='none'), dict(guide='classifier', scale=50.0, classes=[0])))
   picture = Decoder(8)(picture_file()).astype(int)
   error, changed = (np.abs(pixels(found['images'])[0] - picture).mean() for found in (same, other))
-  assert error < changed / 2
+  assert error < changed / 2, (error, changed)
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'image.png').write_bytes(picture_file())
   names = {}
@@ -79,11 +77,12 @@ def test_a_picture_is_guided_elsewhere_from_its_code(visitor, words, tmp_path, m
 
 def test_a_film_has_x_0_and_x_t_of_each_part_and_ends_in_the_image(visitor, words):
   *parts, last, done = visitor.ask([words('classifier')], film=True, score=True, arrows=True)
-  assert [name for name, _ in parts] == ['part'] * 4 and done[0] == 'done'
+  parts = [part for part in parts if part[0] != 'compiling']
+  assert [name for name, _ in parts] == ['part'] * 9 and done[0] == 'done'
   frames = [data for _, data in (*parts, last)]
-  assert [frame['step'] for frame in frames] == [1, 2, 3, 4, 5]
+  assert [frame['step'] for frame in frames] == list(range(2, 21, 2))
   assert all(0 <= frame['score'][0] <= 1 and np.abs(frame['arrows']).max() == 1 for frame in frames)
-  assert len({frame['x'][0] for frame in frames}) == 5
+  assert len({frame['x'][0] for frame in frames}) == 10
   image = image_of(visitor.ask([words('classifier')]))
   assert last[1]['x'] == last[1]['images'] == image['images'] == last[1]['x0']
 
