@@ -67,8 +67,9 @@ def offered(model: str | None = None, classifier: str | None = None,
   if network.scales is not None and (classifier or student):
     raise UsageError(f'{model} was distilled, and its guidance is inside: leave out '
                      f'{"--classifier" if classifier else "--student"}')
-  if classifier is not None and not _network(classifier).classifies:
-    raise UsageError(f'{classifier} is a network that makes images: give a classifier')
+  if classifier is not None and not _guides(_network(classifier), network):
+    raise UsageError(f'{classifier} does not guide {model}: give a classifier of the same images, '
+                     'classes and noise schedule')
   taught = network if network.scales is not None else student and _network(student)
   if student is not None and not _teaches(network, taught):
     raise UsageError(f'{student} is not a student of {model}: give a distilled model of the same '

@@ -50,9 +50,8 @@ def test_of_a_thousand_random_moves_the_last_one_stays_and_nothing_compiles(port
 def test_twenty_visitors_share_a_thread_with_one_who_never_reads_and_one_who_leaves(port, words):
   """None waits for another's whole run, and the server remembers nothing of them."""
   end, counts = time.monotonic() + 3, [0] * 20
-  long = words('none', solver='ddim', spacing=None, steps=250, num=16)
-  for visitor in ('d' * 8, 'e' * 8):  # compiled before the time counts
-    Visitor(port, visitor).ask([words('student', num=2), long])
+  long = words('none', num=16)
+  Visitor(port).ask([words('student'), long])  # compiled before the time counts
 
   def body(visitor, runs, **more):
     return json.dumps({'visitor': visitor, 'number': 10**9, 'runs': runs, **more}).encode()
@@ -67,7 +66,7 @@ def test_twenty_visitors_share_a_thread_with_one_who_never_reads_and_one_who_lea
   def play(i):
     visitor = Visitor(port, f'{i:08x}')
     while time.monotonic() < end:
-      names = [name for name, _ in visitor.ask([words('student', seed=i, num=2)])]
+      names = [name for name, _ in visitor.ask([words('student', seed=i)])]
       assert names[-2:] == ['image', 'done'], names
       counts[i] += 1
   before = _resident()
@@ -109,7 +108,7 @@ def mutated(rng, request):
 def test_two_hundred_wrong_requests_are_each_one_line(port, words):
   rng, visitor = random.Random(1), Visitor(port, 'f' * 8)
   for i in range(200):
-    good = {'visitor': 'f' * 8, 'number': i, 'runs': [words('classifier')], 'film': False}
+    good = {'visitor': 'f' * 8, 'number': i, 'runs': [words('student')], 'film': False}
     status, text = visitor.send('POST', '/api/run', json.dumps(mutated(rng, good)))
     if status == 200:  # what was changed makes sense, as a seed of 0 does
       assert events(text)[-1][0] in ('done', 'dropped')
@@ -159,10 +158,9 @@ def test_what_is_not_for_visitors_is_refused_in_one_line(visitor, offered, metho
 
 def test_a_picture_of_too_many_pixels_is_not_decoded(visitor, offered):
   file = io.BytesIO()
-  Image.new('1', (30_000, 30_000)).save(file, 'PNG')  # 110 kB
-  begin = time.monotonic()
+  Image.new('1', (5000, 4000)).save(file, 'PNG')  # 3 kB
   status, text = visitor.send('POST', f'/api/crop?model={offered[0].name}', file.getvalue())
-  assert status == 400 and '30,000 x 30,000' in text and time.monotonic() - begin < 1
+  assert status == 400 and '4,000 x 5,000 pixels: at most' in text
 
 
 def test_bytes_that_are_no_http_end_in_one_line(port, visitor):
