@@ -3,6 +3,7 @@
 import pathlib
 
 import jax
+import numpy as np
 from golden_networks import rule_params
 
 from adm_jax import config as config_lib
@@ -10,7 +11,7 @@ from adm_jax import networks
 from adm_jax.config import call
 from adm_jax.models import Classifier, Judge, SuperRes, UNet
 from adm_jax.process import schedules
-from adm_jax.process.diffusion import Diffusion, Eps, LearnedRange
+from adm_jax.process.diffusion import Diffusion, Eps, FixedSmall, LearnedRange, V
 from adm_jax.weights import folders
 
 NUM_CLASSES = 5
@@ -32,6 +33,21 @@ def unet(path: pathlib.Path, num_classes: int | None = None, seed: int = 1,
   model = call(UNet, image_size=8, out_channels=6, num_classes=num_classes, num_heads=2, **_TRUNK)
   return _save(path, call(networks.unet, module=model, diffusion=_diffusion(),
                           with_null_label=with_null_label), seed)
+
+
+def student(path: pathlib.Path, num_classes: int = NUM_CLASSES) -> pathlib.Path:
+  """Told a scale from 0 to 4; makes images in 4 steps or 2."""
+  model = call(UNet, image_size=8, out_channels=3, num_classes=num_classes, num_heads=2, **_TRUNK)
+  diffusion = call(Diffusion, schedule=call(schedules.linear, num_steps=1000), mean=call(V),
+                   variance=call(FixedSmall))
+  network = call(networks.student, module=model, diffusion=diffusion, scales=(0.0, 4.0),
+                 steps=(2, 4))
+  params = config_lib.build(network).init(jax.random.key(5))
+  noise = np.random.default_rng(5).normal
+  # A fresh network's last layers are zeros, and it would be deaf to the scale.
+  folders.save(path, network, jax.tree.map(lambda leaf: leaf + 0.1 * noise(size=leaf.shape).astype(
+      np.float32), params))
+  return path
 
 
 def classifier(path: pathlib.Path, image_size: int = 8,

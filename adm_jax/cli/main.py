@@ -20,6 +20,7 @@ from adm_jax.cli import (
   reference,
   reproduce,
   sample,
+  serve,
   status,
   sweep,
   train,
@@ -29,9 +30,9 @@ from adm_jax.devices import allocator
 from adm_jax.errors import RESTART, Restart, TrainingStopped, UsageError, printable
 
 COMMANDS = {'demo': demo, 'train': train, 'distill': distill, 'config': config, 'sample': sample,
-            'status': status, 'evaluate': evaluate, 'reference': reference, 'nll': nll,
-            'sweep': sweep, 'reproduce': reproduce, 'convert': convert, 'export': export,
-            'models': models, 'plan': plan, 'prepare': prepare}
+            'status': status, 'serve': serve, 'evaluate': evaluate, 'reference': reference,
+            'nll': nll, 'sweep': sweep, 'reproduce': reproduce, 'convert': convert,
+            'export': export, 'models': models, 'plan': plan, 'prepare': prepare}
 
 
 def main(arguments: list[str] | None = None) -> int:
