@@ -70,11 +70,32 @@ def few_steps(student: ConfigDict, data: ConfigDict, teacher: str, steps: int, *
     total_steps: the teacher's steps rise through the first half.
     kwargs: of `_run`, and more arguments of `Run`.
   """
-  student = student.copy_and_resolve_references()
-  student.steps = (steps,)
+  student = _of_steps(student, steps)
   task = call(distillation.consistency, network=student, teacher=teacher,
               anneal_steps=max(1, total_steps // 2))
   return _run(student, data, task, total_steps=total_steps, **kwargs)
+
+
+def half_the_steps(student: ConfigDict, data: ConfigDict, teacher: str, steps: int,
+                   **kwargs: Any) -> ConfigDict:
+  """Progressive distillation, in place of stage 2: from twice as many steps.
+
+  Args:
+    student: of `network`.
+    data: as of `guided`.
+    teacher: the work directory of the student of twice the steps, or, for the first, of stage 1.
+    steps: in how many the student is to make images.
+    kwargs: of `_run`, and more arguments of `Run`.
+  """
+  student = _of_steps(student, steps)
+  return _run(student, data, call(distillation.progressive, network=student, teacher=teacher),
+              **kwargs)
+
+
+def _of_steps(student: ConfigDict, steps: int) -> ConfigDict:
+  student = student.copy_and_resolve_references()
+  student.steps = (steps,)
+  return student
 
 
 def _run(student: ConfigDict, data: ConfigDict, task: ConfigDict, *, batch_size: int,
