@@ -9,9 +9,9 @@
     --consistency runs/fashion/student --out runs/few_steps/fashion
 
 NAME is the section of docs/few_steps.md that is written, with docs/few_steps_NAME.json, its plot
-and its picture. All methods start from the same noise and labels. Distances are Frechet distances in
-the features of a judge that has only seen real images, and are not FID; agreement is the share of
-images to which it gives the class that was asked. The judge `digits` is the perceptron of
+and its picture. All methods start from the same noise and labels. Distances are Frechet distances
+in the features of a judge that has only seen real images, and are not FID; agreement is the share
+of images to which it gives the class that was asked. The judge `digits` is the perceptron of
 docs/few_evaluations.md; others are trained classifiers, with --reference as in `adm sweep`.
 
 What OUT holds already is not measured again. --parts speed alone measures the times, for which
