@@ -28,6 +28,8 @@ import statistics
 import time
 from typing import Any, Callable, Iterator
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from adm_jax.cli import real_images
@@ -41,8 +43,12 @@ from adm_jax.evaluation.precision_recall import precision_recall
 from adm_jax.evaluation.sweep import spread
 from adm_jax.io import json_files, markdown, pictures
 from adm_jax.io.files import written_whole
+from adm_jax.io.pixels import to_float
+from adm_jax.process import continuous
 from adm_jax.sampling import pipeline
 from adm_jax.sampling.guidance import ByClassifier, ClassifierFree, Distilled
+from adm_jax.sampling.sampler import image_keys, normal_each
+from adm_jax.training import teachers
 from adm_jax.weights import pretrained
 
 DOCS = pathlib.Path(__file__).parents[1] / 'docs'
@@ -169,6 +175,50 @@ def speed(cell: Cell, arguments: argparse.Namespace) -> dict[str, Any]:
           'milliseconds': 1000 * seconds(1)}
 
 
+# Quarters of the process and its noisy end, as shares of its steps.
+RANGES = {'all': (0, 1), 'up to 0.9': (0, 0.9), '0 to 0.25': (0, 0.25), '0.25 to 0.5': (0.25, 0.5),
+          '0.5 to 0.75': (0.5, 0.75), '0.75 to 0.9': (0.75, 0.9), '0.9 to 1': (0.9, 1)}
+
+
+def fidelity(guided: str, arguments: argparse.Namespace, real: ArraySource,
+             scales: list[float]) -> list[dict[str, float]]:
+  """How far stage 1 is from its teacher: a row per scale.
+
+  Real images that none of them was trained on are noised to steps that are even over the process,
+  four each. In each range of the steps it is the root of the mean squared difference of the
+  predicted x_0, both clipped to [-1, 1], over the root mean square of the teacher's.
+  """
+  taught = teachers.described(arguments.teacher, arguments.classifier)
+  student = pretrained.load(guided)
+  network, weights = student.network, jax.device_put(taught.weights())
+  schedule = network.diffusion.schedule
+
+  @jax.jit
+  def squares(x0, t, y, keys, scale):
+    scale, at = jnp.full(t.shape, scale), continuous.at_step(schedule, t)
+    z = at.alpha * to_float(x0) + at.sigma * normal_each(keys, x0.shape[1:])
+    wanted = taught.ask(weights, y, scale)(z, t).x0
+    v = network.apply(student.params, z, schedule.network_time(t), y, scale=scale)
+    found = jnp.clip(at.alpha * z - at.sigma * v, -1, 1)
+    return [jnp.square(x).mean(axis=(1, 2, 3)) for x in (found - wanted, wanted)]
+
+  chosen = spread(real, 250)
+  num = len(chosen)
+  rows = []
+  for scale in scales:
+    t = np.random.default_rng(0).permutation(np.arange(4 * num) * schedule.num_steps // (4 * num))
+    parts = [squares(chosen.images, part, chosen.labels,
+                     image_keys(jax.random.key(i), np.arange(num)), jnp.float32(scale))
+             for i, part in enumerate(t.reshape(4, num))]
+    wrong, power = (np.concatenate(values) for values in zip(*parts))
+    inside = {name: (low <= t / schedule.num_steps) & (t / schedule.num_steps < high)
+              for name, (low, high) in RANGES.items()}
+    rows.append({'scale': scale, **{
+        name: float(np.sqrt(wrong[where].sum() / power[where].sum()))
+        for name, where in inside.items()}})
+  return rows
+
+
 def kept(path: pathlib.Path, content: dict[str, Any],
          make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
   """What `make` returns, once for each content."""
@@ -205,7 +255,7 @@ def measured(arguments: argparse.Namespace, everything: list[Cell],
 
 def table(rows: list[dict[str, Any]]) -> str:
   """Markdown: a line per method and number of steps."""
-  slow = next(row for row in rows if row['method'] == REFERENCE)
+  slow = _slow(rows)
 
   def cell(row, name, form):
     return form.format(row[name]) if name in row else ''
@@ -222,6 +272,16 @@ def table(rows: list[dict[str, Any]]) -> str:
        cell(row, 'milliseconds', '{:,.1f}')) for row in rows])
 
 
+def table_of_fidelity(rows: list[dict[str, float]]) -> str:
+  """Markdown: a line per scale, a column per range of the steps."""
+  return markdown.table(('scale', *RANGES), [
+      (f'{row["scale"]:g}', *(f'{row[name]:.3f}' for name in RANGES)) for row in rows])
+
+
+def _slow(rows: list[dict[str, Any]]) -> dict[str, Any]:
+  return next(row for row in rows if row['method'] == REFERENCE)
+
+
 def plot(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
   """Distance, agreement, precision and recall against steps."""
   import matplotlib
@@ -229,7 +289,7 @@ def plot(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
   from matplotlib import pyplot
 
   figure, axes = pyplot.subplots(1, 4, figsize=(16, 4), layout='constrained')
-  slow = next(row for row in rows if row['method'] == REFERENCE)
+  slow = _slow(rows)
   names = [name for name in dict.fromkeys(row['method'] for row in rows) if name != REFERENCE]
   for axis, what in zip(axes, ('distance', 'agreement', 'precision', 'recall'), strict=True):
     for name in names:
@@ -273,6 +333,23 @@ def write_section(page: pathlib.Path, name: str, text: str) -> None:
     part.write_text(f'{whole[:start]}\n{text}\n{whole[end:]}')
 
 
+def write_pages(arguments: argparse.Namespace, everything: list[Cell], rows: list[dict[str, Any]],
+                eyes: Judge) -> None:
+  """Writes what docs/ has of one section."""
+  name, scales = arguments.name, numbers('--scales', arguments.scales, tuple(range(1, 9)))
+  near = ([] if arguments.guided is None else
+          fidelity(arguments.guided, arguments, eyes.real, scales))
+  found = {'judge': eyes.name, 'fidelity': near, 'rows': rows, **{
+      about: getattr(arguments, about) for about in ('scale', 'num', 'seeds', 'batch')}}
+  with written_whole(DOCS / f'few_steps_{name}.json') as part:
+    part.write_text(json.dumps(found, indent=1) + '\n')
+  plot(rows, DOCS / f'few_steps_{name}.png')
+  picture(everything, scales, DOCS / f'few_steps_{name}_grid.png', arguments.classes)
+  write_section(DOCS / 'few_steps.md', name, table(rows))
+  if near:
+    write_section(DOCS / 'few_steps.md', f'{name} fidelity', table_of_fidelity(near))
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('name', help='of the section of docs/few_steps.md')
@@ -284,6 +361,7 @@ def main() -> None:
   parser.add_argument('--teacher-steps', type=int, default=250, help='that are compared with')
   parser.add_argument('--consistency', nargs='*', default=[], help='students, each of its steps')
   parser.add_argument('--progressive', nargs='*', default=[], help='likewise')
+  parser.add_argument('--guided', help='the student of stage 1, to compare with its teacher')
   parser.add_argument('--judge', required=True)
   parser.add_argument('--reference', help='real images, as of adm sweep')
   parser.add_argument('--num', type=int, default=500, help='images per seed')
@@ -300,15 +378,8 @@ def main() -> None:
     rows.append(row)
     print({name: round(value, 3) if isinstance(value, float) else value
            for name, value in row.items()}, flush=True)
-  if 'pages' not in arguments.parts:
-    return
-  scales = numbers('--scales', arguments.scales, tuple(range(1, 9)))
-  about = {name: getattr(arguments, name) for name in ('scale', 'num', 'seeds', 'batch')}
-  with written_whole(DOCS / f'few_steps_{arguments.name}.json') as part:
-    part.write_text(json.dumps({**about, 'judge': eyes.name, 'rows': rows}, indent=1) + '\n')
-  plot(rows, DOCS / f'few_steps_{arguments.name}.png')
-  picture(everything, scales, DOCS / f'few_steps_{arguments.name}_grid.png', arguments.classes)
-  write_section(DOCS / 'few_steps.md', arguments.name, table(rows))
+  if 'pages' in arguments.parts:
+    write_pages(arguments, everything, rows, eyes)
 
 
 if __name__ == '__main__':

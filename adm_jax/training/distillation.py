@@ -15,8 +15,7 @@ from adm_jax.errors import UsageError
 from adm_jax.io.pixels import to_float
 from adm_jax.networks import Network, check_source
 from adm_jax.process import continuous, distillation
-from adm_jax.process.diffusion import FixedSmall, V, q_sample
-from adm_jax.process.likelihood import mean_over_pixels
+from adm_jax.process.diffusion import FixedSmall, V
 from adm_jax.sampling.sampler import normal_each
 from adm_jax.training import teachers
 from adm_jax.training.tasks import Task
@@ -33,8 +32,8 @@ def guided(network: Network, teacher: str | Trained, classifier: str | Trained |
            weaker: str | Trained | None = None) -> Task:
   """Teaches a student to predict in one evaluation what its guided teacher does.
 
-  The scale of each example is drawn evenly from the student's range. The loss is the mean squared
-  error of v, which is SNR + 1 times that of x_0.
+  The scale of each example is drawn evenly from the student's range. The loss is
+  `process.distillation.guided_loss`.
 
   Args:
     network: the student, see `networks.student`.
@@ -48,18 +47,17 @@ def guided(network: Network, teacher: str | Trained, classifier: str | Trained |
   _check_student(network)
   taught_by = teachers.described(teacher, classifier, weaker, _dtype(network))
   _check_pair(network, taught_by.network, taught_by.num_classes)
-  diffusion = network.diffusion
-  schedule = diffusion.schedule
+  schedule = network.diffusion.schedule
 
   def terms(params, frozen, examples, dropout_keys):
     x0, t, y = to_float(examples['image']), examples['t'], examples['label']
     scale = _scales(network, examples)
-    z = q_sample(schedule, x0, t, normal_each(examples['key'], x0.shape[1:]))
-    wanted = taught_by.ask(frozen, y, scale)(z, t)
+    here = continuous.at_step(schedule, t)
+    z = here.alpha * x0 + here.sigma * normal_each(examples['key'], x0.shape[1:])
+    wanted = jax.lax.stop_gradient(taught_by.ask(frozen, y, scale)(z, t).x0)
     v = network.apply(params, z, schedule.network_time(t), y, scale=scale,
                       dropout_keys=dropout_keys).astype(jnp.float32)
-    wanted = diffusion.mean.target(schedule, wanted.x0, z, t, wanted.eps)
-    return {'loss': mean_over_pixels(jnp.square(v - jax.lax.stop_gradient(wanted)))}
+    return {'loss': distillation.guided_loss(here.alpha * z - here.sigma * v, wanted, here)}
 
   return Task(network, terms, lambda source: check_source(network, source), taught_by.shapes,
               taught_by.weights)
