@@ -107,7 +107,8 @@ def judge(name: str, reference: str | None, overrides: list[str]) -> Judge:
   def look(images):
     seen = features.extract(extractor, ArraySource('images', images), batch_size=250)
     return seen.pool, seen.logits.argmax(-1)
-  real = real_images.source('few_steps.py', reference, overrides, trained.network.image_shape, None)
+  real = real_images.source('few_steps.py', reference, overrides, trained.network.image_shape,
+                            'folders')
   return Judge(name, look, spread(real, len(real)))
 
 
@@ -236,7 +237,8 @@ def kept(path: pathlib.Path, content: dict[str, Any],
 def measured(arguments: argparse.Namespace, everything: list[Cell],
              eyes: Judge) -> Iterator[dict[str, Any]]:
   """A row per cell: of both parts, what is asked for or was measured before."""
-  asked = {'quality': {'num': arguments.num, 'seeds': arguments.seeds, 'scale': arguments.scale},
+  asked = {'quality': {'num': arguments.num, 'seeds': arguments.seeds, 'scale': arguments.scale,
+                       'judge': arguments.judge},
            'speed': {'batch': arguments.batch, 'scale': arguments.scale}}
   makers = {'quality': lambda cell: quality(cell, arguments, eyes),
             'speed': lambda cell: speed(cell, arguments)}

@@ -10,7 +10,7 @@ from adm_jax import networks
 from adm_jax.config import call
 from adm_jax.models import Classifier, Judge, SuperRes, UNet
 from adm_jax.process import schedules
-from adm_jax.process.diffusion import Diffusion, Eps, LearnedRange
+from adm_jax.process.diffusion import Diffusion, Eps, FixedSmall, LearnedRange, V
 from adm_jax.weights import folders
 
 NUM_CLASSES = 5
@@ -32,6 +32,18 @@ def unet(path: pathlib.Path, num_classes: int | None = None, seed: int = 1,
   model = call(UNet, image_size=8, out_channels=6, num_classes=num_classes, num_heads=2, **_TRUNK)
   return _save(path, call(networks.unet, module=model, diffusion=_diffusion(),
                           with_null_label=with_null_label), seed)
+
+
+def student(path: pathlib.Path, steps: tuple[int, ...] | None = None) -> pathlib.Path:
+  """Of a `unet` with classes, for scales from 0 to 4."""
+  model = call(UNet, image_size=8, out_channels=3, num_classes=NUM_CLASSES, num_heads=2,
+               takes_scale=True, **_TRUNK)
+  diffusion = call(Diffusion, schedule=call(schedules.linear, num_steps=1000), mean=call(V),
+                   variance=call(FixedSmall))
+  network = call(networks.student, module=model, diffusion=diffusion, scales=(0.0, 4.0),
+                 steps=steps)
+  folders.save(path, network, config_lib.build(network).init(jax.random.key(5)))
+  return path
 
 
 def classifier(path: pathlib.Path, image_size: int = 8,
