@@ -151,10 +151,14 @@ def guided_loss(x0: Array, wanted: Array, here: Level) -> Array:
   return ((here.snr + 1) * trust).reshape(-1) * error
 
 
-def consistency_loss(x0: Array, wanted: Array, here: Level) -> Array:
-  """(SNR + 1) |x_0 - wanted| / sqrt(d), the norm over an image's d numbers, smooth at 0: f32[B]."""
+def consistency_loss(x0: Array, wanted: Array, here: Level, power: float = 1.0) -> Array:
+  """(SNR + 1)^power |x_0 - wanted| / sqrt(d), a norm over d numbers, smooth at 0: f32[B].
+
+  A power of 1/2 makes it the error of v: all noise levels pull alike. The paper's 1 pulls by 1 /
+  sigma, most where there is hardly any noise.
+  """
   distance = jnp.sqrt(mean_over_pixels(jnp.square(wanted - x0)) + _SMOOTH ** 2) - _SMOOTH
-  return (here.snr + 1).reshape(-1) * distance
+  return (here.snr + 1).reshape(-1) ** power * distance
 
 
 def truncated_loss(x0: Array, wanted: Array, here: Level) -> Array:

@@ -64,7 +64,8 @@ def guided(network: Network, teacher: str | Trained, classifier: str | Trained |
 
 
 def consistency(network: Network, teacher: str | Trained, anneal_steps: int,
-                first: int = 64, last: int = 1280, adjusted: bool = False) -> Task:
+                first: int = 64, last: int = 1280, adjusted: bool = False,
+                power: float = 1.0) -> Task:
   """Teaches a student of stage 1 to make images in few steps: multistep consistency distillation.
 
   Args:
@@ -75,6 +76,7 @@ def consistency(network: Network, teacher: str | Trained, anneal_steps: int,
     last: and in the end.
     adjusted: take the teacher's steps with the noise of aDDIM, for the variance that an image that
       is not there has on the average.
+    power: of the weights of the loss, see `process.distillation.consistency_loss`.
 
   Raises:
     UsageError: the teacher is no such student, or another number of steps is asked for.
@@ -94,7 +96,7 @@ def consistency(network: Network, teacher: str | Trained, anneal_steps: int,
     variance = distillation.variance_without_data(here) if adjusted else 0.0
     wanted = distillation.target(guess(params), guess(frozen), z, at, schedule, variance)
     return {'loss': distillation.consistency_loss(
-        guess(params, dropout_keys, clip=False)(z, at.here), wanted, here)}
+        guess(params, dropout_keys, clip=False)(z, at.here), wanted, here, power)}
 
   return Task(network, terms, lambda source: check_source(network, source), trained.params,
               lambda: pretrained.trained(teacher).params)

@@ -43,7 +43,8 @@ def network(teacher: ConfigDict, scales: tuple[float, float],
 
 def of_stage(stage: str, student: ConfigDict, data: ConfigDict, teacher: str, steps: int, *,
              total_steps: dict[str, int], learning_rate: dict[str, float],
-             classifier: str | None = None, **kwargs: Any) -> ConfigDict:
+             classifier: str | None = None, few: dict[str, Any] | None = None,
+             **kwargs: Any) -> ConfigDict:
   """The run of one stage, for a config that has them all.
 
   Stages are 'guided', one evaluation for a guided one; then 'few', few steps for many, or, in its
@@ -60,6 +61,7 @@ def of_stage(stage: str, student: ConfigDict, data: ConfigDict, teacher: str, st
     total_steps: of training, by stage.
     learning_rate: at the start, by stage.
     classifier: what guides the teacher; None: it guides itself.
+    few: more arguments of `few_steps`.
     kwargs: of `_run`, and more arguments of `Run`.
 
   Raises:
@@ -71,7 +73,7 @@ def of_stage(stage: str, student: ConfigDict, data: ConfigDict, teacher: str, st
   if stage == 'guided':
     return guided(student, data, teacher, classifier, **kwargs)
   if stage == 'few':
-    return few_steps(student, data, 'runs/guided', steps, **kwargs)
+    return few_steps(student, data, 'runs/guided', steps, **kwargs, **(few or {}))
   return half_the_steps(student, data, f'runs/student_{2 * steps}', steps, **kwargs)
 
 
@@ -93,7 +95,8 @@ def guided(student: ConfigDict, data: ConfigDict, teacher: str, classifier: str 
 
 
 def few_steps(student: ConfigDict, data: ConfigDict, teacher: str, steps: int, *,
-              total_steps: int, **kwargs: Any) -> ConfigDict:
+              total_steps: int, teacher_steps: tuple[int, int] = (64, 1280), power: float = 1.0,
+              **kwargs: Any) -> ConfigDict:
   """Stage 2, which is to start from the weights of stage 1.
 
   Args:
@@ -102,11 +105,14 @@ def few_steps(student: ConfigDict, data: ConfigDict, teacher: str, steps: int, *
     teacher: the work directory of stage 1.
     steps: in how many the student is to make images.
     total_steps: the teacher's steps rise through the first half.
+    teacher_steps: from how many to how many: the paper's for photographs.
+    power: of the weights of the loss, see `distillation.consistency`.
     kwargs: of `_run`, and more arguments of `Run`.
   """
   student = _of_steps(student, steps)
   task = call(distillation.consistency, network=student, teacher=teacher,
-              anneal_steps=max(1, total_steps // 2))
+              anneal_steps=max(1, total_steps // 2), first=teacher_steps[0],
+              last=teacher_steps[1], power=power)
   return _run(student, data, task, total_steps=total_steps, **kwargs)
 
 

@@ -146,6 +146,8 @@ def test_losses_weigh_errors_by_the_signal():
   snr = (0.8 / 0.6) ** 2
   np.testing.assert_allclose(distillation.consistency_loss(x0, wanted, here), (snr + 1) * 0.5,
                              rtol=1e-3)
+  np.testing.assert_allclose(distillation.consistency_loss(x0, wanted, here, 0.5),
+                             np.sqrt(snr + 1) * 0.5, rtol=1e-3)
   np.testing.assert_allclose(distillation.truncated_loss(x0, wanted, here), snr * 0.25, rtol=1e-6)
   gradient = jax.grad(lambda x: distillation.consistency_loss(x, wanted, here).sum())(wanted)
   assert np.isfinite(gradient).all()
