@@ -86,12 +86,17 @@ class Judge:
 
   Attributes:
     name: in the page.
-    features: uint8[N H W C] -> (features f[N D], classes i[N]).
+    look: uint8[N H W C] -> (features f[N D], classes i[N]).
     real: the images that it compares with.
   """
   name: str
-  features: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+  look: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
   real: ArraySource
+
+  @functools.cached_property
+  def features(self) -> np.ndarray:
+    """Of the real images, f[N D]."""
+    return self.look(self.real.images)[0]
 
 
 def judge(name: str, reference: str | None, overrides: list[str]) -> Judge:
@@ -145,12 +150,11 @@ def _steps(folder: str) -> int:
 
 def quality(cell: Cell, arguments: argparse.Namespace, eyes: Judge) -> dict[str, Any]:
   """The means over the seeds of what the judge says."""
-  real, _ = eyes.features(eyes.real.images)
-  rows = []
+  real, rows = eyes.features, []
   adm = cell.make(arguments.scale)
   for seed in range(arguments.seeds):
     labels = np.arange(arguments.num) % adm.num_classes
-    seen, classes = eyes.features(adm(labels, seed=seed, chunks=1))
+    seen, classes = eyes.look(adm(labels, seed=seed, chunks=1))
     close = precision_recall(real, seen)
     rows.append({'distance': frechet.frechet_distance(frechet.moments(seen), frechet.moments(real)),
                  'agreement': float((classes == labels).mean()), 'precision': close.precision,
@@ -167,7 +171,7 @@ def speed(cell: Cell, arguments: argparse.Namespace) -> dict[str, Any]:
     labels = np.arange(count) % adm.num_classes
     adm(labels, seed=0, chunks=1)
     times = []
-    while len(times) < 3 or (sum(times) < 1 and len(times) < 20):
+    while not times or (sum(times) < 2 and len(times) < 20):
       begin = time.perf_counter()
       adm(labels, seed=0, chunks=1)
       times.append(time.perf_counter() - begin)
@@ -327,9 +331,11 @@ def picture(everything: list[Cell], scales: list[float], path: pathlib.Path, cla
 
 
 def write_section(page: pathlib.Path, name: str, text: str) -> None:
-  """Puts a text between the marks of a section of a page, which stay."""
+  """Puts a text between the marks of a section of a page, which stay; a new one is at its end."""
   before, after = f'<!-- {name}: -->', f'<!-- :{name} -->'
   whole = page.read_text()
+  if before not in whole:
+    whole += f'\n## {name.capitalize()}\n\n{before}\n{after}\n'
   start, end = whole.index(before) + len(before), whole.index(after)
   with written_whole(page) as part:
     part.write_text(f'{whole[:start]}\n{text}\n{whole[end:]}')
