@@ -42,6 +42,7 @@ _TASKS, _NETWORKS = 'adm_jax.training.tasks', 'adm_jax.networks'
 _ADDED: dict[str, dict[str, Any]] = {
     'adm_jax.models.unet:UNet': {'takes_scale': False},
     'adm_jax.networks:Network': {'scales': None, 'steps': None},
+    'adm_jax.training.distillation:consistency': {'power': 1.0},
     'adm_jax.training.state:adamw': {'decay_after_step': False},
     'adm_jax.training.loop:Run': {
         'validation': None, 'validate_every': 0,

@@ -89,7 +89,8 @@ _FLAGS = {
 def test_only_small_examples_and_the_template_have_no_flags_of_the_reference():
   assert set(NAMES) - set(_FLAGS) == {
       'digits_unet', 'digits_classifier', 'digits_student', 'fashion', 'fashion_classifier',
-      'fashion_judge', 'cifar10_small', 'cifar10_small_classifier', 'folder'}
+      'fashion_judge', 'fashion_student', 'cifar10_small', 'cifar10_small_classifier',
+      'cifar10_small_student', 'imagenet64_student', 'imagenet256_student', 'folder'}
 
 
 @pytest.mark.parametrize('name', _FLAGS)
@@ -149,6 +150,38 @@ def test_batch_steps_and_rate_are_the_papers(name, batch_size, total_steps, lear
     assert config.optimizer.weight_decay == 0 and config.ema_rates == (0.9999,)
 
 
+STUDENTS = {'digits_student': ('digits_unet', 'runs/demo/unet', 'runs/demo/classifier'),
+            'fashion_student': ('fashion', 'fashion', None),
+            'cifar10_small_student': ('cifar10_small', 'runs/cifar10_small', None),
+            'imagenet64_student': ('imagenet64', 'imagenet64', 'imagenet64-classifier'),
+            'imagenet256_student': ('imagenet256', 'imagenet256', 'imagenet256-classifier')}
+
+
+@pytest.mark.parametrize('name', STUDENTS)
+def test_a_student_is_its_teachers_network_in_every_stage(name):
+  config, teacher, classifier = STUDENTS[name]
+  taught = config_lib.build(_load(config).task.network)
+  guided, few, halved = (
+      config_lib.load(CONFIGS / f'{name}.py', [f'--config.stage={stage}', '--config.steps=2']).task
+      for stage in ('guided', 'few', 'halved'))
+  assert (guided.teacher, guided.classifier) == (teacher, classifier)
+  assert (few.teacher, halved.teacher) == ('runs/guided', 'runs/student_4')
+  for task, steps in ((guided, None), (few, (2,)), (halved, (2,))):
+    network = config_lib.build(task.network)
+    assert (network.steps, network.image_shape) == (steps, taught.image_shape)
+    assert network.diffusion.schedule == taught.diffusion.schedule
+    assert network.module.channels == taught.module.channels
+  with pytest.raises(UsageError, match='stage=most: give one of guided, few, halved'):
+    config_lib.load(CONFIGS / f'{name}.py', ['--config.stage=most'])
+
+
+@pytest.mark.parametrize('size', [64, 256])
+def test_a_student_of_a_published_model_can_be_built_without_its_weights(size):
+  task = config_lib.build(_load(f'imagenet{size}_student').task)
+  assert {'model', 'classifier'} == set(task.frozen)
+  assert _parameters(task) > catalog.find(f'imagenet{size}').parameters - 10_000
+
+
 def test_the_folder_template_asks_for_its_folder():
   with pytest.raises(UsageError, match='config.data.path') as error:
     config_lib.build(_load('folder'))
@@ -202,7 +235,7 @@ def _recommended():
 
 
 # One of these has what a message may recommend.
-_LIKELY = ('folder', 'digits_unet', 'upsampler_64_256')
+_LIKELY = ('folder', 'digits_unet', 'upsampler_64_256', 'digits_student')
 
 
 def _has(config, key):

@@ -35,13 +35,14 @@ def unet(path: pathlib.Path, num_classes: int | None = None, seed: int = 1,
                           with_null_label=with_null_label), seed)
 
 
-def student(path: pathlib.Path, num_classes: int = NUM_CLASSES) -> pathlib.Path:
-  """Told a scale from 0 to 4; makes images in 4 steps or 2."""
-  model = call(UNet, image_size=8, out_channels=3, num_classes=num_classes, num_heads=2, **_TRUNK)
+def student(path: pathlib.Path, steps: tuple[int, ...] | None = (2, 4)) -> pathlib.Path:
+  """Of a `unet` with classes, for scales from 0 to 4, in so many steps; None: of its first stage."""
+  model = call(UNet, image_size=8, out_channels=3, num_classes=NUM_CLASSES, num_heads=2,
+               takes_scale=True, **_TRUNK)
   diffusion = call(Diffusion, schedule=call(schedules.linear, num_steps=1000), mean=call(V),
                    variance=call(FixedSmall))
   network = call(networks.student, module=model, diffusion=diffusion, scales=(0.0, 4.0),
-                 steps=(2, 4))
+                 steps=steps)
   params = config_lib.build(network).init(jax.random.key(5))
   noise = np.random.default_rng(5).normal
   # A fresh network's last layers are zeros, and it would be deaf to the scale.

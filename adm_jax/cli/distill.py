@@ -86,15 +86,17 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
   names = pretrained.outline(arguments.teacher).class_names
   starts = {'guided': arguments.teacher, 'student': str(out / 'guided')}
   for stage in _STAGES:
-    print(f'stage {stage}: {out / stage}', file=sys.stderr, flush=True)
+    if hosts.first():
+      print(f'stage {stage}: {out / stage}', file=sys.stderr, flush=True)
     train.run_config(config_lib.override(configs[stage], overrides[stage]), argparse.Namespace(
         **vars(arguments), workdir=str(out / stage), init_from=starts[stage], init_config=None,
         profile=None, tensorboard=False))
-    if names is not None and len(names) == taught.num_classes:
+    if hosts.first() and names is not None and len(names) == taught.num_classes:
       folders.write_class_names(out / stage, names)
   low, high = scales
-  print(f'the student: adm sample --model {out / "student"} --scale {(low + high) / 2:g} '
-        f'--num 16 --grid --out {out / "look"}')
+  if hosts.first():
+    print(f'the student: adm sample --model {out / "student"} --scale {(low + high) / 2:g} '
+          f'--num 16 --grid --out {out / "look"}')
   return 0
 
 
@@ -143,15 +145,25 @@ def _data(arguments: argparse.Namespace, taught) -> 'ConfigDict':
 
 
 def _made(arguments: argparse.Namespace, taught) -> pathlib.Path:
-  """Images that the teacher makes, of all classes: by itself, or guided where it knows none."""
+  """Images that the teacher makes, of all classes: by itself, or guided where it knows none.
+
+  Of several hosts, which share the folder, the first one makes them on its devices.
+  """
+  import jax
+
+  from adm_jax.devices import hosts
   from adm_jax.sampling import pipeline
   from adm_jax.sampling.guidance import ByClassifier
   from adm_jax.sampling.jobs import SamplingJob
 
   folder = pathlib.Path(arguments.out) / 'images'
+  made = folder / 'samples.npz'
+  if not hosts.first():
+    hosts.until(made.exists)
+    return made
   print(f'no images to learn on: {arguments.teacher} makes {arguments.images:,} in {folder}',
         file=sys.stderr, flush=True)
   guidance = () if taught.network.num_classes else (ByClassifier(arguments.classifier, 1.0),)
-  adm = pipeline.load(arguments.teacher, guidance=guidance)
+  adm = pipeline.load(arguments.teacher, guidance=guidance, devices=jax.local_devices())
   SamplingJob(adm, num=arguments.images, class_order='turn').write(folder)
-  return folder / 'samples.npz'
+  return made

@@ -17,6 +17,7 @@ lower bound. No weights are fetched.
 import argparse
 import dataclasses
 
+from adm_jax.cli import sampling_options
 from adm_jax.cli.parser import at_least_one
 from adm_jax.errors import UsageError
 
@@ -73,6 +74,8 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
   if not 0 < arguments.utilization <= 1:
     raise UsageError(f'--utilization {arguments.utilization}: give a share, above 0 and at most 1')
   at_least_one(arguments, 'fsdp', 'batch_size')
+  if arguments.model is not None:
+    _check_student(arguments)
   target = plan.Target(arguments.topology, arguments.devices, arguments.device_kind)
   total_steps, remat, microbatches = None, None, 1
   remat_key = 'task.network.module.remat'
@@ -95,3 +98,13 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     print(f'what to change: {report.advice(needs, remat, microbatches, remat_key)}')
   print(report.hours(needs, arguments.utilization, total_steps))
   return 0
+
+
+def _check_student(arguments: argparse.Namespace) -> None:
+  """Raises UsageError for guidance beside that which a distilled model has inside."""
+  if sampling_options.student(arguments.model) is None:
+    return
+  for name in ('classifier', 'cfg_scale', 'weaker'):
+    if getattr(arguments, name) is not None:
+      raise UsageError(f'{arguments.model} was distilled, and its guidance is inside: leave out '
+                       f'--{name.replace("_", "-")}')

@@ -14,6 +14,7 @@ from adm_jax.errors import UsageError
 from adm_jax.io import functions
 
 if TYPE_CHECKING:  # JAX is imported when a command runs, not when its options are read
+  from adm_jax.networks import Network
   from adm_jax.process.schedules import Schedule
   from adm_jax.sampling.courses import Course
   from adm_jax.sampling.guidance import Guidance, Scale
@@ -143,9 +144,9 @@ def fill_in_student(arguments: argparse.Namespace) -> None:
   Raises:
     UsageError: guidance of its own beside that which is in it.
   """
-  network = None if arguments.config else _network(arguments.model)
-  arguments.distilled = network is not None and network.scales is not None
-  if not arguments.distilled:
+  network = None if arguments.config else student(arguments.model)
+  arguments.distilled = network is not None
+  if network is None:
     return
   if arguments.classifier is not None:
     raise UsageError(f'{arguments.model} was distilled, and its guidance is inside: leave out '
@@ -161,8 +162,8 @@ def fill_in_student(arguments: argparse.Namespace) -> None:
     arguments.steps = arguments.steps or max(network.steps)
 
 
-def _network(name: str | None):
-  """The network of a name, without its weights, if a folder says what it is; else None."""
+def student(name: str | None) -> 'Network | None':
+  """The network of a name, without its weights, if a folder says that it was distilled."""
   from adm_jax import config
   from adm_jax.io import files
   from adm_jax.weights import pretrained, shipped
@@ -170,9 +171,10 @@ def _network(name: str | None):
   if name is None or not (name in shipped.names() or (files.folder(name) / 'config.json').exists()):
     return None
   try:
-    return config.build(pretrained.network_config(name))
+    network = config.build(pretrained.network_config(name))
   except UsageError:  # whoever loads it says what is wrong
     return None
+  return network if network.scales is not None else None
 
 
 def check(arguments: argparse.Namespace) -> None:

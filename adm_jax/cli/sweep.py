@@ -16,13 +16,15 @@ examples:
   adm sweep --model runs/demo/unet --classifier runs/demo/classifier --scales 0,1,2,4,10
     --judge runs/judge --reference digits_unet --config.data.split=held_out
     --out runs/sweep
+  adm sweep --model runs/distilled/student --scales 0,1,2,4 --judge runs/judge
+    --reference digits_unet --config.data.split=held_out --out runs/sweep
 """
 
 import argparse
 import math
 import pathlib
 
-from adm_jax.cli import real_images
+from adm_jax.cli import real_images, sampling_options
 from adm_jax.cli.parser import at_least_one, check_seed
 from adm_jax.errors import UsageError
 
@@ -38,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                      help='classifier-free: 1,1.5,2,3; 1 is none')
   model.add_argument('--classifier', metavar='NAME|DIR|FILE', help='what guides with these scales:')
   model.add_argument('--classifier-weights', metavar='PATH', help='its file')
-  model.add_argument('--scales', metavar='LIST', help='0,1,2,4,10; 0 is none')
+  model.add_argument('--scales', metavar='LIST',
+                     help='0,1,2,4,10; 0 is none; or what a distilled model is told')
   model.add_argument('--unconditional-scales', metavar='LIST',
                      help='likewise, where the model itself is told no class; for models trained '
                      'with label dropout')
@@ -58,8 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   how = parser.add_argument_group('how')
   how.add_argument('--respacing', metavar='SPEC',
                    help='the steps to take: 50, ddim25; default: the paper\'s')
-  how.add_argument('--solver', default='ancestral', metavar='NAME',
-                   help='docs/solvers.md lists them; default: ancestral')
+  how.add_argument('--solver', metavar='NAME',
+                   help='docs/solvers.md lists them; default: ancestral, or as a distilled model '
+                   'was taught')
   how.add_argument('--steps', type=int, metavar='N',
                    help='how many of the whole process, instead of --respacing')
   how.add_argument('--spacing', metavar='NAME', help='how they lie in it: time, karras, ...')
@@ -73,7 +77,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
-  check(arguments)
+  distilled = _distilled(arguments)
+  check(arguments, distilled)
   from adm_jax.devices import compilation_cache
   from adm_jax.evaluation import sweep, sweep_pages
   from adm_jax.weights import pretrained
@@ -85,8 +90,9 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     return real_images.source('adm sweep', data, overrides, shape, arguments.labels)
   training = None if arguments.training is None else images(arguments.training, [])
   asked = sweep.Sweep(
-      arguments.model, _kinds(arguments), arguments.judge, images(arguments.reference, overrides),
-      training, arguments.num, arguments.seed, arguments.batch_size,
+      arguments.model, _kinds(arguments, distilled), arguments.judge,
+      images(arguments.reference, overrides), training, arguments.num, arguments.seed,
+      arguments.batch_size,
       dict(steps=arguments.steps if arguments.respacing is None else arguments.respacing,
            spacing=arguments.spacing, solver=arguments.solver, weights=arguments.weights,
            dtype=arguments.dtype, fsdp=arguments.fsdp))
@@ -106,7 +112,27 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
   return 0
 
 
-def check(arguments: argparse.Namespace) -> None:
+def _distilled(arguments: argparse.Namespace) -> bool:
+  """Whether the model is a student, which was taught all the scales that are asked for.
+
+  Raises:
+    UsageError: it was not, or is to be guided beside.
+  """
+  network = sampling_options.student(arguments.model)
+  if network is None:
+    return False
+  for name in ('classifier', 'classifier_weights', 'cfg_scales', 'unconditional_scales'):
+    if getattr(arguments, name) is not None:
+      raise UsageError(f'{arguments.model} was distilled, and its guidance is inside: leave out '
+                       f'{_option(name)}, and say how strong with --scales')
+  if arguments.scales is not None:
+    from adm_jax.sampling.guidance import distilled
+
+    distilled.check(network, arguments.model, _scales(arguments, 'scales'))
+  return True
+
+
+def check(arguments: argparse.Namespace, distilled: bool = False) -> None:
   """Contradictions; no model needs to be loaded for them."""
   at_least_one(arguments, 'num', 'steps', 'batch_size', 'fsdp')
   if arguments.steps is not None and arguments.respacing is not None:
@@ -117,19 +143,21 @@ def check(arguments: argparse.Namespace) -> None:
                      '--unconditional-scales, as --scales 0,1,2,4')
   for name in given:
     _scales(arguments, name)
-    if name != 'cfg_scales' and arguments.classifier is None:
+    if name != 'cfg_scales' and arguments.classifier is None and not distilled:
       raise UsageError(f'{_option(name)} is of a classifier\'s guidance: name one with '
-                       '--classifier')
+                       '--classifier, or a distilled model')
   for name in ('classifier', 'classifier_weights'):
     if getattr(arguments, name) is not None and given == ['cfg_scales']:
       raise UsageError(f'{_option(name)} guides with --scales or --unconditional-scales: give one')
   check_seed(arguments)
 
 
-def _kinds(arguments: argparse.Namespace):
+def _kinds(arguments: argparse.Namespace, distilled: bool):
   """The kinds of guidance that the options ask for, as `sweep.Kind`."""
   from adm_jax.evaluation import sweep
 
+  if distilled:
+    return (sweep.distilled(_scales(arguments, 'scales')),)
   by_classifier = (arguments.classifier, arguments.classifier_weights)
   made = {'cfg_scales': lambda scales: sweep.classifier_free(scales),
           'scales': lambda scales: sweep.by_classifier(by_classifier[0], scales, by_classifier[1]),

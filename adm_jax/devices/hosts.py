@@ -8,6 +8,7 @@ import pathlib
 import re
 import signal
 import threading
+import time
 from typing import Callable, Iterator
 
 import jax
@@ -173,6 +174,19 @@ def by_first(work: Callable[[], None]) -> None:
       mistake = UsageError('process 0 refused to go on: its message says why')
   if mistake is not None:
     raise mistake
+
+
+def until(done: Callable[[], bool], seconds: float = 1.0) -> None:
+  """Waits for what another process does, in hours if need be: no collective times out meanwhile.
+
+  If that process vanishes, this one ends as in training, by its heartbeats.
+
+  Args:
+    done: whether it is there, as a file that all share.
+    seconds: between two looks.
+  """
+  while not done():
+    time.sleep(seconds)
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ from adm_jax.io import digests, json_files, progress
 from adm_jax.io.files import written_whole
 from adm_jax.networks import check_source
 from adm_jax.sampling import pipeline, shards
-from adm_jax.sampling.guidance import ByClassifier, ClassifierFree, Guidance
+from adm_jax.sampling.guidance import ByClassifier, ClassifierFree, Distilled, Guidance
 from adm_jax.sampling.jobs import Made, SamplingJob
 from adm_jax.weights import pretrained
 from adm_jax.weights.folders import Trained
@@ -82,6 +82,11 @@ def unconditional_by_classifier(classifier: str | Trained, scales: tuple[float, 
   """The same, of a model with a null label that is told no class: the classifier alone says it."""
   return Kind('unconditional+classifier', lambda scale: (
       ClassifierFree(0.0), ByClassifier(classifier, scale, weights=weights)), scales)
+
+
+def distilled(scales: tuple[float, ...]) -> Kind:
+  """Of a student: the scale is what it is told."""
+  return Kind('distilled', lambda scale: (Distilled(scale),), scales)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -236,7 +241,6 @@ def run(sweep: Sweep, out: str | pathlib.Path, *, bar: Callable = progress.bar,
       check_source(judge.network, source)
       if len(source) < _LEAST:
         raise UsageError(f'{source.name} has {len(source)} images: give at least {_LEAST}')
-  (out / 'points').mkdir(parents=True, exist_ok=True)
   content = digests.short(extractor.hash, _outline(sweep.reference))
 
   @functools.cache
@@ -249,12 +253,11 @@ def run(sweep: Sweep, out: str | pathlib.Path, *, bar: Callable = progress.bar,
       return dataclasses.asdict(_measures(seen, labels, real().pool))
     return Measures(**_once(path, digests.short(content, checksum), measure))
 
-  accuracy = _once(out / 'judge.json', content, lambda: {
-      'accuracy': agreement(real().logits, _labels(sweep.reference))})['accuracy']
   points, samples, steps = [], {}, ''
   for kind in sweep.kinds:
     for scale, adm in _pipelines(sweep, kind):
       _check_judge(judge, sweep.judge, adm)
+      (out / 'points').mkdir(parents=True, exist_ok=True)
       steps = f'{adm.description["solver"]}, {adm.sampler.num_evaluations} evaluations each'
       name = kind.point(scale)
       made = samples[name] = SamplingJob(adm, num=sweep.num, seed=sweep.seed, class_order='turn',
@@ -262,6 +265,8 @@ def run(sweep: Sweep, out: str | pathlib.Path, *, bar: Callable = progress.bar,
       points.append(Point(kind.name, float(scale), measured(
           out / 'points' / f'{name}.json', NpzFile(made.path), made.labels, made.checksum)))
       told(points[-1])
+  accuracy = _once(out / 'judge.json', content, lambda: {
+      'accuracy': agreement(real().logits, _labels(sweep.reference))})['accuracy']
   found = Found(_name(sweep.model), steps, extractor.name, extractor.hash, accuracy,
                 sweep.reference.name, len(sweep.reference), tuple(points))
   if sweep.training is not None:

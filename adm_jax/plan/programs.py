@@ -26,7 +26,7 @@ from adm_jax.io import extras
 from adm_jax.networks import Network
 from adm_jax.plan import estimate, hlo, kernels
 from adm_jax.plan.needs import Evaluation, Needs, Run, Sampling, Target, Training, has_libtpu
-from adm_jax.sampling import courses, guidance, pipeline
+from adm_jax.sampling import guidance, pipeline
 from adm_jax.sampling.sampler import remembering_x0
 from adm_jax.training.flops import of_step
 from adm_jax.weights import pretrained
@@ -133,7 +133,7 @@ def _sampling_program(sampling: Sampling, devices: Sequence[Any]) -> _Program:
   adm = pipeline.load(
       outline(sampling.model),
       guidance=[make(given) for given, make in guides if given is not None],
-      steps=courses.Course(sampling.respacing), dtype=sampling.dtype, fsdp=sampling.fsdp,
+      steps=sampling.respacing, dtype=sampling.dtype, fsdp=sampling.fsdp,
       devices=devices)
   sampler = adm.sampler
   rows = len(devices) if sampling.batch_size is None else sampling.batch_size

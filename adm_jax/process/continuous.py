@@ -40,6 +40,13 @@ def level(schedule: Schedule, u: Array) -> Level:
                                                           jnp.where(clean, 0.0, sigma))))
 
 
+def at_step(schedule: Schedule, t: Array) -> Level:
+  """The noise level at steps t i32[B]."""
+  alpha_bar = schedule.alpha_bar
+  return Level(*(jnp.asarray(np.sqrt(table), jnp.float32)[t][:, None, None, None]
+                 for table in (alpha_bar, 1 - alpha_bar)))
+
+
 def network_time(schedule: Schedule, u: Array) -> Array:
   """What the network is told at times u f32[B], f32[B]: between steps, what lies between."""
   t = jnp.interp(_index(schedule, u), jnp.arange(schedule.num_steps),

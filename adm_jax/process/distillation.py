@@ -23,6 +23,8 @@ Guess = Callable[[Array, Array], Array]
 
 # The norm of an error has no gradient at 0; this much smaller than any pixel's step of 2 / 255.
 _SMOOTH = 1e-4
+# What teachers are taken to err by in eps, where there is almost nothing but noise.
+_ERROR_OF_EPS = 0.1
 
 
 def ddim(x0: Array, z: Array, here: Level, there: Level) -> Array:
@@ -130,10 +132,33 @@ def target(student: Guess, teacher: Guess, z: Array, at: Place, schedule: Schedu
   return jax.lax.stop_gradient(inverse_ddim(z_end, z, here, end))
 
 
-def consistency_loss(x0: Array, wanted: Array, here: Level) -> Array:
-  """(SNR + 1) |x_0 - wanted| / sqrt(d), the norm over an image's d numbers, smooth at 0: f32[B]."""
+def guided_loss(x0: Array, wanted: Array, here: Level) -> Array:
+  """What a student's x_0 misses of its teacher's, f32[B].
+
+  It is the mean squared error of v, SNR + 1 times that of x_0, but for the noisy end: a teacher
+  that predicts eps errs by some delta there, and so by delta sigma / alpha in x_0, which is clipped
+  noise in the end. Errors weigh as far as they are of the image, alpha^2 / (alpha^2 + delta^2).
+  Where the teacher's x_0 was clipped, a student's beyond it is right: it is clipped as well.
+
+  Args:
+    x0: the student's, not clipped.
+    wanted: the teacher's, clipped to [-1, 1].
+    here: the noise level.
+  """
+  right = (jnp.abs(wanted) >= 1) & (x0 * wanted >= 1)
+  error = mean_over_pixels(jnp.where(right, 0.0, jnp.square(x0 - wanted)))
+  trust = here.alpha ** 2 / (here.alpha ** 2 + _ERROR_OF_EPS ** 2)
+  return ((here.snr + 1) * trust).reshape(-1) * error
+
+
+def consistency_loss(x0: Array, wanted: Array, here: Level, power: float = 1.0) -> Array:
+  """(SNR + 1)^power |x_0 - wanted| / sqrt(d), a norm over d numbers, smooth at 0: f32[B].
+
+  A power of 1/2 makes it the error of v: all noise levels pull alike. The paper's 1 pulls by 1 /
+  sigma, most where there is hardly any noise.
+  """
   distance = jnp.sqrt(mean_over_pixels(jnp.square(wanted - x0)) + _SMOOTH ** 2) - _SMOOTH
-  return (here.snr + 1).reshape(-1) * distance
+  return (here.snr + 1).reshape(-1) ** power * distance
 
 
 def truncated_loss(x0: Array, wanted: Array, here: Level) -> Array:

@@ -11,7 +11,7 @@ import dataclasses
 import importlib.util
 import json
 import pathlib
-from typing import Callable, Sequence
+from typing import Any, Callable, Sequence
 
 import flax
 import jax
@@ -23,6 +23,7 @@ from adm_jax.io import extras
 from adm_jax.io.files import folder_written_whole
 from adm_jax.io.pixels import to_uint8
 from adm_jax.sampling.exported import DESCRIPTION, PROGRAM, WEIGHTS
+from adm_jax.sampling.guidance import Scales, distilled
 from adm_jax.sampling.pipeline import Pipeline
 from adm_jax.sampling.sampler import image_keys, initial_noise, remembering_x0
 from adm_jax.weights import safetensors_files
@@ -103,5 +104,13 @@ def save(adm: Pipeline, out: str | pathlib.Path, platforms: Sequence[str]) -> No
     (part / DESCRIPTION).write_text(json.dumps({
         **adm.description, 'shape': adm.sampler.shape, 'num_classes': adm.num_classes,
         'evaluations': adm.sampler.num_evaluations, 'platforms': list(platforms),
-        'scales': {role: {'off': scale.off, 'values': np.asarray(scale.values).tolist()}
+        'scales': {role: _described(adm, role, scale)
                    for role, scale in adm.params['scales'].items()}}, indent=1))
+
+
+def _described(adm: Pipeline, role: str, scale: Scales) -> dict[str, Any]:
+  """A scale as JSON values: `off`, where none of it is no guidance; `range`, where there is one."""
+  taught = adm.run.model.network.scales if role == distilled.ROLE else None
+  return {'off': None if np.isnan(scale.off) else scale.off,
+          'values': np.asarray(scale.values).tolist(),
+          **({} if taught is None else {'range': list(taught)})}

@@ -1,5 +1,6 @@
 """Runs what `exporting` wrote: the program and its weights, and none of the code that made them."""
 
+import math
 import pathlib
 from typing import Any, Callable
 
@@ -70,9 +71,12 @@ def _described(path: pathlib.Path) -> tuple[int | None, dict[str, Any]]:
 
 
 def _are_scales(entry: Any) -> bool:
-  return (isinstance(entry, dict) and isinstance(entry.get('values'), list)
-          and all(isinstance(number, (int, float)) for number in (*entry['values'],
-                                                                  entry.get('off'))))
+  if not isinstance(entry, dict) or 'off' not in entry:
+    return False
+  values, taught = entry.get('values'), entry.get('range', [0, 0])
+  return (isinstance(values, list) and isinstance(taught, list) and len(taught) == 2
+          and isinstance(entry['off'], int | float | None)
+          and all(isinstance(number, int | float) for number in (*values, *taught)))
 
 
 def _scales(known: dict[str, Any], scale: float | dict[str, float] | None) -> dict[str, Array]:
@@ -90,7 +94,12 @@ def _scales(known: dict[str, Any], scale: float | dict[str, float] | None) -> di
   for role, entry in known.items():
     values = np.asarray(entry['values'], np.float32)
     if scale and role in scale:
-      values = np.where(values != entry['off'], np.float32(scale[role]), values)
+      low, high = entry.get('range', (-math.inf, math.inf))
+      if not low <= scale[role] <= high:
+        raise UsageError(f'a scale of {scale[role]:g}: the model was distilled for scales from '
+                         f'{low:g} to {high:g}')
+      acts = True if entry['off'] is None else values != entry['off']
+      values = np.where(acts, np.float32(scale[role]), values)
     result[role] = jnp.asarray(values)
   return result
 

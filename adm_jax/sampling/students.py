@@ -29,7 +29,8 @@ def course(network: Network, steps: int | str | courses.Course | None,
            spacing: str | Callable[[Schedule, int], Step] | None,
            method: solvers.Solver) -> courses.Course:
   """The steps that `pipeline.load`'s words mean: of a student, those that it was taught."""
-  if network.steps is not None and spacing is None and not isinstance(steps, (str, courses.Course)):
+  its_own = network.steps is not None and not method.neighbors_only
+  if its_own and spacing is None and not isinstance(steps, (str, courses.Course)):
     return courses.of(max(network.steps) if steps is None else steps, SPACING, method)
   return courses.of(steps, spacing, method)
 

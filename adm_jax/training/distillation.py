@@ -15,8 +15,7 @@ from adm_jax.errors import UsageError
 from adm_jax.io.pixels import to_float
 from adm_jax.networks import Network, check_source
 from adm_jax.process import continuous, distillation
-from adm_jax.process.diffusion import FixedSmall, V, q_sample
-from adm_jax.process.likelihood import mean_over_pixels
+from adm_jax.process.diffusion import FixedSmall, V
 from adm_jax.sampling.sampler import normal_each
 from adm_jax.training import teachers
 from adm_jax.training.tasks import Task
@@ -33,8 +32,8 @@ def guided(network: Network, teacher: str | Trained, classifier: str | Trained |
            weaker: str | Trained | None = None) -> Task:
   """Teaches a student to predict in one evaluation what its guided teacher does.
 
-  The scale of each example is drawn evenly from the student's range. The loss is the mean squared
-  error of v, which is SNR + 1 times that of x_0.
+  The scale of each example is drawn evenly from the student's range. The loss is
+  `process.distillation.guided_loss`.
 
   Args:
     network: the student, see `networks.student`.
@@ -48,25 +47,25 @@ def guided(network: Network, teacher: str | Trained, classifier: str | Trained |
   _check_student(network)
   taught_by = teachers.described(teacher, classifier, weaker, _dtype(network))
   _check_pair(network, taught_by.network, taught_by.num_classes)
-  diffusion = network.diffusion
-  schedule = diffusion.schedule
+  schedule = network.diffusion.schedule
 
   def terms(params, frozen, examples, dropout_keys):
     x0, t, y = to_float(examples['image']), examples['t'], examples['label']
     scale = _scales(network, examples)
-    z = q_sample(schedule, x0, t, normal_each(examples['key'], x0.shape[1:]))
-    wanted = taught_by.ask(frozen, y, scale)(z, t)
+    here = continuous.at_step(schedule, t)
+    z = here.alpha * x0 + here.sigma * normal_each(examples['key'], x0.shape[1:])
+    wanted = jax.lax.stop_gradient(taught_by.ask(frozen, y, scale)(z, t).x0)
     v = network.apply(params, z, schedule.network_time(t), y, scale=scale,
                       dropout_keys=dropout_keys).astype(jnp.float32)
-    wanted = diffusion.mean.target(schedule, wanted.x0, z, t, wanted.eps)
-    return {'loss': mean_over_pixels(jnp.square(v - jax.lax.stop_gradient(wanted)))}
+    return {'loss': distillation.guided_loss(here.alpha * z - here.sigma * v, wanted, here)}
 
   return Task(network, terms, lambda source: check_source(network, source), taught_by.shapes,
               taught_by.weights)
 
 
 def consistency(network: Network, teacher: str | Trained, anneal_steps: int,
-                first: int = 64, last: int = 1280, adjusted: bool = False) -> Task:
+                first: int = 64, last: int = 1280, adjusted: bool = False,
+                power: float = 1.0) -> Task:
   """Teaches a student of stage 1 to make images in few steps: multistep consistency distillation.
 
   Args:
@@ -77,6 +76,7 @@ def consistency(network: Network, teacher: str | Trained, anneal_steps: int,
     last: and in the end.
     adjusted: take the teacher's steps with the noise of aDDIM, for the variance that an image that
       is not there has on the average.
+    power: of the weights of the loss, see `process.distillation.consistency_loss`.
 
   Raises:
     UsageError: the teacher is no such student, or another number of steps is asked for.
@@ -96,7 +96,7 @@ def consistency(network: Network, teacher: str | Trained, anneal_steps: int,
     variance = distillation.variance_without_data(here) if adjusted else 0.0
     wanted = distillation.target(guess(params), guess(frozen), z, at, schedule, variance)
     return {'loss': distillation.consistency_loss(
-        guess(params, dropout_keys, clip=False)(z, at.here), wanted, here)}
+        guess(params, dropout_keys, clip=False)(z, at.here), wanted, here, power)}
 
   return Task(network, terms, lambda source: check_source(network, source), trained.params,
               lambda: pretrained.trained(teacher).params)

@@ -10,7 +10,8 @@ import tiny_models
 
 from adm_jax.cli import distill
 from adm_jax.cli.main import main
-from adm_jax.sampling import pipeline
+from adm_jax.errors import UsageError
+from adm_jax.sampling import exported, pipeline
 from adm_jax.sampling.guidance import Distilled
 from adm_jax.weights import folders
 
@@ -30,6 +31,9 @@ def made(tmp_path_factory):
   tiny_models.unet(folder / 'unet', tiny_models.NUM_CLASSES)
   tiny_models.unet(folder / 'plain')
   tiny_models.classifier(folder / 'classifier')
+  tiny_models.judge(folder / 'judge')
+  images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
+  np.savez(folder / 'real.npz', images, np.arange(20) % tiny_models.NUM_CLASSES)
   with pytest.MonkeyPatch.context() as patch:
     patch.chdir(folder)
     assert main(WORDS) == 0
@@ -90,6 +94,55 @@ def test_what_a_student_was_not_taught_is_refused(here, capsys, words, message):
   said = capsys.readouterr().err.strip().splitlines()
   assert len(said) == 1 and message in said[0]
   assert not (here / 'none').exists()
+
+
+SWEEP = ['sweep', '--model', 'out/student', '--judge', 'judge', '--reference', 'real.npz', '--num',
+         '6', '--out', 'swept']
+
+
+def test_a_sweep_tells_a_student_its_scales(here):
+  assert main([*SWEEP, '--scales', '0,3']) == 0
+  found = json.loads((here / 'swept' / 'sweep.json').read_text())
+  assert found['steps'] == 'ddim, 2 evaluations each'
+  assert [(point['guidance'], point['scale']) for point in found['points']] == [
+      ('distilled', 0), ('distilled', 3)]
+  shutil.rmtree(here / 'swept')
+
+
+@pytest.mark.parametrize('words, message', [
+    (['--scales', '1,9'], 'a scale of 9: out/student was distilled for scales from 0 to 4'),
+    (['--scales', '1', '--classifier', 'classifier'], 'leave out --classifier'),
+    (['--cfg-scales', '1'], 'leave out --cfg-scales, and say how strong with --scales'),
+    (['--scales', '1', '--steps', '3'], 'for 2 steps and no others: ask for 2, not 3'),
+    (['--scales', '1', '--solver', 'ancestral'], 'leave out the solver ancestral')])
+def test_a_sweep_of_what_a_student_was_not_taught_is_refused(here, capsys, words, message):
+  assert main([*SWEEP, *words]) == 2
+  said = capsys.readouterr().err.strip().splitlines()
+  assert len(said) == 1 and message in said[0]
+  assert not (here / 'swept').exists()
+
+
+def test_an_exported_student_is_told_scales_of_its_range(here):
+  pytest.importorskip('flatbuffers', reason='jax.export writes its files with flatbuffers')
+  assert main(['export', '--model', 'out/student', '--scale', '3', '--platforms', 'cpu', '--out',
+               'exported']) == 0
+  sample = exported.load('exported')
+  adm = pipeline.load('out/student', guidance=(Distilled(3.0),))
+  for scale in (None, 1.0):
+    wanted = adm(labels=range(3), seed=0, scale=scale)
+    found = sample(0, range(3), range(3), scale=scale)
+    assert (np.abs(found.astype(int) - wanted) <= 1).all()
+  with pytest.raises(UsageError, match='distilled for scales from 0 to 4'):
+    sample(0, [0], [0], scale=5.0)
+
+
+def test_a_plan_of_a_student_takes_its_steps(here, capsys, tmp_path, monkeypatch):
+  monkeypatch.setenv('ADM_CACHE', str(tmp_path))
+  assert main(['plan', '--model', 'out/student', '--devices', '1', '--dtype', 'float32']) == 0
+  assert '2 evaluations' in capsys.readouterr().out
+  assert main(['plan', '--model', 'out/student', '--devices', '1', '--classifier',
+               'classifier']) == 2
+  assert 'its guidance is inside' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('words, message', [

@@ -146,6 +146,35 @@ def test_losses_weigh_errors_by_the_signal():
   snr = (0.8 / 0.6) ** 2
   np.testing.assert_allclose(distillation.consistency_loss(x0, wanted, here), (snr + 1) * 0.5,
                              rtol=1e-3)
+  np.testing.assert_allclose(distillation.consistency_loss(x0, wanted, here, 0.5),
+                             np.sqrt(snr + 1) * 0.5, rtol=1e-3)
   np.testing.assert_allclose(distillation.truncated_loss(x0, wanted, here), snr * 0.25, rtol=1e-6)
   gradient = jax.grad(lambda x: distillation.consistency_loss(x, wanted, here).sum())(wanted)
   assert np.isfinite(gradient).all()
+
+
+def _guided_loss(x0, wanted, alpha):
+  here = Level(jnp.full((1, 1, 1, 1), alpha), jnp.full((1, 1, 1, 1), np.sqrt(1 - alpha ** 2)))
+  return distillation.guided_loss(jnp.full((1, 2, 2, 1), x0), jnp.full((1, 2, 2, 1), wanted), here)
+
+
+def test_stage_1_weighs_errors_of_v_but_where_the_teacher_knows_nothing():
+  error = 0.3 ** 2
+  for alpha in (0.999, 0.6):
+    np.testing.assert_allclose(_guided_loss(0.2, 0.5, alpha), error / (1 - alpha ** 2), rtol=0.03)
+  # Its error of eps is all of what it says there: the weights of its x_0 have a finite sum.
+  np.testing.assert_allclose(_guided_loss(0.2, 0.5, 0.01), error / 101, rtol=1e-3)
+  assert _guided_loss(0.2, 0.5, 5e-5) < 1e-6
+
+
+def test_a_prediction_beyond_a_clipped_one_is_right():
+  assert _guided_loss(1.7, 1.0, 0.6) == _guided_loss(-1.7, -1.0, 0.6) == 0
+  assert _guided_loss(-1.7, 1.0, 0.6) > 0 and _guided_loss(0.9, 1.0, 0.6) > 0
+  assert _guided_loss(1.7, 0.99, 0.6) > 0
+
+
+def test_the_level_at_a_step_is_the_schedules():
+  at = continuous.at_step(SCHEDULE, jnp.asarray([0, 499, 999]))
+  np.testing.assert_allclose(at.alpha.reshape(-1) ** 2, SCHEDULE.alpha_bar[[0, 499, 999]],
+                             rtol=1e-5)
+  np.testing.assert_allclose(at.alpha ** 2 + at.sigma ** 2, 1, rtol=1e-6)

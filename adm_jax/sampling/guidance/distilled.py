@@ -1,10 +1,12 @@
 """The scale that a distilled network is told: its guidance is inside."""
 
 import dataclasses
+from typing import Sequence
 
 import numpy as np
 
 from adm_jax.errors import UsageError
+from adm_jax.networks import Network
 from adm_jax.sampling.guidance import base
 from adm_jax.sampling.guidance.base import Bound, Run
 from adm_jax.sampling.guidance.scales import Scale, scale_table, scales_of
@@ -25,16 +27,21 @@ class Distilled:
 
   def bind(self, run: Run, dtype: str | None, loaded: Trained | None = None) -> Bound:
     del dtype, loaded
-    scales = run.model.network.scales
-    if scales is None:
+    network = run.model.network
+    if network.scales is None:
       raise UsageError(f'{run.name or "the model"} takes no scale, for it was not distilled: guide '
                        'it by a classifier, or by its own unconditional prediction')
-    scale = sum(scales) / 2 if self.scale is None else self.scale
-    table = scale_table(scale, run.schedule)
-    least, most = np.min(table), np.max(table)
-    if least < scales[0] or most > scales[1]:
-      raise UsageError(f'a scale of {least if least < scales[0] else most:g}: {run.name or "it"} '
-                       f'was distilled for scales from {scales[0]:g} to {scales[1]:g}')
+    scale = sum(network.scales) / 2 if self.scale is None else self.scale
+    check(network, run.name or 'it', scale_table(scale, run.schedule))
     return Bound(ROLE, lambda conditional, context: conditional, (Distilled,),
                  {'scale': base.described_scale(scale, run.schedule)},
                  scales_of(scale, run.schedule, off=np.nan))
+
+
+def check(network: Network, name: str, scales: Sequence[float]) -> None:
+  """Raises UsageError unless the student called `name` was taught all of `scales`."""
+  low, high = network.scales
+  for scale in (np.min(scales), np.max(scales)):
+    if not low <= scale <= high:
+      raise UsageError(f'a scale of {scale:g}: {name} was distilled for scales from {low:g} to '
+                       f'{high:g}')
