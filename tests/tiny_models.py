@@ -36,7 +36,7 @@ def unet(path: pathlib.Path, num_classes: int | None = None, seed: int = 1,
 
 
 def student(path: pathlib.Path, steps: tuple[int, ...] | None = (2, 4)) -> pathlib.Path:
-  """Of a `unet` with classes, for scales from 0 to 4, in so many steps; None: of its first stage."""
+  """Of a `unet` with classes, for scales from 0 to 4; steps: None after the first stage."""
   model = call(UNet, image_size=8, out_channels=3, num_classes=NUM_CLASSES, num_heads=2,
                takes_scale=True, **_TRUNK)
   diffusion = call(Diffusion, schedule=call(schedules.linear, num_steps=1000), mean=call(V),
