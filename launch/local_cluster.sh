@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # One run of N processes with M simulated CPU devices each, on this machine, to try what a cluster
-# does. The processes are told of each other by the flags of `adm train`, which are added:
+# does. The processes are told of each other by the flags of `adm train`, which other commands know as
+# well, and which are added:
 #
 #   launch/local_cluster.sh [--dry-run] N M adm train --config configs/digits_unet.py --workdir DIR
+#   launch/local_cluster.sh 2 4 adm sample --num 2000 --out DIR
+#   launch/local_cluster.sh 2 4 adm evaluate REF SAMPLES --shared DIR
 #
 # Prints the processes' ids. SIGTERM and SIGINT are passed on. Ends with 1 or 2 (a mistake) if any
 # process did, else with 75 (start again) if any did, else with another code that is not 0. Once one
