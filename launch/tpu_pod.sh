@@ -23,6 +23,7 @@
 #   ADM_SPOT      1: a spot slice, cheaper, taken away at times (default 0)
 #   ADM_TRIES     how often to start again (default 100)
 #   ADM_WAIT      seconds between tries (default 60)
+#   ADM_COPY      a folder here, to which the results are copied when the run has ended with 0
 set -euo pipefail
 
 zone=${ADM_ZONE:-us-west4-a}  # a zone that has v5e
@@ -143,6 +144,17 @@ follow() {  # the first host's log to its end; returns a host's mistake, else a 
   return "${code:-75}"
 }
 
+results() {  # copies what the command has written to $ADM_COPY, if that is asked for
+  local address
+  address=$(printf '%s\n' "$@" | sed -n 's/^\(--[a-z-]*=\)\{0,1\}\(gs:.*\)$/\2/p' | head -n 1)
+  [ -z "${ADM_COPY:-}" ] || copy "$address" "$ADM_COPY"
+}
+
+copy() {  # copy gs://BUCKET/FOLDER FOLDER
+  do_it mkdir -p "$2"
+  do_it gcloud storage rsync --recursive "$1" "$2"
+}
+
 run() {
   local code try step
   if [ -n "$(git -C "$root" status --porcelain)" ]; then
@@ -155,6 +167,8 @@ run() {
       sleep "$pause"
       continue
     fi
+    # What is still alive there holds the chips, and would write beside the new run.
+    stop
     if ! install; then
       if [ "$(state)" = READY ]; then
         echo "$name: $step failed, for the reason above; the slice stays until" \
@@ -164,15 +178,13 @@ run() {
       echo "$name: $step failed, as the slice is gone: trying again" >&2
       continue
     fi
-    # What a broken-off start has left would hold the chips, and write beside the new run.
-    stop
     code=0
     start "$@" || code=$?
     if ! temporary "$code"; then
+      ((code != 0)) || results "$@"
       return "$code"
     fi
     echo "$name ended with $code: starting again ($try of $tries)" >&2
-    stop
   done
   echo "$name: given up after $tries starts; the same command goes on" >&2
   return 75
@@ -217,8 +229,7 @@ case $action in
       echo "usage: $0 NAME copy gs://BUCKET/FOLDER FOLDER" >&2
       exit 2
     fi
-    do_it mkdir -p "$2"
-    do_it gcloud storage rsync --recursive "$1" "$2"
+    copy "$1" "$2"
     ;;
   delete) tpu delete --quiet ;;
   *)

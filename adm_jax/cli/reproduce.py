@@ -59,6 +59,7 @@ def add_arguments(parser):
 
 
 def run(arguments, rest):
+  from adm_jax.devices import hosts
   from adm_jax.evaluation import comparison, reproduce, tables
 
   if rest:
@@ -90,11 +91,12 @@ def run(arguments, rest):
     for line in reproduce.plan(rows, options, arguments.out, part.count, arguments.price):
       print(f'plan: {line}', file=sys.stderr)
   results = []
-  for result in reproduce.run(rows, arguments.out, extractor, options, files=arguments.files,
-                              batch_size=arguments.batch_size, part=part):
-    results.append(result)
-    if result.samples is not None:
-      print(f'samples: {result.samples}')
+  with hosts.stopped_by_sigterm():
+    for result in reproduce.run(rows, arguments.out, extractor, options, files=arguments.files,
+                                batch_size=arguments.batch_size, part=part):
+      results.append(result)
+      if result.samples is not None:
+        print(f'samples: {result.samples}')
   if not part.first:
     return 0
   print(comparison.markdown(results))
