@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
 # One run of N processes with M simulated CPU devices each, on this machine, to try what a cluster
-# does. The processes are told of each other by the flags of `adm train`, which are added:
+# does. The processes are told of each other by the flags of `adm train`, which other commands know as
+# well, and which are added:
 #
 #   launch/local_cluster.sh [--dry-run] N M adm train --config configs/digits_unet.py --workdir DIR
+#   launch/local_cluster.sh 2 4 adm sample --num 2000 --out DIR
+#   launch/local_cluster.sh 2 4 adm evaluate REF SAMPLES --shared DIR
 #
 # Prints the processes' ids. SIGTERM and SIGINT are passed on. Ends with 1 or 2 (a mistake) if any
 # process did, else with 75 (start again) if any did, else with another code that is not 0. Once one
-# process has ended, the others have ADM_GRACE seconds (60) to do the same; what hangs, or is
-# stopped, is killed then. The others of a process that is stopped end after 30 seconds without a
+# process has ended, the others have ADM_GRACE seconds (60; without end where processes do without
+# each other, as those of adm sample) to do the same; what hangs, or is stopped, is killed then. The others of a process that is stopped end after 30 seconds without a
 # sign of it (ADM_HEARTBEAT_SECONDS), so that all is over within 100. ADM_PORT fixes the port of
 # process 0.
 set -euo pipefail
@@ -17,7 +20,11 @@ if [ "${1:-}" = --dry-run ]; then
   dry_run=1
   shift
 fi
-grace=${ADM_GRACE:-60}
+grace=60
+if [[ " $* " =~ (adm|cli\.main)\ (sample|evaluate|reference|nll|reproduce)\  ]]; then
+  grace=1000000
+fi
+grace=${ADM_GRACE:-$grace}
 if [ $# -lt 3 ] || ! [[ $1 =~ ^[1-9][0-9]*$ && $2 =~ ^[1-9][0-9]*$ ]]; then
   echo "usage: $0 [--dry-run] N M COMMAND...: N processes of M simulated devices; those that have" \
     "not ended $grace s after the first of them (ADM_GRACE) are killed" >&2

@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
-# Trains on a Cloud TPU slice: makes or reuses it, installs this checkout on all its hosts, starts
-# `adm train` on each, follows the first one's log, starts again after preemptions, and copies the
-# results. Needs gcloud, logged in, with a project and the TPU API enabled.
+# Runs an `adm` command on a Cloud TPU slice: makes or reuses it, installs this checkout on all its
+# hosts, ends a run that is still alive there, starts the command on each host, follows the first
+# one's log, starts again after preemptions, and copies the results. Needs gcloud, logged in, with a
+# project and the TPU API enabled.
 #
-#   launch/tpu_pod.sh [--dry-run] NAME ACTION [ARGUMENTS OF adm train]
+#   launch/tpu_pod.sh [--dry-run] NAME ACTION [COMMAND AND ARGUMENTS OF adm]
 #
-#   launch/tpu_pod.sh adm1 run --config configs/imagenet64.py --workdir gs://BUCKET/imagenet64
+#   launch/tpu_pod.sh adm1 run train --config configs/imagenet64.py --workdir gs://BUCKET/imagenet64
+#   launch/tpu_pod.sh adm1 run sample --model imagenet64 --num 50000 --out gs://BUCKET/samples
+#   launch/tpu_pod.sh adm1 run reproduce --rows 5/64,14 --out gs://BUCKET/paper
 #   launch/tpu_pod.sh adm1 logs        # follows a run that goes on
 #   launch/tpu_pod.sh adm1 stop        # saves and ends it
 #   launch/tpu_pod.sh adm1 copy gs://BUCKET/imagenet64 runs/imagenet64
 #   launch/tpu_pod.sh adm1 delete
 #
-# --dry-run prints the commands. The work directory must be in a bucket, which all hosts share, and
-# which outlives the slice. What is installed is the last commit. A run ends for good with 0 or with
+# --dry-run prints the commands. What the command writes must be in a bucket, which all hosts share,
+# and which outlives the slice. Without the name of a command it is train. What is installed is the last commit. A run ends for good with 0 or with
 # a mistake on any host; 75, a signal or a lost slice start all hosts again.
 #
 #   ADM_ZONE      default us-west4-a         ADM_TPU_TYPE    default v5litepod-64
@@ -20,6 +23,7 @@
 #   ADM_SPOT      1: a spot slice, cheaper, taken away at times (default 0)
 #   ADM_TRIES     how often to start again (default 100)
 #   ADM_WAIT      seconds between tries (default 60)
+#   ADM_COPY      a folder here, to which the results are copied when the run has ended with 0
 set -euo pipefail
 
 zone=${ADM_ZONE:-us-west4-a}  # a zone that has v5e
@@ -99,12 +103,12 @@ install() {  # this checkout, on all hosts; $step is what it was at when it fail
     adm_environment "$PWD" "[tfds]" && pip install --quiet "jax[tpu]" gcsfs'
 }
 
-train() {  # starts on all hosts, follows the first, and returns the run's exit code
+start() {  # starts on all hosts, follows the first, and returns the run's exit code
   local words
   words=$(printf '%q ' "$@")
   # A broken connection must not end the run: it is detached, and the log followed.
   on all "cd adm_jax && rm -f ../code ../train.log && (setsid nohup sh -c '
-    ~/adm_venv/bin/adm train $words > ../train.log 2>&1
+    ~/adm_venv/bin/adm $words > ../train.log 2>&1
     echo \$? > ../code' > /dev/null 2>&1 &)" || return 75
   follow
 }
@@ -140,6 +144,17 @@ follow() {  # the first host's log to its end; returns a host's mistake, else a 
   return "${code:-75}"
 }
 
+results() {  # copies what the command has written to $ADM_COPY, if that is asked for
+  local address
+  address=$(printf '%s\n' "$@" | sed -n 's/^\(--[a-z-]*=\)\{0,1\}\(gs:.*\)$/\2/p' | head -n 1)
+  [ -z "${ADM_COPY:-}" ] || copy "$address" "$ADM_COPY"
+}
+
+copy() {  # copy gs://BUCKET/FOLDER FOLDER
+  do_it mkdir -p "$2"
+  do_it gcloud storage rsync --recursive "$1" "$2"
+}
+
 run() {
   local code try step
   if [ -n "$(git -C "$root" status --porcelain)" ]; then
@@ -152,6 +167,8 @@ run() {
       sleep "$pause"
       continue
     fi
+    # What is still alive there holds the chips, and would write beside the new run.
+    stop
     if ! install; then
       if [ "$(state)" = READY ]; then
         echo "$name: $step failed, for the reason above; the slice stays until" \
@@ -162,12 +179,12 @@ run() {
       continue
     fi
     code=0
-    train "$@" || code=$?
+    start "$@" || code=$?
     if ! temporary "$code"; then
+      ((code != 0)) || results "$@"
       return "$code"
     fi
     echo "$name ended with $code: starting again ($try of $tries)" >&2
-    stop
   done
   echo "$name: given up after $tries starts; the same command goes on" >&2
   return 75
@@ -176,7 +193,7 @@ run() {
 stop() {
   # Two and a half minutes to save. Python alone: the shell around it writes its exit code.
   # shellcheck disable=SC2016
-  on all 'adm="^[^ ]*python[^ ]* [^ ]*bin/adm train"
+  on all 'adm="^[^ ]*python[^ ]* [^ ]*bin/adm [a-z]"
     pkill -TERM -f "$adm"
     for i in $(seq 75); do pgrep -f "$adm" > /dev/null || exit 0; sleep 2; done
     pkill -KILL -f "$adm"' || true
@@ -188,13 +205,18 @@ if [ -z "$dry_run" ] && ! command -v gcloud > /dev/null; then
 fi
 case $action in
   run)
-    if [ "${1:-} ${2:-}" = 'adm train' ]; then  # as local_cluster.sh takes it
-      shift 2
+    if [ "${1:-}" = adm ]; then  # as local_cluster.sh takes it
+      shift
     fi
+    case ${1:-} in
+      [a-z]*) ;;
+      *) set -- train "$@" ;;
+    esac
     case " $* " in
       *" gs://"* | *"=gs://"*) ;;
       *)
-        echo "$0: no --workdir gs://BUCKET/...: the hosts need a work directory that all share" >&2
+        echo "$0: no --workdir gs://BUCKET/... or --out gs://BUCKET/...: the hosts need a folder" \
+          "that all share" >&2
         exit 2
         ;;
     esac
@@ -204,11 +226,10 @@ case $action in
   stop) stop ;;
   copy)
     if [ $# -ne 2 ]; then
-      echo "usage: $0 NAME copy gs://BUCKET/WORKDIR FOLDER" >&2
+      echo "usage: $0 NAME copy gs://BUCKET/FOLDER FOLDER" >&2
       exit 2
     fi
-    do_it mkdir -p "$2"
-    do_it gcloud storage rsync --recursive "$1" "$2"
+    copy "$1" "$2"
     ;;
   delete) tpu delete --quiet ;;
   *)

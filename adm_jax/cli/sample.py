@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
   sampling_options.fill_in_student(arguments)
   check(arguments)
   from adm_jax.cli.first_images import Clock
-  from adm_jax.devices import compilation_cache
+  from adm_jax.devices import compilation_cache, hosts
   from adm_jax.devices.profile import Profile
   from adm_jax.io import files, progress
   from adm_jax.sampling import shards
@@ -112,7 +112,8 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     nonlocal seen
     seen = True
     return clock.first(batches)
-  with Profile(*steps_to_profile(arguments), out, what='sampling part') as profile:
+  with Profile(*steps_to_profile(arguments), out, what='sampling part') as profile, \
+      hosts.stopped_by_sigterm():
     made = job.write(out, part=part, watch=watch, bar=_profiled(progress.images, profile))
   if seen and (part.first or part.alone):
     print(f'first images after {clock.report()}')

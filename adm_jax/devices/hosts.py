@@ -14,7 +14,7 @@ from typing import Callable, Iterator
 import jax
 import numpy as np
 
-from adm_jax.errors import RESTART, PeerLost, UsageError, one_line
+from adm_jax.errors import RESTART, PeerLost, Preempted, UsageError, one_line
 from adm_jax.io import heartbeats, parts
 from adm_jax.io.parts import Part
 
@@ -220,6 +220,22 @@ def preemption() -> Iterator[Callable[[int], bool]]:
         signal.signal(number, handler)
     if signal.SIGINT in received:  # the state is saved as for SIGTERM, but nobody is to start again
       raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def stopped_by_sigterm() -> Iterator[None]:
+  """Within it, SIGTERM raises `Preempted` where Python is, so that what is made is stored."""
+  if threading.current_thread() is not threading.main_thread():
+    yield  # where Python handles no signals
+    return
+
+  def stop(number, _):
+    raise Preempted('stopped by SIGTERM: the same command goes on from what is stored')
+  before = signal.signal(signal.SIGTERM, stop)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

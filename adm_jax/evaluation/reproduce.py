@@ -8,24 +8,31 @@ OUT/tableN/ROW holds a row's samples and reports; OUT/table.md and OUT/table.htm
 call goes on where it was stopped.
 """
 
+import contextlib
 import dataclasses
 import json
 import pathlib
 import shlex
-from typing import Callable, Iterator, Sequence
+import time
+from typing import Any, Callable, Iterator, Sequence
+
+import jax
 
 from adm_jax.errors import UsageError
-from adm_jax.evaluation import comparison, report, row_cost, tables
+from adm_jax.evaluation import comparison, features, report, row_cost, tables
 from adm_jax.evaluation.comparison import Result
 from adm_jax.evaluation.features import Extractor
 from adm_jax.evaluation.tables import METRICS, Row, Sampled
-from adm_jax.io import digests, downloads, json_files, npz, progress
+from adm_jax.io import digests, downloads, json_files, meetings, npz, progress
+from adm_jax.io import files as files_lib
 from adm_jax.io.files import written_whole
+from adm_jax.io.parts import Part
 from adm_jax.sampling import courses, pipeline, shards
 from adm_jax.sampling.guidance import ByClassifier
 from adm_jax.sampling.jobs import SamplingJob
 
 _DTYPES = ('float32', 'bfloat16')
+_TIME = 'time.json'  # in a row's folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +85,15 @@ def check(rows: Sequence[Row], options: SampleOptions) -> None:
     if path is not None and len(named) > 1:
       raise UsageError(f'{name}={path}: the rows are of {", ".join(named)}, and a file is of one '
                        f'{noun}: choose rows of one')
+
+
+def check_files(rows: Sequence[Row], files: str | pathlib.Path | None) -> None:
+  """Raises UsageError unless what the rows need lies in `files`, if it is not to be fetched."""
+  for row in rows if files is not None else ():
+    if can_be_run(row):
+      for address in (tables.REFERENCES[row.reference], row.batch):
+        if address is not None:
+          _given(address, files)
 
 
 def job(sampled: Sampled, options: SampleOptions) -> SamplingJob:
@@ -149,72 +165,149 @@ def can_be_run(row: Row) -> bool:
 
 def run(rows: Sequence[Row], out: str | pathlib.Path, extractor: Extractor,
         options: SampleOptions = SampleOptions(), *, files: str | pathlib.Path | None = None,
-        batch_size: int = 64, bar: Callable = progress.bar) -> Iterator[Result]:
+        batch_size: int = 64, bar: Callable = progress.bar,
+        part: Part = Part()) -> Iterator[Result]:
   """Runs rows one after the other, yields the result of each, and writes the tables after each.
+
+  Of several processes each makes and measures a share of every row; the first yields and writes.
 
   Args:
     rows: the rows.
-    out: the folder of samples, reports and tables.
+    out: the folder of samples, reports and tables, which all processes share.
     extractor: measures.
     options: what the rows leave open.
     files: where reference and published batches lie; None: they are fetched.
     batch_size: of the extractor.
     bar: shows progress, see `progress.bar`.
+    part: which of several processes this is.
 
   Raises:
+    PeerLost: another process has gone while samples were measured.
     UsageError: weights that are not of all rows, or a row that cannot be had; what was done before
       stays.
   """
   check(rows, options)
-  out, results = pathlib.Path(out), []
+  out, results = files_lib.folder(out) if '://' in str(out) else pathlib.Path(out), []
+  bar = bar if part.first else progress.no_bar
   for row in rows:
     folder = out / f'table{row.table}' / row.name
     folder.mkdir(parents=True, exist_ok=True)
-    results.append(_result(row, folder, extractor, options, files, batch_size, bar))
+    results.append(_result(row, folder, extractor, options, files, batch_size, bar, part))
+    if not part.first:
+      continue
     for name, text in (('table.md', comparison.markdown(results)),
                        ('table.html', comparison.page(results))):
-      with written_whole(out / name) as part:
-        part.write_text(text)
+      with written_whole(out / name) as temporary:
+        temporary.write_text(text)
     yield results[-1]
 
 
-def _result(row, folder, extractor, options, files, batch_size, bar) -> Result:
+def _result(row, folder, extractor, options, files, batch_size, bar, part) -> Result:
   if not can_be_run(row):
     return Result(row)
+  took = _took(folder)
   reference = _file(tables.REFERENCES[row.reference], files, bar)
   if row.sampled is not None:
     source, where = command(row.sampled, options), folder / 'samples'
     shards.check_folder(where)  # before networks are loaded
-    job(row.sampled, options).write(where)
     samples = where / 'samples.npz'
+    with _timing(took, 'sampling', part, not samples.exists()):
+      job(row.sampled, options).write(where, part=part)
   else:
     source, samples = row.batch, _file(row.batch, files, bar)
-  return Result(row, source, _measured(folder, reference, samples, extractor, batch_size, bar),
-                samples)
-
-
-def _measured(folder, reference, samples, extractor, batch_size, bar):
-  """Returns the report of a row's samples, measured once for each content of both files."""
-  content = digests.short(' '.join((npz.checksum(reference), npz.checksum(samples),
-                                    extractor.hash)))
+  here = files_lib.local(samples)
+  content = digests.short(' '.join((npz.checksum(reference), npz.checksum(here), extractor.hash)))
   path = folder / f'report_{content}.json'
+  with _timing(took, 'measuring', part, not path.exists()):
+    measured = _measured(path, reference, here, str(samples), extractor, batch_size, bar, part)
+  if part.first:
+    with written_whole(folder / _TIME) as temporary:
+      temporary.write_text(json.dumps(took))
+  return Result(row, source, measured, samples, took)
+
+
+def _measured(path, reference, samples, name, extractor, batch_size, bar, part):
+  """Returns the report of a row's samples, measured once for each content of both files.
+
+  None in processes beside the first.
+  """
   if path.exists():
     return json_files.read(path)
-  measured = report.evaluate(report.open_set(reference), report.open_set(samples), extractor,
-                             bar=bar, distances='float16',  # as the published numbers
-                             batch_size=batch_size).as_json()
-  with written_whole(path) as part:
-    part.write_text(json.dumps(measured, indent=1))
-  return measured
+  words = [path.name, features.size_of_batches(batch_size)]
+  with meetings.meeting(path.parent, part, words) as meeting:
+    measured = report.evaluate(
+        report.open_set(reference), dataclasses.replace(report.open_set(samples), name=name),
+        extractor, bar=bar, distances='float16',  # as the published numbers
+        batch_size=batch_size, meeting=meeting)
+  if measured is None:
+    return None
+  with written_whole(path) as temporary:
+    temporary.write_text(json.dumps(measured.as_json(), indent=1))
+  return measured.as_json()
+
+
+def _took(folder: pathlib.Path) -> dict[str, Any]:
+  """What is known of how long a row took, and on what: seconds of all starts of the command."""
+  path = folder / _TIME
+  found = json_files.read(path) if path.exists() else {}
+  return found if isinstance(found, dict) else {}
+
+
+@contextlib.contextmanager
+def _timing(took: dict[str, Any], what: str, part: Part, goes_on: bool) -> Iterator[None]:
+  """Adds the seconds of the block to what it has taken before, unless it was finished."""
+  began = time.monotonic()
+  yield
+  if goes_on:
+    took[what] = took.get(what, 0.0) + time.monotonic() - began
+    devices = jax.local_devices()
+    took['devices'] = (f'{part.count} process{"" if part.whole else "es"} with {len(devices)} x '
+                       f'{devices[0].device_kind}')
+
+
+def plan(rows: Sequence[Row], options: SampleOptions, out: str | pathlib.Path, processes: int,
+         price: float | None = None) -> list[str]:
+  """A line for each row that is to be sampled yet, and one for all: how long, and for how much.
+
+  Args:
+    rows: the rows.
+    options: what they leave open.
+    out: the folder of `run`.
+    processes: which share the work, with as many devices each as this one.
+    price: of an hour of one device, in any currency.
+  """
+  lines, total, unknown = [], 0.0, False
+  out = files_lib.folder(out)
+  for row in rows:
+    folder = out / f'table{row.table}' / row.name / 'samples'
+    if row.sampled is None or (folder / 'samples.npz').exists():
+      continue
+    try:
+      flops = row_cost.flops(row_cost.cost(row.sampled)) * options.num
+    except UsageError:  # a model that nobody has published
+      lines.append(f'table {row.table}, {row.name}: {options.num:,} samples, work unknown')
+      unknown = True
+      continue
+    total += flops
+    lines.append(f'table {row.table}, {row.name}: {options.num:,} samples, '
+                 f'{row_cost.work(flops, processes)}')
+  if total and not unknown and len(lines) > 1:
+    lines.append(f'all: {row_cost.work(total, processes)}')
+  cost = row_cost.cost_of(total, price) if total and price is not None else None
+  return lines + ([] if cost is None else [cost])
 
 
 def _file(address, folder, bar):
   """Returns the path of a published file, which lies in `folder` or is fetched."""
-  name = address.rsplit('/', 1)[-1]
   if folder is not None:
-    path = pathlib.Path(folder) / name
-    if not path.exists():
-      raise UsageError(f'{path} is not there: fetch {address} and put it there')
-    return path
+    return _given(address, folder)
+  name = address.rsplit('/', 1)[-1]
   return downloads.fetch(name, address, bar, sizes=range(10**6, 10**12), sha256=None,
                          otherwise='give the folder where it lies with --files')
+
+
+def _given(address, folder):
+  path = pathlib.Path(folder) / address.rsplit('/', 1)[-1]
+  if not path.exists():
+    raise UsageError(f'{path} is not there: fetch {address} and put it there')
+  return path

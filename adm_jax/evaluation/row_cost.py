@@ -52,15 +52,30 @@ def flops(row: RowCost) -> float:
   return sum(evaluations * _flops(name) for name, evaluations in row.evaluations.items())
 
 
-def work(total: float) -> str:
-  """Says in hours how long so many operations take, on an H100 and on the devices at hand."""
+def work(total: float, processes: int = 1) -> str:
+  """Says in hours how long so many operations take, on an H100 and on the devices at hand.
+
+  `processes` share the work, with as many devices each as this one.
+  """
   words = [f'{total / 1e18:.3g} EFLOP']
   have = chips.peak(jax.devices()[0].device_kind)
   for name, speed in (('one H100', chips.peak('NVIDIA H100 80GB HBM3')),
-                      ('the devices here', have and have * jax.device_count())):
+                      (
+      'the devices here' if processes == 1 else f'those of {processes} processes',
+      have and have * jax.local_device_count() * processes)):
     if speed is not None:
       words.append(f'{total / (_SHARE * speed) / 3600:.3g} hours on {name} at {_SHARE:.0%} of peak')
   return ', '.join(words)
+
+
+def cost_of(total: float, price: float) -> str | None:
+  """Says what so many operations cost, at a price of an hour of one device of those at hand."""
+  name = jax.devices()[0].device_kind
+  speed = chips.peak(name)
+  if speed is None:
+    return None
+  hours = total / (_SHARE * speed) / 3600
+  return f'cost: {hours * price:,.0f} for {hours:,.1f} hours of one {name} at {price:g}'
 
 
 def _network(published: catalog.Model) -> Network:

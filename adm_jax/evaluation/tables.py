@@ -233,6 +233,24 @@ def _published():
 ROWS = (*_ALL, *_published())
 
 
+def select_all(words: str) -> list[Row]:
+  """The rows of '5/256-guided,14,64': of a table, of a name, of a name in a table; none twice.
+
+  Raises:
+    UsageError: there is none.
+  """
+  found = []
+  for word in words.split(','):
+    table, slash, name = word.strip().partition('/')
+    if not slash and not table.isdecimal():
+      table, name = '', table
+    if slash and not (table.isdecimal() and name):
+      raise UsageError(f'--rows {word}: give TABLE, NAME or TABLE/NAME, with commas')
+    rows = select(int(table) if table else None, name or None)
+    found += [row for row in rows if row not in found]
+  return found
+
+
 def select(table: int | None, name: str | None) -> list[Row]:
   """The rows of a table, or of one name (in that table), or all.
 

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 
 from adm_jax.errors import UsageError, printable
-from adm_jax.io import files, heartbeats
+from adm_jax.io import durations, files, heartbeats
 from adm_jax.io.heartbeats import Beat
 from adm_jax.sampling import shards
 from adm_jax.sampling.shards import Shards
@@ -44,7 +44,7 @@ class Status:
     if self.there == num:
       line += ', to be joined'
     elif self.rate > 0:
-      line += f', {self.rate:.3g} images/s, {duration((num - self.there) / self.rate)} to go'
+      line += f', {self.rate:.3g} images/s, {durations.words((num - self.there) / self.rate)} to go'
     elif not alive:
       line += '; the same command goes on'
     return '\n'.join(map(printable, [line, *map(_line, self.beats)]))
@@ -77,14 +77,4 @@ def _line(beat: Beat) -> str:
   state = ('ended' if beat.ended else 'gone' if not beat.alive else
            'waits' if beat.making is None else f'at {beat.making[0]} to {beat.making[1] - 1}')
   return (f'  {beat.index}/{beat.count} on {beat.host}: {beat.made:,} images made, '
-          f'{beat.rate:.3g}/s, {state}, seen {duration(beat.age)} ago')
-
-
-def duration(seconds: float) -> str:
-  """'12 s', '3 min', '2 h 10 min', '1 d 4 h'."""
-  minutes, hours = int(seconds // 60), int(seconds // 3600)
-  if seconds < 100:
-    return f'{seconds:.0f} s'
-  if minutes < 100:
-    return f'{minutes} min'
-  return f'{hours} h {minutes % 60} min' if hours < 48 else f'{hours // 24} d {hours % 24} h'
+          f'{beat.rate:.3g}/s, {state}, seen {durations.words(beat.age)} ago')

@@ -2,14 +2,19 @@
 
 import dataclasses
 import json
+import threading
 
 import numpy as np
 import pytest
 import tiny_models
 
 from adm_jax.cli.main import main
-from adm_jax.evaluation import tables
+from adm_jax.devices import chips
+from adm_jax.errors import UsageError
+from adm_jax.evaluation import features, reproduce, row_cost, tables
 from adm_jax.evaluation.tables import Row, Sampled
+from adm_jax.io import progress
+from adm_jax.io.parts import Part
 
 FUNCTION = 'def f(images):\n  return images.reshape(len(images), -1)[:, :5] / 255\n'
 REFERENCE = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), np.uint8)
@@ -52,6 +57,64 @@ def test_a_table_end_to_end_and_again_at_once(rows, capsys):
   assert main(['reproduce', '--table', '4', *WORDS]) == 0
   assert before == {path: path.stat().st_mtime_ns for path in rows.rglob('samples.npz')}
   assert 'measuring' not in capsys.readouterr().err
+
+
+def test_two_processes_reproduce_what_one_does(rows):
+  """Samples, every number and the pages; what each process does is not done again."""
+  options = reproduce.SampleOptions(num=12, batch_size=4)
+  def run(out, part):
+    return list(reproduce.run(tables.ROWS[:2], out, features.by_name('mine.py:f'), options,
+                              files='files', batch_size=8, bar=progress.no_bar, part=part))
+  alone = run('one', Part())
+  threads, found = [], [None, None]
+  for index in range(2):
+    def work(index=index):
+      found[index] = run('two', Part(index, 2))
+    threads.append(threading.Thread(target=work))
+    threads[-1].start()
+  for thread in threads:
+    thread.join(timeout=120)
+  assert found[1] == [] and len(found[0]) == 2
+  for ours, wanted in zip(found[0], alone, strict=True):
+    assert ours.report['values'] == wanted.report['values']
+    assert ours.time().endswith('on 2 processes with 1 x cpu') and 'measuring ' in ours.time()
+  assert (rows / 'one/table4/sampled/samples/samples.npz').read_bytes() == (
+      rows / 'two/table4/sampled/samples/samples.npz').read_bytes()
+  text = (rows / 'two/table.md').read_text()
+  assert 'time: sampling ' in text and 'Table 4, published' in text
+  again = run('two', Part(0, 2))  # with nothing left to do, nobody waits for the other
+  assert [result.report for result in again] == [result.report for result in found[0]]
+  assert again[0].took == found[0][0].took
+
+
+def test_rows_of_several_tables(rows):
+  assert [row.name for row in tables.select_all('8,4/sampled,sampled')] == ['early', 'sampled']
+  for words, match in (('4/', 'TABLE/NAME'), ('x/sampled', 'TABLE/NAME'), ('5', 'table 5 has no'),
+                       ('4/early', "no row 'early'")):
+    with pytest.raises(UsageError, match=match):
+      tables.select_all(words)
+
+
+def test_a_plan_says_what_is_to_be_done_yet(rows):
+  options = reproduce.SampleOptions(num=12, batch_size=4)
+  assert reproduce.plan(tables.ROWS, options, 'paper', 2) == [
+      'table 4, sampled: 12 samples, work unknown']
+  (rows / 'paper/table4/sampled/samples').mkdir(parents=True)
+  (rows / 'paper/table4/sampled/samples/samples.npz').touch()
+  assert reproduce.plan(tables.ROWS, options, 'paper', 2) == []
+
+
+def test_a_plan_counts_hours_and_money(monkeypatch, rows):
+  published = Row(4, 'published', 'tiny', {}, Sampled('imagenet64', respacing='250'))
+  monkeypatch.setattr(row_cost, '_flops', lambda name: 1e12)
+  monkeypatch.setattr(chips, 'peak', lambda kind: 1e15)
+  options = reproduce.SampleOptions(num=1000)
+  one, cost = reproduce.plan([published], options, 'paper', 1, price=3.0)
+  two, same = reproduce.plan([published], options, 'paper', 2, price=3.0)
+  hours = 1000 * 250 * 1e12 / (row_cost._SHARE * 1e15) / 3600
+  assert f'{hours:.3g} hours on the devices here' in one and same == cost
+  assert f'{hours / 2:.3g} hours on those of 2 processes' in two
+  assert cost.startswith(f'cost: {hours * 3:,.0f} for {hours:,.1f} hours of one cpu at 3')
 
 
 def test_other_files_are_measured_again(rows):

@@ -1,5 +1,6 @@
 """`adm sample`: one command for every model; interrupted anywhere, it ends with the same bytes."""
 
+import json
 import os
 import random
 import signal
@@ -15,6 +16,7 @@ from PIL import Image
 
 from adm_jax.cli.main import main
 from adm_jax.data.folder import Folder
+from adm_jax.io import npz
 
 
 @pytest.fixture(scope='module')
@@ -264,6 +266,10 @@ def test_any_solver_without_noise_goes_between_seeds(sample):
     ('--model unet --num 1000000000000', 'from 1 to'),
     ('--model unet --num 2000000000', 'GB on the way'),
     ('--model uncond --num 100000000 --batch-size 99999999', 'its images alone take'),
+    ('--model unet --part 3/3', 'parts count from 0, give 0/3 to 2/3'),
+    ('--model unet --part 1', '--part 1: give I/N'),
+    ('--model unet --num-processes 2', '--coordinator and --process missing'),
+    ('--model unet --part 0/2 --coordinator a:1 --num-processes 2 --process 0', 'give one'),
     ('--model unet --frob', '--frob')])
 def test_a_mistake_is_one_line_and_writes_nothing(root, tmp_path, monkeypatch, capsys, words,
                                                   message):
@@ -373,3 +379,50 @@ def test_killed_at_random_it_ends_with_the_same_bytes(root, whole, tmp_path):
     time.sleep(0.01)
   assert running.wait() == 0
   assert (out / 'samples.npz').read_bytes() == (whole[0] / 'samples.npz').read_bytes()
+
+
+def test_of_two_processes_one_is_killed_and_the_other_makes_the_bytes_of_one(root, whole, tmp_path):
+  """They know nothing of each other but the folder: nobody listens at the address."""
+  out = tmp_path / 'out'
+  flags = ('--batch-size', '8', '--coordinator', '127.0.0.1:9', '--num-processes', '2')
+  environment = {**os.environ, 'ADM_HEARTBEAT_SECONDS': '2'}
+  first, second = (subprocess.Popen(
+      _command(out, *flags, '--process', process), cwd=root, env=environment, text=True,
+      stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) for process in '01')
+  while len(list(out.glob('shards/*.bin'))) == 0 and second.poll() is None:
+    time.sleep(0.001)
+  first.kill()
+  said, _ = second.communicate(timeout=120)
+  first.communicate()
+  assert second.returncode == 0 and f'samples: {out / "samples.npz"}' in said
+  assert (out / 'samples.npz').read_bytes() == (whole[0] / 'samples.npz').read_bytes()
+  assert not (out / 'shards').exists()
+
+
+def test_parts_of_a_cascade_one_after_the_other(root, sample, tmp_path, capsys):
+  """In batches of other sizes, so that one of the large ones is of images of two parts."""
+  words = ('--model', 'unet', '--num', '22', '--upsample', 'upsampler')
+  wanted, labels = sample(*words, out='whole')
+  command = ['sample', '--respacing', '3', '--batch-size', '4', *words]
+  for part in (1, 0, 2):
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('parts/**/*.bin')}
+    assert main([*command, '--out', str(tmp_path / 'parts'), '--part', f'{part}/3']) == 0
+    said = capsys.readouterr().out
+    assert (f'part {part}/3 is made' in said) == (part != 2)
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items() if path.exists())
+  with np.load(tmp_path / 'parts' / 'samples.npz') as arrays:
+    np.testing.assert_array_equal(arrays['arr_0'], wanted)
+    np.testing.assert_array_equal(arrays['arr_1'], labels)
+  assert sorted(path.name for path in (tmp_path / 'parts').iterdir()) == [
+      'base', 'job.json', 'samples.npz']
+
+
+def test_a_cascade_of_before_is_known_by_the_file_it_enlarges(root, sample, tmp_path):
+  words = ('--model', 'unet', '--num', '5', '--upsample', 'upsampler')
+  wanted, _ = sample(*words)
+  description = json.loads((tmp_path / 'out' / 'job.json').read_text())
+  description['base'] = npz.checksum(tmp_path / 'out' / 'base' / 'samples.npz')
+  (tmp_path / 'out' / 'job.json').write_text(json.dumps(description))
+  (tmp_path / 'out' / 'samples.npz').unlink()
+  again, _ = sample(*words)
+  np.testing.assert_array_equal(again, wanted)

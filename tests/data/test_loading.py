@@ -182,6 +182,17 @@ def test_in_order_gives_every_readable_image_once():
     np.testing.assert_array_equal(np.concatenate([batch[name] for batch in batches]), want)
 
 
+@pytest.mark.parametrize('count, seed, first, second', [
+    (10, 0, [1, 2, 4, 5, 9], [9, 6]), (37, 5, [12, 9, 25, 15, 31], [31, 34]),
+    (1281167, 0, [854407, 163112, 559831, 1132672, 1090378], [67889, 140629])])
+def test_the_order_is_that_of_every_version_of_grain_since_0_2_15(count, seed, first, second):
+  """A run goes on with another version: images would be seen twice, others never."""
+  import grain
+  order = grain.MapDataset.range(count).seed(seed).shuffle().repeat()
+  assert [int(order[i]) for i in range(5)] == first
+  assert [int(order[count + i]) for i in range(2)] == second
+
+
 def test_images_stay_8_bit():
   batch = next(_stream())
   assert batch['image'].dtype == np.uint8 and batch['label'].dtype == np.int32

@@ -18,7 +18,7 @@ from adm_jax.weights import folders
 
 RNG = np.random.default_rng(0)
 REAL, SAMPLES = (ArraySource(name, RNG.integers(0, high, (n, 8, 8, 3), np.uint8))
-                 for name, high, n in (('real', 256, 230), ('samples', 200, 170)))
+                 for name, high, n in (('real', 256, 200), ('samples', 200, 150)))
 
 
 def _features(images):
@@ -52,7 +52,7 @@ def test_an_evaluation(tmp_path, distances):
       'class_score', 'frechet_distance', 'spatial_frechet_distance', 'precision', 'recall',
       'kernel_distance'}
   assert not np.isnan([value.value for value in alone.values]).any()
-  for count in (2, 4, 30):  # of 22 batches of samples
+  for count in (2, 21):  # of 19 batches of samples
     first, *others = _evaluated(tmp_path, count, distances)
     assert first == alone and others == [None] * (count - 1)
 
@@ -78,11 +78,11 @@ def test_a_statistics_file(tmp_path):
     path = tmp_path / f'{count}.npz'
     first, *others = together(tmp_path, count, lambda meeting: reference_statistics.measure(
         path, EXTRACTOR, REAL, keep=60, batch_size=3, meeting=meeting))
-    assert first.count == 230 and others == [None] * (count - 1)
+    assert first.count == 200 and others == [None] * (count - 1)
     files.append(path.read_bytes())
   assert files[0] == files[1] == files[2]
   with np.load(tmp_path / '1.npz') as file:
-    np.testing.assert_array_equal(file['arr_0'], REAL.images[np.arange(60) * 230 // 60])
+    np.testing.assert_array_equal(file['arr_0'], REAL.images[np.arange(60) * 200 // 60])
     np.testing.assert_allclose(file['mu'], _features(REAL.images).pool.mean(axis=0), rtol=1e-6)
 
 
@@ -99,8 +99,7 @@ def test_bits_per_dimension(tmp_path):
                        read, num=13, batch_size=2, seed=0, meeting=meeting)
   alone, = together(tmp_path, 1, measured)
   assert alone.count == 13 and np.isfinite(alone.total)
-  for count in (2, 4):
-    first, *others = together(tmp_path, count, measured)
-    assert others == [None] * (count - 1)
-    for field in dataclasses.fields(alone):
-      np.testing.assert_array_equal(getattr(first, field.name), getattr(alone, field.name))
+  first, *others = together(tmp_path, 3, measured)
+  assert others == [None] * 2
+  for field in dataclasses.fields(alone):
+    np.testing.assert_array_equal(getattr(first, field.name), getattr(alone, field.name))

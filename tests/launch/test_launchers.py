@@ -155,20 +155,25 @@ def test_a_local_cluster_says_how_long_it_waits():
 # TPU slices
 
 RUN = ['adm1', 'run', '--config', 'a.py', '--workdir', 'gs://bucket/a']
+SAMPLE = ['adm1', 'run', 'adm', 'sample', '--model', 'imagenet64', '--out', 'gs://bucket/b']
 
 
 @pytest.mark.parametrize('words, wanted', [
     (RUN, [['tpu-vm create adm1', '--zone us-west4-a', 'v5litepod-16', '--spot'],
+           ['tpu-vm ssh adm1', '--worker all', 'pkill -TERM', 'pkill -KILL'],
            ['git -C', 'archive', 'HEAD'], ['tpu-vm scp', 'adm1:adm_jax.tar.gz', '--worker all'],
            ['tpu-vm ssh adm1', '--worker all', 'rm -rf adm_jax', 'adm_environment', r'jax[tpu]'],
            ['--worker all', 'setsid', 'adm_venv/bin/adm', 'a.py', 'gs://bucket/a'],
            ['--worker 0', 'train.log'], ['--worker all', 'cat code']]),
+    (SAMPLE, [['create'], ['pkill'], ['git -C'], ['scp'], ['adm_environment'],
+              ['--worker all', 'adm_venv/bin/adm sample --model imagenet64 --out gs://bucket/b'],
+              ['train.log'], ['cat code']]),
     (['adm1', 'logs'], [['--worker 0', 'train.log'], ['--worker all', 'cat code']]),
     (['adm1', 'stop'], [['tpu-vm ssh adm1', '--worker all', 'pkill -TERM', 'pkill -KILL']]),
     (['adm1', 'copy', 'gs://bucket/a', 'runs/a'],
      [['mkdir -p runs/a'], ['gcloud storage rsync --recursive gs://bucket/a runs/a']]),
     (['adm1', 'delete'], [['tpu-vm delete adm1 --zone us-west4-a --quiet']]),
-], ids=['run', 'logs', 'stop', 'copy', 'delete'])
+], ids=['run', 'run sample', 'logs', 'stop', 'copy', 'delete'])
 def test_a_dry_run_prints_the_commands_of_every_action(words, wanted):
   code, out, _ = _run(LAUNCH / 'tpu_pod.sh', '--dry-run', *words, ADM_TPU_TYPE='v5litepod-16',
                       ADM_SPOT='1')
@@ -239,6 +244,19 @@ def test_a_run_on_a_slice_shows_the_log_and_ends_with_it(pod):
   code, out, err, calls = pod([0], [0], LINGER='0.5')
   assert code == 0 and 'training train --config a.py --workdir gs://bucket/a' in out and not err
   assert calls.count('create') == 1 and calls.count('scp') == 1
+
+
+def test_another_command_runs_and_its_results_are_copied(pod, tmp_path):
+  code, out, _, _ = pod([0], words=SAMPLE, ADM_COPY=str(tmp_path / 'copy'))
+  assert code == 0 and 'training sample --model imagenet64 --out gs://bucket/b' in out
+  assert f'\ngs://bucket/b {tmp_path}/copy\n' in (tmp_path / 'calls').read_text()
+
+
+def test_what_is_still_alive_on_the_slice_is_ended_before_anything_else(pod, tmp_path):
+  pod([75, 0], [0, 0])
+  calls = (tmp_path / 'calls').read_text()
+  for start in calls.split('rm -rf adm_jax')[:2]:
+    assert 'pkill -TERM -f "$adm"' in start
 
 
 def test_changes_that_are_not_committed_are_warned_of(pod):
@@ -322,6 +340,15 @@ def test_slurm_starts_a_process_a_gpu_and_requeues():
   assert '#SBATCH --gpus-per-node=8' in options and '#SBATCH --ntasks-per-node=8' in options
 
 
+@pytest.mark.parametrize('words, command, together', [
+    (['sample', '--out', 'b'], 'adm sample --out b', 0),
+    (['adm', 'reproduce', '--rows', '14', '--out', 'b'], 'adm reproduce --rows 14 --out b', 0),
+    (['train', '--workdir', 'b'], 'adm train --workdir b', 1)])
+def test_slurm_runs_any_command(words, command, together):
+  code, out, _ = _run(LAUNCH / 'slurm.sbatch', '--dry-run', *words, ADM_ROOT='/adm')
+  assert code == 0 and f'bin/{command}' in out and f'--kill-on-bad-exit={together} ' in out
+
+
 # Starts a task for each of $CODES, and ends as the real one does: with a signal before all codes,
 # and with a high code before a low one.
 SRUN = '''
@@ -381,3 +408,16 @@ def test_the_jobset_restarts_on_75_and_not_on_mistakes():
   assert rule['action'] == 'FailJob' and rule['onExitCodes']['values'] == [1, 2]
   container, = spec['template']['spec']['containers']
   assert container['command'] == ['adm', 'train'] and spec['completionMode'] == 'Indexed'
+
+
+def test_the_job_of_parts_makes_each_part():
+  job = yaml.safe_load((LAUNCH / 'gke_parts.yaml').read_text())
+  assert (job['kind'], job['apiVersion']) == ('Job', 'batch/v1')
+  spec = job['spec']
+  container, = spec['template']['spec']['containers']
+  assert spec['completionMode'] == 'Indexed' and container['command'] == ['adm', 'sample']
+  assert f'--part=$(JOB_COMPLETION_INDEX)/{spec["completions"]}' in container['args']
+  ignored, final = spec['podFailurePolicy']['rules']
+  assert ignored['onPodConditions'] == [{'type': 'DisruptionTarget'}]
+  assert final['onExitCodes'] == {'containerName': container['name'], 'operator': 'In',
+                                  'values': [1, 2]}

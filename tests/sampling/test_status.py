@@ -7,7 +7,7 @@ import pytest
 
 from adm_jax.cli.main import main
 from adm_jax.errors import UsageError
-from adm_jax.io import heartbeats
+from adm_jax.io import durations, heartbeats
 from adm_jax.io.parts import Part
 from adm_jax.sampling import shards, status
 
@@ -84,4 +84,4 @@ def test_a_folder_without_a_job(tmp_path, name, match):
 @pytest.mark.parametrize('seconds, words', [
     (12.4, '12 s'), (200, '3 min'), (7800, '2 h 10 min'), (28 * 3600 + 60 * 3600, '3 d 16 h')])
 def test_durations(seconds, words):
-  assert status.duration(seconds) == words
+  assert durations.words(seconds) == words

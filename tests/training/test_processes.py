@@ -33,14 +33,15 @@ def _environment(**more):
 
 
 class Cluster:
-  """`adm train` on two processes with four devices each; what they print is in `log`."""
+  """`adm train` on several processes, by default 2 x 4 devices; what they print is in `log`."""
 
-  def __init__(self, workdir, *words, seconds_an_image=0.0, config=ways.__file__):
+  def __init__(self, workdir, *words, seconds_an_image=0.0, config=ways.__file__, processes=2,
+               devices=4):
     self.workdir, self.log = workdir, workdir.with_name(f'{workdir.name}.log')
     with open(self.log, 'w') as log:
       self._script = subprocess.Popen(
-          [CLUSTER, '2', '4', sys.executable, '-m', 'adm_jax.cli.main', 'train', '--config',
-           str(config), '--workdir', str(workdir), '--config.fsdp=2', *words],
+          [CLUSTER, str(processes), str(devices), sys.executable, '-m', 'adm_jax.cli.main', 'train',
+           '--config', str(config), '--workdir', str(workdir), '--config.fsdp=2', *words],
           env=_environment(WAYS_SECONDS_AN_IMAGE=str(seconds_an_image),
                            ADM_HEARTBEAT_SECONDS=str(HEARTBEAT)),
           stdout=log, stderr=subprocess.STDOUT)
@@ -135,6 +136,21 @@ def test_two_processes_are_the_same_run(finished, found):
 def test_a_checkpoint_of_two_processes_goes_on_anywhere(way, found):
   """With and without fsdp, each array lies where the new mesh wants it, bit by bit the same."""
   assert found[f'restored/{way}']
+
+
+def test_a_run_goes_on_with_fewer_and_more_processes(finished, found, tmp_path):
+  """2 -> 1 -> 4: state and data position are any number's; the run is the undisturbed one."""
+  workdir = pathlib.Path(shutil.copytree(finished, tmp_path / 'run'))
+  for step in (15, 20):  # as it was after 10 steps, and some lines of metrics more
+    shutil.rmtree(workdir / 'checkpoints' / str(step))
+  for processes, devices, steps in ((1, 2, 15), (4, 2, ways.STEPS)):
+    cluster = Cluster(workdir, f'--config.total_steps={steps}', processes=processes,
+                      devices=devices)
+    assert cluster.code() == 0, cluster.log.read_text()
+    assert f'going on from step {steps - 5} of {steps}' in cluster.log.read_text()
+  losses = [line['loss'] for line in metric_lines.read(workdir)]
+  params = folders.load(workdir, weights='params', config=ways.get_config()).params
+  _same_run(losses, ways.flat(params), found)
 
 
 def test_a_run_that_loses_a_process_and_is_preempted_ends_as_an_undisturbed_one(finished, tmp_path):
