@@ -97,7 +97,7 @@ def draw(port: int, path: str) -> None:
   from PIL import Image
   from selenium import webdriver
   options = webdriver.ChromeOptions()
-  for word in ('--headless=new', '--no-sandbox', '--disable-gpu', '--window-size=1120,860'):
+  for word in ('--headless=new', '--no-sandbox', '--disable-gpu', '--window-size=1200,860'):
     options.add_argument(word)
   options.binary_location = shutil.which('chromium')
   browser = webdriver.Chrome(options=options,
@@ -105,13 +105,13 @@ def draw(port: int, path: str) -> None:
   browser.set_script_timeout(300)
   try:
     browser.get(f'http://127.0.0.1:{port}/')
-    browser.execute_async_script('''
-      const end = arguments[0];
-      for (const [id, value] of [['class', 8], ['scale', 3], ['num', 4]]) $(id).value = value;
-      $('class').dispatchEvent(new Event('change', {bubbles: true}));
-      const look = () => !$('shown').querySelector('.waits') && $('shown').querySelector('img')
-          && document.body.dataset.done > 1 ? end() : setTimeout(look, 50);
-      look();''')
+    for scale in (2, 3):  # of which the first compiles
+      browser.execute_async_script('''
+        const [scale, end] = arguments;
+        for (const [id, value] of [['class', 8], ['scale', scale], ['num', 4]]) $(id).value = value;
+        $('class').dispatchEvent(new Event('change', {bubbles: true}));
+        const look = () => running === null && waiting === null ? end() : setTimeout(look, 50);
+        setTimeout(look, 200);''', scale)
     browser.save_screenshot(path)
   finally:
     browser.quit()
