@@ -3,8 +3,8 @@
 OUT gets sampler.stablehlo, weights.safetensors and description.json; in Python,
 adm_jax.sampling.exported.load(OUT)(seed, index, labels) gives uint8 images, in batches of any size.
 
-With --to onnx OUT gets denoiser.onnx and steps.json: the guided network of one step, and the steps
-of DDIM, whose loop is a line (docs/onnx.md).
+With --to onnx OUT gets denoiser.onnx and steps.json: a student's network, or an unguided one, and
+the steps of DDIM, whose loop is a line (docs/onnx.md).
 
 examples:
   adm export --model runs/demo/unet --classifier runs/demo/classifier --scale 2 --solver dpm++2m

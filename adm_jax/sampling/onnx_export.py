@@ -1,10 +1,11 @@
-"""A guided denoiser as ONNX, and the steps of a run of DDIM: for runtimes that know no JAX.
+"""A student's or unguided network as ONNX, with the steps of DDIM: for runtimes that know no JAX.
 
     OUT/denoiser.onnx   (x f32[B H W C], t i32, labels i32[B], scale f32) -> (x0, eps), f32[B H W C]
     OUT/steps.json      what it is, and t, alpha_bar and alpha_bar_next of each step
 
-A model without classes takes no labels, one that nothing guides no scale. A run is a loop of a few
-lines in any language: from standard normal x, at each step
+A model without classes takes no labels, one that nothing guides no scale; guidance that needs a
+gradient or two evaluations is more than jax2onnx 0.12 can write. A run is a loop of a few lines in
+any language: from standard normal x, at each step
 
     x0, eps = denoiser(x, t, labels, scale)
     x = sqrt(alpha_bar_next) * x0 + sqrt(1 - alpha_bar_next) * eps
@@ -24,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from adm_jax.devices.target import ANY, tracing_for
-from adm_jax.errors import UsageError
+from adm_jax.errors import UsageError, one_line
 from adm_jax.io import extras
 from adm_jax.io.files import folder_written_whole
 from adm_jax.sampling.pipeline import Pipeline
@@ -57,7 +58,8 @@ def save(adm: Pipeline, out: str | pathlib.Path, batch_size: int = 1) -> None:
     batch_size: how many images at once; part of the program.
 
   Raises:
-    UsageError: as `check`, or a run of another solver or of several scales.
+    UsageError: as `check`, or a run of another solver, of several scales, or with an operation
+      that jax2onnx does not know.
   """
   out = pathlib.Path(out)
   check(out)
@@ -130,9 +132,13 @@ def _converted(function: Callable, inputs: dict[str, jax.ShapeDtypeStruct]) -> A
   traced = jax.extend.core.jaxpr_as_fun(jax.make_jaxpr(function)(*inputs.values()))
   with _quiet():
     import jax2onnx
-    return jax2onnx.to_onnx(lambda *given: tuple(traced(*given)), list(inputs.values()),
-                            model_name='denoiser', input_names=list(inputs),
-                            output_names=['x0', 'eps'])
+    try:
+      return jax2onnx.to_onnx(lambda *given: tuple(traced(*given)), list(inputs.values()),
+                              model_name='denoiser', input_names=list(inputs),
+                              output_names=['x0', 'eps'])
+    except NotImplementedError as error:
+      raise UsageError(f'jax2onnx cannot write this run ({one_line(error, 100)}): export a '
+                       'student, or leave out the guidance') from error
 
 
 @contextlib.contextmanager

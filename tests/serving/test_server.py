@@ -115,7 +115,7 @@ def test_two_hundred_wrong_requests_are_each_one_line(port, words):
       continue
     assert 400 <= status < 500 and text.count('\n') == 0, (status, text)
     assert len(json.loads(text)['error']) < 600 and text.isprintable()
-  assert visitor.ask([words('student')])[-1][0] == 'done'
+  assert Visitor(port).ask([words('student')])[-1][0] == 'done'
 
 
 @pytest.mark.parametrize('method, path, body, headers, status', [

@@ -343,9 +343,11 @@ function roll() {
 
 function listen() {
   $('panel').addEventListener('submit', event => event.preventDefault());
-  $('panel').addEventListener('input', event => {
-    const {id} = event.target;
+  const changed = event => {
+    const {id, type} = event.target;
     if (id === 'lock' || id === 'file') return;
+    // Numbers act while they move, the others once they have changed.
+    if ((event.type === 'input') !== ['range', 'number'].includes(type)) return;
     if (id === 'model') {
       own = null;
       fillModel();
@@ -354,7 +356,8 @@ function listen() {
     $('scale-shown').textContent = Number($('scale').value).toFixed(1);
     adapt();
     ask();
-  });
+  };
+  for (const kind of ['input', 'change']) $('panel').addEventListener(kind, changed);
   $('dice').addEventListener('click', () => { roll(); ask(); });
   $('file').addEventListener('change', event => read(event.target.files[0]));
   $('at').addEventListener('input', scrub);
