@@ -136,13 +136,12 @@ def cells(arguments: argparse.Namespace) -> list[Cell]:
 
   found = [Cell(REFERENCE, arguments.teacher_steps,
                 of_teacher(steps=str(arguments.teacher_steps), solver='ancestral'))]
-  found += [Cell(name, steps, of_teacher(steps=steps, **how))
-            for name, how in SOLVERS.items() for steps in STEPS]
-  for method, folders in ((PROGRESSIVE, arguments.progressive),
-                          (CONSISTENCY, arguments.consistency)):
+  for method, folders in ((CONSISTENCY, arguments.consistency),
+                          (PROGRESSIVE, arguments.progressive)):
     students = {_steps(folder): folder for folder in folders}
     found += [Cell(method, steps, of_student(students[steps])) for steps in sorted(students)]
-  return found
+  return found + [Cell(name, steps, of_teacher(steps=steps, **how))
+                  for name, how in SOLVERS.items() for steps in STEPS]
 
 
 def _steps(folder: str) -> int:
