@@ -163,7 +163,8 @@ def student(module: UNet, diffusion: Diffusion, scales: tuple[float, float],
 
   Args:
     module: the U-Net; `takes_scale` is set.
-    diffusion: the teacher's schedule, with what the student predicts: `V`, and a fixed variance.
+    diffusion: the teacher's schedule, with what the student predicts: `TemperedEps` or `V`, and a
+      fixed variance.
     scales: (low, high) of the guidance that it learns.
     steps: the numbers of steps that it learns to make images in; None: small ones.
     with_null_label: as the teacher has it, see `unet`.

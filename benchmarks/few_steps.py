@@ -45,6 +45,7 @@ from adm_jax.io import json_files, markdown, pictures
 from adm_jax.io.files import written_whole
 from adm_jax.io.pixels import to_float
 from adm_jax.process import continuous
+from adm_jax.process.diffusion import predict
 from adm_jax.sampling import pipeline
 from adm_jax.sampling.guidance import ByClassifier, ClassifierFree, Distilled
 from adm_jax.sampling.sampler import image_keys, normal_each
@@ -135,13 +136,12 @@ def cells(arguments: argparse.Namespace) -> list[Cell]:
 
   found = [Cell(REFERENCE, arguments.teacher_steps,
                 of_teacher(steps=str(arguments.teacher_steps), solver='ancestral'))]
-  found += [Cell(name, steps, of_teacher(steps=steps, **how))
-            for name, how in SOLVERS.items() for steps in STEPS]
-  for method, folders in ((PROGRESSIVE, arguments.progressive),
-                          (CONSISTENCY, arguments.consistency)):
+  for method, folders in ((CONSISTENCY, arguments.consistency),
+                          (PROGRESSIVE, arguments.progressive)):
     students = {_steps(folder): folder for folder in folders}
     found += [Cell(method, steps, of_student(students[steps])) for steps in sorted(students)]
-  return found
+  return found + [Cell(name, steps, of_teacher(steps=steps, **how))
+                  for name, how in SOLVERS.items() for steps in STEPS]
 
 
 def _steps(folder: str) -> int:
@@ -203,8 +203,8 @@ def fidelity(guided: str, arguments: argparse.Namespace, real: ArraySource,
     scale, at = jnp.full(t.shape, scale), continuous.at_step(schedule, t)
     z = at.alpha * to_float(x0) + at.sigma * normal_each(keys, x0.shape[1:])
     wanted = taught.ask(weights, y, scale)(z, t).x0
-    v = network.apply(student.params, z, schedule.network_time(t), y, scale=scale)
-    found = jnp.clip(at.alpha * z - at.sigma * v, -1, 1)
+    output = network.apply(student.params, z, schedule.network_time(t), y, scale=scale)
+    found = predict(network.diffusion, output, z, t).x0
     return [jnp.square(x).mean(axis=(1, 2, 3)) for x in (found - wanted, wanted)]
 
   chosen = spread(real, 250)

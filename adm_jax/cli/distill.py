@@ -157,13 +157,11 @@ def _made(arguments: argparse.Namespace, taught) -> pathlib.Path:
   from adm_jax.sampling.jobs import SamplingJob
 
   folder = pathlib.Path(arguments.out) / 'images'
-  made = folder / 'samples.npz'
-  if not hosts.first():
-    hosts.until(made.exists)
-    return made
-  print(f'no images to learn on: {arguments.teacher} makes {arguments.images:,} in {folder}',
-        file=sys.stderr, flush=True)
-  guidance = () if taught.network.num_classes else (ByClassifier(arguments.classifier, 1.0),)
-  adm = pipeline.load(arguments.teacher, guidance=guidance, devices=jax.local_devices())
-  SamplingJob(adm, num=arguments.images, class_order='turn').write(folder)
-  return made
+  if hosts.first():
+    print(f'no images to learn on: {arguments.teacher} makes {arguments.images:,} in {folder}',
+          file=sys.stderr, flush=True)
+    guidance = () if taught.network.num_classes else (ByClassifier(arguments.classifier, 1.0),)
+    adm = pipeline.load(arguments.teacher, guidance=guidance, devices=jax.local_devices())
+    SamplingJob(adm, num=arguments.images, class_order='turn').write(folder)
+  hosts.meet('images are made')
+  return folder / 'samples.npz'

@@ -8,7 +8,6 @@ import pathlib
 import re
 import signal
 import threading
-import time
 from typing import Callable, Iterator
 
 import jax
@@ -29,6 +28,7 @@ _LOST = re.compile('UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED|Gloo|gloo|NC
 _COLLECTIVE = re.compile(r'(Gloo|NCCL) \w+ failed')
 # How far apart processes may end.
 _SHUTDOWN_SECONDS = 120
+_MEETING_SECONDS = 7 * 24 * 3600
 _PR_SET_PDEATHSIG = 1  # of Linux
 
 
@@ -176,17 +176,18 @@ def by_first(work: Callable[[], None]) -> None:
     raise mistake
 
 
-def until(done: Callable[[], bool], seconds: float = 1.0) -> None:
-  """Waits for what another process does, in hours if need be: no collective times out meanwhile.
+def meet(name: str) -> None:
+  """Waits until all processes have come here, for hours if need be.
 
-  If that process vanishes, this one ends as in training, by its heartbeats.
+  A collective would time out where the others come much later; if they vanish, this one ends as in
+  training, by its heartbeats.
 
   Args:
-    done: whether it is there, as a file that all share.
-    seconds: between two looks.
+    name: of the place, met at once.
   """
-  while not done():
-    time.sleep(seconds)
+  if jax.process_count() > 1:
+    from orbax.checkpoint import multihost
+    multihost.get_barrier_sync_fn()(key=name, timeout_ms=1000 * _MEETING_SECONDS)
 
 
 @contextlib.contextmanager

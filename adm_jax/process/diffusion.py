@@ -138,6 +138,40 @@ class V:
     return (lookup(np.sqrt(schedule.alpha_bar), t, eps) * eps
             - lookup(np.sqrt(1 - schedule.alpha_bar), t, eps) * x0)
 
+  def v(self, output: Array, x: Array, alpha: Array, sigma: Array) -> Array:
+    """Reads v at the noise level x = alpha x_0 + sigma eps, [B 1 1 1] each."""
+    del x, alpha, sigma
+    return output
+
+
+@dataclasses.dataclass(frozen=True)
+class TemperedEps:
+  """The noise in x_t, of which v is read by v = (output - sigma x_t) / sqrt(alpha^2 + floor^2).
+
+  With a floor of 0 that is `Eps`: a network that predicted eps goes on from where it was. But at
+  the noisy end, where `Eps` divides by an alpha of all but 0, an error of the output stays a
+  bounded error of x_0, as in `V`.
+
+  Attributes:
+    floor: the alpha below which there is hardly any image.
+  """
+  floor: float = 0.1
+
+  def x0_and_mean(self, schedule, output, x, t, process):
+    alpha, sigma = (lookup(np.sqrt(table), t, x)
+                    for table in (schedule.alpha_bar, 1 - schedule.alpha_bar))
+    x0 = process(alpha * x - sigma * self.v(output, x, alpha, sigma))
+    return x0, q_posterior(schedule, x0, x, t).mean
+
+  def target(self, schedule, x0, x, t, eps):
+    alpha, sigma = (lookup(np.sqrt(table), t, x)
+                    for table in (schedule.alpha_bar, 1 - schedule.alpha_bar))
+    return (alpha * eps - sigma * x0) * jnp.sqrt(alpha ** 2 + self.floor ** 2) + sigma * x
+
+  def v(self, output: Array, x: Array, alpha: Array, sigma: Array) -> Array:
+    """Reads v at the noise level x = alpha x_0 + sigma eps, [B 1 1 1] each."""
+    return (output - sigma * x) / jnp.sqrt(alpha ** 2 + self.floor ** 2)
+
 
 # ---------------------------------------------------------------------------------------------
 # Where the variance of p(x_{t-1} | x_t) comes from.

@@ -15,7 +15,7 @@ from adm_jax.errors import UsageError
 from adm_jax.io.pixels import to_float
 from adm_jax.networks import Network, check_source
 from adm_jax.process import continuous, distillation
-from adm_jax.process.diffusion import FixedSmall, V
+from adm_jax.process.diffusion import FixedSmall, TemperedEps, V
 from adm_jax.sampling.sampler import normal_each
 from adm_jax.training import teachers
 from adm_jax.training.tasks import Task
@@ -55,9 +55,9 @@ def guided(network: Network, teacher: str | Trained, classifier: str | Trained |
     here = continuous.at_step(schedule, t)
     z = here.alpha * x0 + here.sigma * normal_each(examples['key'], x0.shape[1:])
     wanted = jax.lax.stop_gradient(taught_by.ask(frozen, y, scale)(z, t).x0)
-    v = network.apply(params, z, schedule.network_time(t), y, scale=scale,
-                      dropout_keys=dropout_keys).astype(jnp.float32)
-    return {'loss': distillation.guided_loss(here.alpha * z - here.sigma * v, wanted, here)}
+    output = network.apply(params, z, schedule.network_time(t), y, scale=scale,
+                           dropout_keys=dropout_keys)
+    return {'loss': distillation.guided_loss(_x0(network, output, z, here), wanted, here)}
 
   return Task(network, terms, lambda source: check_source(network, source), taught_by.shapes,
               taught_by.weights)
@@ -161,12 +161,18 @@ def _student(network: Network, examples: dict) -> tuple[Callable, Callable]:
   def guess(params, dropout_keys=None, clip=True):
     def predict(z, u):
       there = continuous.level(schedule, u)
-      v = network.apply(params, z, continuous.network_time(schedule, u), y, scale=scale,
-                        dropout_keys=dropout_keys).astype(jnp.float32)
-      x0 = there.alpha * z - there.sigma * v
+      output = network.apply(params, z, continuous.network_time(schedule, u), y, scale=scale,
+                             dropout_keys=dropout_keys)
+      x0 = _x0(network, output, z, there)
       return jnp.clip(x0, -1, 1) if clip else x0
     return predict
   return z_of, guess
+
+
+def _x0(network: Network, output: Array, z: Array, here: continuous.Level) -> Array:
+  """The x_0 that a student's output means, f32[B H W C]."""
+  v = network.diffusion.mean.v(output.astype(jnp.float32), z, here.alpha, here.sigma)
+  return here.alpha * z - here.sigma * v
 
 
 def _dtype(network: Network) -> str | None:
@@ -177,9 +183,10 @@ def _dtype(network: Network) -> str | None:
 def _check_student(network: Network) -> None:
   if network.scales is None:
     raise UsageError('the network takes no scale: describe a student by networks.student')
-  if network.diffusion.mean != V() or network.diffusion.variance != FixedSmall():
-    raise UsageError('a student predicts v, and its variance is fixed: give its diffusion mean=V '
-                     'and variance=FixedSmall')
+  diffusion = network.diffusion
+  if not isinstance(diffusion.mean, V | TemperedEps) or diffusion.variance != FixedSmall():
+    raise UsageError('a student predicts v, and its variance is fixed: give its diffusion '
+                     'mean=TemperedEps, or V, and variance=FixedSmall')
 
 
 def _check_pair(network: Network, teacher: Network, num_classes: int) -> None:
@@ -211,5 +218,8 @@ def _of_stage_1(network: Network, teacher: str | Trained,
                      'the student the same')
   if its.module != network.module:
     raise UsageError(f'{name} is another network than the student: give the student its module')
+  if its.diffusion != network.diffusion:
+    raise UsageError(f'{name} predicts {its.diffusion.mean}: give the diffusion of the student the '
+                     'same mean')
   return num_segments, trained
 

@@ -9,6 +9,8 @@ import numpy as np
 
 from adm_jax.config import ConfigDict
 from adm_jax.errors import UsageError
+from adm_jax.networks import Network
+from adm_jax.process.diffusion import Eps, TemperedEps
 from adm_jax.training.loop import Run
 from adm_jax.weights import folders, pretrained
 
@@ -17,8 +19,8 @@ def start(name: str | pathlib.Path, run: Run, config: ConfigDict | None = None) 
   """Finds the parameters that a run starts from.
 
   A table with a row per class, and a layer with an output per class, of another number of classes
-  start at random. So do, in a student of a network that is none, what takes the scale and the head,
-  which is to predict v.
+  start at random. So does, in a student of a network that is none, what takes the scale; its head
+  begins as that of a teacher that predicts eps, if it is read so, or else at random.
 
   Args:
     name: a published model, a work directory or a file, see `pretrained.load`.
@@ -35,7 +37,14 @@ def start(name: str | pathlib.Path, run: Run, config: ConfigDict | None = None) 
   network, flat = run.task.network, flax.traverse_util.flatten_dict
   given, wanted = flat(trained.params, sep='/'), flat(network.abstract_params(), sep='/')
   becomes_student = network.scales is not None and trained.network.scales is None
-  anew = [path for path in wanted if becomes_student and _is_of_student(path)]
+  keeps_head = isinstance(network.diffusion.mean, TemperedEps)
+  if becomes_student and keeps_head:
+    _check_eps(name, trained.network)
+    # The channels of a learned variance come last.
+    given |= {path: given[path][..., :network.image_shape[-1]] for path in given
+              if _is_of_head(path)}
+  anew = [path for path in wanted if becomes_student and (
+      path.startswith('embedding/scale/') or not keeps_head and _is_of_head(path))]
   per_class = [path for path in {*given, *wanted} if _is_per_class(path)]
   other = [path for path in sorted({*given, *wanted} - {*anew, *per_class})
            if _shape(given, path) != _shape(wanted, path)]
@@ -52,7 +61,8 @@ def start(name: str | pathlib.Path, run: Run, config: ConfigDict | None = None) 
               else fresh[path] for path in new}
   text = f'starting from {name} ({trained.weights} at step {trained.step})'
   if new:
-    why = 'to predict v, and by the scale' if anew else 'for another number of classes'
+    why = ('for another number of classes' if not anew else
+           'by the scale' if keeps_head else 'to predict v, and by the scale')
     text += f'; new, {why}: {", ".join(new)}'
   return flax.traverse_util.unflatten_dict(
       {path: np.asarray(given[path]) for path in wanted}, sep='/'), text
@@ -64,9 +74,15 @@ def _is_per_class(path: str) -> bool:
                                                 'pool/out/bias')
 
 
-def _is_of_student(path: str) -> bool:
-  """Whether a parameter is of the layers in which a student differs from its teacher."""
-  return path.startswith(('conv_out/', 'embedding/scale/'))
+def _is_of_head(path: str) -> bool:
+  """Whether a parameter is of a U-Net's last layer."""
+  return path.startswith('conv_out/')
+
+
+def _check_eps(name: str | pathlib.Path, teacher: Network) -> None:
+  if teacher.diffusion.mean != Eps():
+    raise UsageError(f'{name} does not predict eps, with which a student of it would begin: give '
+                     "the student's diffusion mean=V")
 
 
 def _shape(flat: dict[str, Any], path: str) -> tuple[int, ...] | str:

@@ -221,6 +221,8 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
   """
   allocator.keep_memory()
   workdir = files.folder(workdir)
+  # What a run starts from and learns from may have taken one process much longer than another.
+  hosts.meet(f'training in {workdir}')
   trainer = run.trainer()
   with (compile_times.listening() as spans,
         hosts.noticing_lost_peers(),

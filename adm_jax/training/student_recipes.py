@@ -9,7 +9,7 @@ from adm_jax import networks
 from adm_jax.config import ConfigDict, call
 from adm_jax.data.loading import Loader
 from adm_jax.errors import UsageError
-from adm_jax.process.diffusion import FixedSmall, V
+from adm_jax.process.diffusion import Eps, FixedSmall, TemperedEps, V
 from adm_jax.process.timestep_samplers import uniform
 from adm_jax.training import distillation
 from adm_jax.training.loop import Run
@@ -19,6 +19,8 @@ from adm_jax.training.state import adamw
 def network(teacher: ConfigDict, scales: tuple[float, float],
             num_classes: int | None = None) -> ConfigDict:
   """The student of a teacher's network: told a scale, predicting v.
+
+  That of a teacher that predicts eps has its head as well (`TemperedEps`).
 
   Args:
     teacher: a call of `networks.unet`.
@@ -36,7 +38,9 @@ def network(teacher: ConfigDict, scales: tuple[float, float],
   module.out_channels, module.takes_scale, module.dropout = module.in_channels, True, 0.0
   if module.num_classes is None:
     module.num_classes = num_classes
-  diffusion.mean, diffusion.variance = call(V), call(FixedSmall)
+  predicts_eps = diffusion.get('mean') is None or diffusion.mean.fn is Eps
+  diffusion.mean = call(TemperedEps) if predicts_eps else call(V)
+  diffusion.variance = call(FixedSmall)
   return call(networks.student, module=module, diffusion=diffusion, scales=tuple(scales),
               steps=None, with_null_label=config.with_null_label)
 
