@@ -59,7 +59,7 @@ def save(adm: Pipeline, out: str | pathlib.Path, batch_size: int = 1) -> None:
 
   Raises:
     UsageError: as `check`, or a run of another solver, of several scales, or with an operation
-      that jax2onnx does not know.
+      or a JAX that jax2onnx does not know.
   """
   out = pathlib.Path(out)
   check(out)
@@ -136,6 +136,9 @@ def _converted(function: Callable, inputs: dict[str, jax.ShapeDtypeStruct]) -> A
       return jax2onnx.to_onnx(lambda *given: tuple(traced(*given)), list(inputs.values()),
                               model_name='denoiser', input_names=list(inputs),
                               output_names=['x0', 'eps'])
+    except AttributeError as error:  # of what JAX has no more
+      raise UsageError(f'the jax2onnx that is installed does not know JAX {jax.__version__} '
+                       f'({one_line(error, 100)}): use one with JAX 0.10') from error
     except NotImplementedError as error:
       raise UsageError(f'jax2onnx cannot write this run ({one_line(error, 100)}): export a '
                        'student, or leave out the guidance') from error

@@ -27,6 +27,7 @@ const seed = () => whole('seed', 2 ** 32 - 1);
 
 function scaleOf(guide, scale) {  // what a student was not taught, it cannot be told
   const taught = model().scales;
+  if (guide === 'none') return 0;  // so that moves of the slider do not ask for it again
   return guide === 'student' ? Math.min(taught[1], Math.max(taught[0], scale)) : scale;
 }
 
@@ -76,22 +77,23 @@ async function send() {
   if (running !== null) running.abort.abort();
   const runs = VIEWS[view()]();
   const me = running = {number: ++number, begin: performance.now(), abort: new AbortController()};
-  prepare(runs);
-  if (!runs.length) {
+  const looks = ['side', 'own'].includes(view()), film = looks && $('film').checked;
+  const wanted = {film, score: film, arrows: looks && $('arrows').checked};
+  const asked = prepare(runs, wanted);
+  if (!asked.length) {
     running = null;
-    return say(view() === 'own' ? 'drop a picture' : '');
+    document.body.dataset.done = ++updates;
+    return say(runs.length ? '' : 'drop a picture');
   }
   try {
-    const film = $('film').checked && ['side', 'own'].includes(view());
     const answer = await fetch('api/run', {
       method: 'POST', signal: me.abort.signal, headers: {'Content-Type': 'application/json'},
-      body: JSON.stringify({visitor: VISITOR, number: me.number, runs: runs.map(each => each[0]),
-                            film, score: film,
-                            arrows: $('arrows').checked && ['side', 'own'].includes(view())})});
+      body: JSON.stringify({visitor: VISITOR, number: me.number, ...wanted,
+                            runs: asked.map(place => place.words)})});
     if (!answer.ok) throw new Error((await answer.json()).error);
     for await (const [name, data] of events(answer.body)) {
       if (running !== me) return;
-      hear(name, data);
+      hear(name, data, asked[data.run]);
     }
     if (running === me) document.body.dataset.done = ++updates;
   } catch (error) {
@@ -122,15 +124,13 @@ async function* events(stream) {  // server-sent events: [name, data]
   }
 }
 
-function hear(name, data) {
-  const place = shown[data.run];
+function hear(name, data, place) {
   if (name === 'compiling') say(`compiling ${place.title}, this once ...`);
   else if (name === 'failed') say(data.error, true);
   else if (name === 'done') say('');
   else if (name === 'part' || name === 'image') {
     if (name === 'image') Object.assign(place, {images: data.images, finished: data});
     if (data.x0) place.frames.push(data);
-    else place.looks = data;
     draw(place, name === 'part' ? data.x0 : data.images);
     if (name === 'image') finish(place, data);
     else say(`step ${data.step} of ${data.steps}`);
@@ -153,9 +153,10 @@ function element(name, attributes = {}, ...children) {
 }
 const SHAPES = ['path', 'polyline', 'line', 'title'];
 
-function prepare(runs) {  // figures for the runs; those that are there stay until new images come
+// Figures for the runs; those that are there stay until new images come. Returns those to ask for:
+// what is shown already is not, and a student, the fastest, comes first.
+function prepare(runs, wanted) {
   const key = JSON.stringify(runs.map(([each, title]) => [each.guide, each.num, title]));
-  $('lines').replaceChildren();
   if ($('shown').dataset.key !== key) {
     $('shown').dataset.key = key;
     $('shown').classList.toggle('lines', ['grid', 'way'].includes(view()));
@@ -168,15 +169,30 @@ function prepare(runs) {  // figures for the runs; those that are there stay unt
       return figure;
     }));
   }
-  shown.forEach((place, i) => {
-    const [words, title] = runs[i];
-    Object.assign(place, {words, title, frames: [], finished: null, looks: null});
+  const asked = shown.filter((place, i) => {
+    const [words, title] = runs[i], exactly = JSON.stringify([words, wanted]);
+    if (place.finished && place.exactly === exactly) return false;
+    Object.assign(place, {words, title, exactly, frames: [], finished: null});
     place.figure.classList.add('waits');
     place.figure.dataset.guide = words.guide;
     place.grid.style.setProperty('--columns', ['grid', 'way'].includes(view())
         ? Math.min(words.num, innerWidth < 740 ? 5 : 16)
         : Math.max(Math.ceil(Math.sqrt(words.num)), $('film').checked ? 2 : 1));
+    return true;
   });
+  list();
+  return asked.sort((a, b) => (b.words.guide === 'student') - (a.words.guide === 'student'));
+}
+
+function list() {  // the commands that make what is shown
+  $('lines').replaceChildren(...shown.filter(place => place.finished).flatMap(place => {
+    const {command, python} = place.finished;
+    return [element('h3', {}, place.title), ...[command, python].filter(Boolean).map(text => {
+      const button = element('button', {type: 'button'}, 'Copy');
+      button.addEventListener('click', () => copy(text, button));
+      return element('div', {}, element('pre', {}, text), button);
+    })];
+  }));
 }
 
 function describe(place, i) {
@@ -214,12 +230,7 @@ function finish(place, data) {
       ? `, taught ${told.toFixed(1)} at the utmost` : '';
   place.took = `${took}, ${data.evaluations} evaluations${clipped}`;
   place.caption.textContent = place.took;
-  const lines = data.command ? [data.command, data.python] : [data.python];
-  $('lines').append(element('h3', {}, place.title), ...lines.map(text => {
-    const button = element('button', {type: 'button'}, 'Copy');
-    button.addEventListener('click', () => copy(text, button));
-    return element('div', {}, element('pre', {}, text), button);
-  }));
+  list();
   const films = shown.filter(each => each.frames.length && each.frames[0].x);
   $('scrub').hidden = !films.length;
   if (films.length) {
