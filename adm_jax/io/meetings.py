@@ -13,6 +13,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import time
 from typing import Any, Callable, Iterator, Sequence
 
@@ -144,7 +145,11 @@ def meeting(folder: str | pathlib.Path, part: Part, words: Any) -> Iterator[Meet
   folder = files.folder(folder) / FOLDER
   folder.mkdir(parents=True, exist_ok=True)
   run = _agreed(folder, part, json.dumps(words, sort_keys=True))
-  with heartbeats.Heart(run, part):
+  if part.first:  # what failed before has left its files
+    for other in files.listed(folder):
+      if re.fullmatch('[0-9a-f]{16}', other.name) and other.name != run.name:
+        files.remove_tree(other)
+  with heartbeats.Heart(run, part) as heart:
     together = Meeting(run, part)
     try:
       yield together
@@ -152,6 +157,7 @@ def meeting(folder: str | pathlib.Path, part: Part, words: Any) -> Iterator[Meet
       together.fail(error)
       raise
     together.leave()
+    heart.finished()
 
 
 def _agreed(folder: pathlib.Path, part: Part, words: str) -> pathlib.Path:

@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 Range = tuple[int, int]  # [begin, end)
 
-_PAUSE = 0.5  # seconds between looks at what others make
+_PAUSE = 0.2  # seconds between looks at what others make
 
 
 class Turns(NamedTuple):

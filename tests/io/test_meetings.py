@@ -46,6 +46,7 @@ def test_what_a_run_of_before_said_is_not_taken_for_this_ones(folder, monkeypatc
     meeting.leave = lambda: None
   together(folder, 3, killed)
   assert together(folder, 3, squares) == [[(list(range(i)), i * i) for i in range(7)]] * 3
+  assert not list((folder / 'meeting').glob('*/*'))
 
 
 def test_a_failure_of_one_ends_all(folder):
