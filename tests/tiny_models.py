@@ -35,21 +35,6 @@ def unet(path: pathlib.Path, num_classes: int | None = None, seed: int = 1,
                           with_null_label=with_null_label), seed)
 
 
-def student(path: pathlib.Path, num_classes: int = NUM_CLASSES) -> pathlib.Path:
-  """Told a scale from 0 to 4; makes images in 4 steps or 2."""
-  model = call(UNet, image_size=8, out_channels=3, num_classes=num_classes, num_heads=2, **_TRUNK)
-  diffusion = call(Diffusion, schedule=call(schedules.linear, num_steps=1000), mean=call(V),
-                   variance=call(FixedSmall))
-  network = call(networks.student, module=model, diffusion=diffusion, scales=(0.0, 4.0),
-                 steps=(2, 4))
-  params = config_lib.build(network).init(jax.random.key(5))
-  noise = np.random.default_rng(5).normal
-  # A fresh network's last layers are zeros, and it would be deaf to the scale.
-  folders.save(path, network, jax.tree.map(lambda leaf: leaf + 0.1 * noise(size=leaf.shape).astype(
-      np.float32), params))
-  return path
-
-
 def classifier(path: pathlib.Path, image_size: int = 8,
                num_classes: int = NUM_CLASSES) -> pathlib.Path:
   model = call(Classifier, image_size=image_size, num_classes=num_classes, head_channels=32,
@@ -73,3 +58,18 @@ def upsampler(path: pathlib.Path, small: int = 8,
                num_heads=2, **_TRUNK)
   return _save(path, call(networks.superres, module=call(SuperRes, unet=model),
                           diffusion=_diffusion(), low_res_size=small), 3)
+
+
+def hearing_student(path: pathlib.Path, num_classes: int = NUM_CLASSES) -> pathlib.Path:
+  """Not trained, but its images depend on the scale, 0 to 4; made in 4 steps or 2."""
+  model = call(UNet, image_size=8, out_channels=3, num_classes=num_classes, num_heads=2, **_TRUNK)
+  diffusion = call(Diffusion, schedule=call(schedules.linear, num_steps=1000), mean=call(V),
+                   variance=call(FixedSmall))
+  network = call(networks.student, module=model, diffusion=diffusion, scales=(0.0, 4.0),
+                 steps=(2, 4))
+  params = config_lib.build(network).init(jax.random.key(5))
+  noise = np.random.default_rng(5).normal
+  # A fresh network's last layers are zeros, and it would be deaf to the scale.
+  folders.save(path, network, jax.tree.map(lambda leaf: leaf + 0.1 * noise(size=leaf.shape).astype(
+      np.float32), params))
+  return path

@@ -14,7 +14,7 @@ def root(tmp_path_factory):
   tiny_models.unet(root / 'unet', tiny_models.NUM_CLASSES)
   tiny_models.classifier(root / 'classifier')
   tiny_models.classifier(root / 'large_classifier', image_size=16)
-  tiny_models.student(root / 'student')
+  tiny_models.hearing_student(root / 'student')
   tiny_models.upsampler(root / 'upsampler')
   return root
 

@@ -22,7 +22,7 @@ LABELS = np.array([3, 1], np.int32)
 def root(tmp_path_factory):
   root = tmp_path_factory.mktemp('models')
   tiny_models.unet(root / 'unet', tiny_models.NUM_CLASSES, with_null_label=True)
-  tiny_models.student(root / 'student')
+  tiny_models.hearing_student(root / 'student')
   tiny_models.classifier(root / 'classifier')
   return root
 

@@ -16,7 +16,7 @@ def root(tmp_path_factory):
   root = tmp_path_factory.mktemp('served')
   tiny_models.unet(root / 'unet', tiny_models.NUM_CLASSES, with_null_label=True)
   tiny_models.classifier(root / 'classifier')
-  tiny_models.student(root / 'student')
+  tiny_models.hearing_student(root / 'student')
   return root
 
 
