@@ -38,7 +38,7 @@ class Visitor:
 
   def send(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, str]:
     """(status, text) of a request."""
-    line = http.client.HTTPConnection('127.0.0.1', self.port, timeout=120)
+    line = http.client.HTTPConnection('127.0.0.1', self.port, timeout=300)
     with contextlib.closing(line):
       line.request(method, path, body, {'Content-Type': 'application/json', **headers})
       answer = line.getresponse()
