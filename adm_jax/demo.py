@@ -55,12 +55,12 @@ class Settings:
     first_rows: images of each class in the first picture; 0: none is drawn.
   """
   num: int = 1000
-  respacing: str = '100'
+  respacing: str = '50'
   scale: float = 2.0
   batch_size: int = 250
   seed: int = 0
   likelihood_images: int = 60
-  likelihood_respacing: str = '250'
+  likelihood_respacing: str = '100'
   encoded: int = 16
   encoding_respacing: str = '250'
   first_rows: int = 3
