@@ -1,5 +1,6 @@
 """`adm sample`: one command for every model; interrupted anywhere, it ends with the same bytes."""
 
+import io
 import json
 import os
 import random
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import buckets
 import numpy as np
 import pytest
 import tiny_models
@@ -415,6 +417,23 @@ def test_parts_of_a_cascade_one_after_the_other(root, sample, tmp_path, capsys):
     np.testing.assert_array_equal(arrays['arr_1'], labels)
   assert sorted(path.name for path in (tmp_path / 'parts').iterdir()) == [
       'base', 'job.json', 'samples.npz']
+
+
+def test_a_bucket_gets_a_cascade_in_parts_and_says_how_far_it_is(root, sample, tmp_path,
+                                                                 monkeypatch, capsys):
+  words = ('--model', 'unet', '--num', '10', '--upsample', 'upsampler')
+  wanted, _ = sample(*words, '--grid')
+  picture = (tmp_path / 'out' / 'grid.png').read_bytes()
+  with buckets.in_force(monkeypatch, 'out') as bucket:
+    command = ['sample', '--respacing', '3', '--batch-size', '4', *words, '--out', 'gs://name/out']
+    assert main([*command, '--part', '1/2']) == 0
+    assert main(['status', 'gs://name/out']) == 0
+    assert '6 of 10 images' in capsys.readouterr().out  # all but the first batch
+    assert main([*command, '--grid']) == 0  # a whole job makes what is missing
+    with np.load(io.BytesIO((bucket / 'samples.npz').read_bytes())) as arrays:
+      np.testing.assert_array_equal(arrays['arr_0'], wanted)
+    assert (bucket / 'grid.png').read_bytes() == picture
+    assert main(['status', 'gs://name/out', '--check']) == 0
 
 
 def test_a_cascade_of_before_is_known_by_the_file_it_enlarges(root, sample, tmp_path):
