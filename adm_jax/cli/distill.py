@@ -147,11 +147,12 @@ def _data(arguments: argparse.Namespace, taught) -> 'ConfigDict':
 def _made(arguments: argparse.Namespace, taught) -> pathlib.Path:
   """Images that the teacher makes, of all classes: by itself, or guided where it knows none.
 
-  Of several hosts, which share the folder, the first one makes them on its devices.
+  Hosts, which share the folder, make a part each.
   """
   import jax
 
   from adm_jax.devices import hosts
+  from adm_jax.io.parts import Part
   from adm_jax.sampling import pipeline
   from adm_jax.sampling.guidance import ByClassifier
   from adm_jax.sampling.jobs import SamplingJob
@@ -160,8 +161,9 @@ def _made(arguments: argparse.Namespace, taught) -> pathlib.Path:
   if hosts.first():
     print(f'no images to learn on: {arguments.teacher} makes {arguments.images:,} in {folder}',
           file=sys.stderr, flush=True)
-    guidance = () if taught.network.num_classes else (ByClassifier(arguments.classifier, 1.0),)
-    adm = pipeline.load(arguments.teacher, guidance=guidance, devices=jax.local_devices())
-    SamplingJob(adm, num=arguments.images, class_order='turn').write(folder)
+  guidance = () if taught.network.num_classes else (ByClassifier(arguments.classifier, 1.0),)
+  adm = pipeline.load(arguments.teacher, guidance=guidance)
+  SamplingJob(adm, num=arguments.images, class_order='turn').write(
+      folder, part=Part(jax.process_index(), jax.process_count()))
   hosts.meet('images are made')
   return folder / 'samples.npz'
