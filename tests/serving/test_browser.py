@@ -12,7 +12,7 @@ from adm_jax.data.decoding import Decoder
 
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))),
                 None)
-webdriver = pytest.importorskip('selenium.webdriver')
+webdriver = pytest.importorskip('selenium.webdriver', reason='a browser is driven by Selenium')
 pytestmark = pytest.mark.skipif(CHROMIUM is None or shutil.which('chromedriver') is None,
                                 reason='needs chromium and chromedriver (apt install '
                                 'chromium chromium-driver)')
