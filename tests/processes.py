@@ -15,9 +15,14 @@ def together(folder, count, work, words=lambda index: 'same'):
         results[index] = work(meeting)
     except Exception as error:
       results[index] = error
-  threads = [threading.Thread(target=one, args=(index,)) for index in range(count)]
+  in_threads(one, count)
+  return results
+
+
+def in_threads(function, count):
+  """Calls function(index) for each index below count, all at once."""
+  threads = [threading.Thread(target=function, args=(index,)) for index in range(count)]
   for thread in threads:
     thread.start()
   for thread in threads:
     thread.join(timeout=120)
-  return results

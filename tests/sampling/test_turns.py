@@ -5,11 +5,11 @@ import collections
 import contextlib
 import io
 import random
-import threading
 import time
 
 import buckets
 import numpy as np
+import processes
 import pytest
 
 from adm_jax.errors import UsageError
@@ -74,11 +74,7 @@ def at_once(folder, count, made, most=lambda index: None, seconds=0.05):
   results = [None] * count
   def one(index):
     results[index] = work(folder, Part(index, count), made, most(index), seconds)
-  threads = [threading.Thread(target=one, args=(index,)) for index in range(count)]
-  for thread in threads:
-    thread.start()
-  for thread in threads:
-    thread.join(timeout=60)
+  processes.in_threads(one, count)
   return results
 
 
