@@ -36,6 +36,8 @@ from adm_jax.cli.parser import (
 from adm_jax.errors import UsageError
 
 if TYPE_CHECKING:
+  import jax
+
   from adm_jax.data.sources import Source
   from adm_jax.devices.profile import Profile
   from adm_jax.sampling.initial_states import InitialStates
@@ -81,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   out.add_argument('--format', choices=('npz', 'png'), default='npz',
                    help='png also writes OUT/png/LABEL_INDEX.png')
   out.add_argument('--grid', action='store_true', help='also draw the first 64 in OUT/grid.png')
-  parts.add_arguments(parser)
+  parts.add_sharing_argument(parts.add_arguments(parser))
 
 
 def run(arguments: argparse.Namespace, rest: list[str]) -> int:
@@ -98,13 +100,14 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
 
   out = files.folder(arguments.out)
   shards.check_folder(out)
-  part = parts.part(arguments)
-  if part.first or part.alone:
+  part, devices = parts.part_and_devices(arguments)
+  speaks = (part.first or part.alone) and hosts.leads(devices)
+  if speaks:
     print(*filled_in, sep='\n', end='\n' if filled_in else '')
   cache = compilation_cache.use()
   clock = Clock()
   # All networks are loaded, and fit each other, before anything is made.
-  job = _job(arguments)
+  job = _job(arguments, devices)
   clock.end('weights')
   seen = False
 
@@ -113,9 +116,9 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     seen = True
     return clock.first(batches)
   with Profile(*steps_to_profile(arguments), out, what='sampling part') as profile, \
-      hosts.stopped_by_sigterm():
+      hosts.stopped_by_sigterm(), hosts.noticing_lost_peers():
     made = job.write(out, part=part, watch=watch, bar=_profiled(progress.images, profile))
-  if seen and (part.first or part.alone):
+  if seen and speaks:
     print(f'first images after {clock.report()}')
   if made is None:
     if part.alone:
@@ -153,7 +156,7 @@ def _profiled(bar: Callable, profile: 'Profile') -> Callable:
   return images
 
 
-def _job(arguments: argparse.Namespace) -> 'SamplingJob':
+def _job(arguments: argparse.Namespace, devices: 'list[jax.Device] | None') -> 'SamplingJob':
   """What the options ask for, as a `SamplingJob`."""
   from adm_jax.sampling.jobs import SamplingJob
 
@@ -161,12 +164,12 @@ def _job(arguments: argparse.Namespace) -> 'SamplingJob':
   classes = dict(classes=arguments.classes, class_order=arguments.class_order)
   base = arguments.base
   if arguments.model is not None:
-    adm = sampling_options.load(arguments, arguments.from_step)
+    adm = sampling_options.load(arguments, arguments.from_step, devices)
     base = SamplingJob(adm, arguments.num, start=_start(arguments, adm), **classes, **common)
     classes = {}  # the upsampler's are the base's
   if arguments.upsample is None:
     return base
-  return SamplingJob(sampling_options.load_upsampler(arguments), arguments.num, base=base,
+  return SamplingJob(sampling_options.load_upsampler(arguments, devices), arguments.num, base=base,
                      **classes, **common)
 
 

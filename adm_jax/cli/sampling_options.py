@@ -14,6 +14,8 @@ from adm_jax.errors import UsageError
 from adm_jax.io import functions
 
 if TYPE_CHECKING:  # JAX is imported when a command runs, not when its options are read
+  import jax
+
   from adm_jax.networks import Network
   from adm_jax.process.schedules import Schedule
   from adm_jax.sampling.courses import Course
@@ -365,21 +367,23 @@ def _course(arguments: argparse.Namespace, from_step: int | None = None) -> 'Cou
   return Course(_respacing(arguments), steps, words)
 
 
-def load(arguments: argparse.Namespace, from_step: int | None = None) -> 'Pipeline':
+def load(arguments: argparse.Namespace, from_step: int | None = None,
+         devices: 'list[jax.Device] | None' = None) -> 'Pipeline':
   """The model with its guidance as a `Pipeline`, perhaps one that starts in the middle."""
   from adm_jax.sampling import pipeline
 
   adm = pipeline.load(
       model(arguments), guidance=_guidance(arguments), steps=_course(arguments, from_step),
       solver=solver(arguments.solver, arguments), weights=arguments.weights, dtype=arguments.dtype,
-      fsdp=arguments.fsdp)
+      fsdp=arguments.fsdp, devices=devices)
   if adm.low_res_shape is not None:
     raise UsageError(f'{arguments.model} enlarges images: give it as --upsample, with --model or '
                      '--base for the small ones')
   return adm
 
 
-def load_upsampler(arguments: argparse.Namespace) -> 'Pipeline':
+def load_upsampler(arguments: argparse.Namespace,
+                   devices: 'list[jax.Device] | None' = None) -> 'Pipeline':
   """What --upsample names, as a `Pipeline`."""
   from adm_jax.sampling import pipeline
 
@@ -387,7 +391,8 @@ def load_upsampler(arguments: argparse.Namespace) -> 'Pipeline':
   adm = pipeline.load(
       arguments.upsample, steps=_course(arguments) if own is None else own,
       solver=solver(arguments.upsample_solver or arguments.solver, arguments),
-      weights=arguments.upsample_weights, dtype=arguments.dtype, fsdp=arguments.fsdp)
+      weights=arguments.upsample_weights, dtype=arguments.dtype, fsdp=arguments.fsdp,
+      devices=devices)
   if adm.low_res_shape is None:
     raise UsageError(f'{arguments.upsample} enlarges nothing: give an upsampler as --upsample')
   return adm

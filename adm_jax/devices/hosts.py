@@ -8,7 +8,7 @@ import pathlib
 import re
 import signal
 import threading
-from typing import Callable, Iterator
+from typing import Callable, Iterable, Iterator
 
 import jax
 import numpy as np
@@ -112,6 +112,35 @@ def part(words: str | None = None, coordinator: str | None = None,
   return Part(jax.process_index(), jax.process_count()) if _has_tpu() else Part()
 
 
+def sharing(size: int, coordinator: str | None = None, num_processes: int | None = None,
+            process: int | None = None) -> tuple[Part, list[jax.Device]]:
+  """`part`, where `size` processes at a time, neighbors, hold one copy of the weights together.
+
+  All processes are joined, and if one vanishes, all end. To be called before anything else touches
+  a device.
+
+  Args:
+    size: how many.
+    coordinator: as of `join`.
+    num_processes: how many there are in all.
+    process: which one this is, from 0.
+
+  Returns:
+    (the part of these processes, their devices).
+
+  Raises:
+    UsageError: arguments that cannot be, or the processes do not find each other.
+  """
+  join(coordinator, num_processes, process)
+  count, group = jax.process_count(), jax.process_index() // max(1, size)
+  if size < 1 or count % size:
+    fitting = ', '.join(str(n) for n in range(1, count + 1) if count % n == 0)
+    raise UsageError(f'{size} processes at a time cannot share the weights where there are {count} '
+                     f'in all: give one of {fitting}')
+  return Part(group, count // size), [device for device in jax.devices()
+                                      if device.process_index // size == group]
+
+
 def _supervised() -> None:
   """Goes on in a child process, of which this one says why it ended.
 
@@ -157,6 +186,11 @@ def _has_tpu() -> bool:
 def first() -> bool:
   """Whether this is the process that writes what all have in common."""
   return jax.process_index() == 0
+
+
+def leads(devices: Iterable[jax.Device] | None) -> bool:
+  """Whether this process is the first of those that have `devices`; None: of this one alone."""
+  return devices is None or jax.process_index() == min(device.process_index for device in devices)
 
 
 def by_first(work: Callable[[], None]) -> None:

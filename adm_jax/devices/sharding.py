@@ -62,13 +62,24 @@ def place_batch(batch: Any, mesh: Mesh) -> Any:
   shardings = jax.tree.map(
       lambda leaf: over_batch(mesh) if leaf.ndim else replicated(mesh), batch)
   if mesh.is_multi_process:  # whose devices a transfer does not reach, but a program does
-    return jax.jit(lambda tree: tree, out_shardings=shardings)(batch)
+    return jax.jit(_same, out_shardings=shardings)(batch)
   return jax.device_put(batch, shardings)
 
 
 def place_rows(batch: dict, mesh: Mesh) -> dict:
   """{name: [B / processes ...]}, this process's rows in NumPy, split over all devices."""
   return _place(over_batch(mesh), batch)
+
+
+def fetched(array: Array, mesh: Mesh) -> np.ndarray:
+  """An array on a mesh, whole in the memory of each of its processes, who all have to ask."""
+  if mesh.is_multi_process:
+    array = jax.jit(_same, out_shardings=replicated(mesh))(array)
+  return np.asarray(array)
+
+
+def _same(tree: Any) -> Any:  # one function, of which JAX keeps what it has compiled
+  return tree
 
 
 def place_params(params: Any, mesh: Mesh, dtypes: Any = None) -> Any:
@@ -84,6 +95,9 @@ def place_params(params: Any, mesh: Mesh, dtypes: Any = None) -> Any:
       return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=sharding)
     if leaf.dtype != dtype:
       leaf = np.asarray(leaf).astype(dtype)
+    if mesh.is_multi_process:  # to which JAX's own transfer would first send all of it, to compare
+      leaf = np.asarray(leaf)
+      return jax.make_array_from_callback(leaf.shape, sharding, leaf.__getitem__)
     return jax.device_put(leaf, sharding)
   dtypes = jax.tree.map(lambda leaf: leaf.dtype, params) if dtypes is None else dtypes
   return jax.tree.map(place, params, of_params(mesh, params), dtypes)

@@ -14,11 +14,11 @@ from typing import Any, Callable, Iterable, NamedTuple, Sequence
 import numpy as np
 
 from adm_jax.data import class_names as class_names_lib
-from adm_jax.devices import sharding
+from adm_jax.devices import hosts, sharding
 from adm_jax.errors import UsageError
 from adm_jax.io import files, heartbeats, npz, progress
 from adm_jax.io.parts import Part
-from adm_jax.sampling import shards
+from adm_jax.sampling import lockstep, shards
 from adm_jax.sampling import turns as turns_lib
 from adm_jax.sampling.initial_states import InitialStates
 from adm_jax.sampling.pipeline import (
@@ -221,19 +221,32 @@ class SamplingJob:
     """
     adm, part = self.pipeline, run.part
     labels = check_labels(labels, num, adm.num_classes)
+    given = dict(labels=labels, batch_size=self.batch_size, **given)
+    if not hosts.leads(adm.sampler.mesh.devices.flat):
+      return self._follow(folder, num, kept, given), False
     description = {'version': shards.VERSION, **adm.description, 'seed': self.seed, 'num': num,
                    **description}
     turns = self._turns(num, part, inputs)
-    with shards.open_folder(folder, description, num, adm.sampler.shape, kept, part) as job:
+    with shards.open_folder(folder, description, num, adm.sampler.shape, kept, part) as job, \
+        lockstep.leading(adm.sampler.mesh) as tell:
       if job.joined():
         job.finish()
         return job, part.first
       with heartbeats.Heart(folder, part) as heart:
         mine = turns_lib.complete(job, part, heart, lambda: self._make_missing(
-            job, turns, heart, run, labels, given))
+            job, turns, heart, run, tell, given))
         return job, mine
 
-  def _make_missing(self, job, turns, heart, run, labels, given) -> None:
+  def _follow(self, folder, num, kept, given) -> Shards:
+    """Runs what the process tells that has the first of the devices, and stores nothing."""
+    adm = self.pipeline
+    for begin, end in lockstep.following(adm.sampler.mesh):
+      for _ in adm.batches(num, self.seed, begin=begin, end=end, **given):
+        pass
+    return shards.Shards(folder, num, adm.sampler.shape, kept)
+
+  def _make_missing(self, job, turns, heart, run, tell, given) -> None:
+    tell(lockstep.NOTHING)
     adm, part, steps = self.pipeline, run.part, self.pipeline.sampler.num_steps
     before = job.done()
     if before == job.num:
@@ -247,14 +260,15 @@ class SamplingJob:
 
       def seen(count):  # what others have made since the last look
         nonlocal elsewhere
+        tell(lockstep.NOTHING)
         new = count - before - own - elsewhere
         if new > 0 and not part.whole:
           elsewhere += new
           report(new * steps, own=False)
 
       for begin, end in turns_lib.ranges(job, filling, turns, heart, seen):
-        batches = adm.batches(job.num, self.seed, labels, begin=begin, end=end,
-                              batch_size=self.batch_size, progress=report, **given)
+        tell((begin, end))
+        batches = adm.batches(job.num, self.seed, begin=begin, end=end, progress=report, **given)
         for images in batches if run.watch is None else run.watch(batches):
           filling.put(begin, images)
           begin += len(images)

@@ -222,7 +222,7 @@ class Pipeline:
       if not jnp.isfinite(images).all():  # as 8 bits NaN would be black, and look finished
         raise UsageError(f'images {done} to {min(done + len(images), end) - 1} are not finite: the '
                          'guidance is too strong, or the weights are not what their config says')
-      return np.asarray(to_uint8(images))
+      return sharding.fetched(to_uint8(images), self.sampler.mesh)
 
     job = sample_job(
         self.sampler, self.params, key=self.key(seed), num=num, begin=begin, end=end, labels=labels,
@@ -245,7 +245,7 @@ class Pipeline:
         self.params, image_keys(self.key(seed), index),
         None if labels is None else labels[index],
         low_res=None if low_res is None else to_float(low_res[index]), chunks=chunks):
-      yield np.asarray(to_uint8(x0))[:num]
+      yield sharding.fetched(to_uint8(x0), self.sampler.mesh)[:num]
 
   def _prepared(self, labels: str | Sequence[int] | None, num: int | None, seed: int,
                 low_res: np.ndarray | None) -> tuple[int, np.ndarray | None, np.ndarray | None]:

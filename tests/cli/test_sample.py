@@ -5,6 +5,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from PIL import Image
 
 from adm_jax.cli.main import main
 from adm_jax.data.folder import Folder
+from adm_jax.errors import RESTART
 from adm_jax.io import npz
 
 
@@ -272,6 +274,9 @@ def test_any_solver_without_noise_goes_between_seeds(sample):
     ('--model unet --part 1', '--part 1: give I/N'),
     ('--model unet --num-processes 2', '--coordinator and --process missing'),
     ('--model unet --part 0/2 --coordinator a:1 --num-processes 2 --process 0', 'give one'),
+    ('--model unet --part 0/2 --hosts-per-copy 2', 'give one'),
+    ('--model unet --hosts-per-copy 2', 'there are 1 in all: give one of 1'),
+    ('--model unet --hosts-per-copy 0', 'there are 1 in all: give one of 1'),
     ('--model unet --frob', '--frob')])
 def test_a_mistake_is_one_line_and_writes_nothing(root, tmp_path, monkeypatch, capsys, words,
                                                   message):
@@ -399,6 +404,43 @@ def test_of_two_processes_one_is_killed_and_the_other_makes_the_bytes_of_one(roo
   assert second.returncode == 0 and f'samples: {out / "samples.npz"}' in said
   assert (out / 'samples.npz').read_bytes() == (whole[0] / 'samples.npz').read_bytes()
   assert not (out / 'shards').exists()
+
+
+def _sharing_weights(out, *words, port):
+  """Two joined processes of one device each, which hold one copy of the weights together."""
+  environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '',
+                 'ADM_HEARTBEAT_SECONDS': '8'}
+  return [subprocess.Popen(
+      _command(out, '--batch-size', '8', '--hosts-per-copy', '2', '--fsdp', '2', '--coordinator',
+               f'127.0.0.1:{port}', '--num-processes', '2', '--process', process, *words),
+      env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+      for process in '01']
+
+
+@pytest.fixture
+def port():
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    return free.getsockname()[1]
+
+
+def test_processes_that_share_weights_end_together_and_go_on_to_the_bytes_of_one(
+    root, tmp_path, port, monkeypatch):
+  monkeypatch.chdir(root)
+  out, whole = tmp_path / 'out', tmp_path / 'whole'
+  first, second = _sharing_weights(out, port=port)
+  while not list(out.glob('shards/*.bin')) and first.poll() is None:
+    time.sleep(0.001)
+  second.kill()
+  _, said = first.communicate(timeout=240)
+  second.communicate()
+  assert first.returncode == RESTART and 'another process of this run is gone' in said, said
+  both = _sharing_weights(out, port=port)
+  said = [running.communicate(timeout=240) for running in both]
+  assert [running.returncode for running in both] == [0, 0], said
+  assert ['samples: ' in printed for printed, _ in said] == [True, False]
+  _run(root, whole, '--batch-size', '8', '--fsdp', '2', devices=2)
+  assert (out / 'samples.npz').read_bytes() == (whole / 'samples.npz').read_bytes()
 
 
 def test_parts_of_a_cascade_one_after_the_other(root, sample, tmp_path, capsys):
