@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
-import threading
+import os
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -29,14 +32,26 @@ def rows(tmp_path, monkeypatch):
   (tmp_path / 'files').mkdir()
   np.savez(tmp_path / 'files' / 'real.npz', REFERENCE)
   np.savez(tmp_path / 'files' / 'batch.npz', REFERENCE[::-1])
-  address = 'http://127.0.0.1:9/'
-  monkeypatch.setattr(tables, 'REFERENCES', {'tiny': f'{address}real.npz'})
-  monkeypatch.setattr(tables, 'ROWS', (
-      Row(4, 'sampled', 'tiny', {'fid': 3.0}, Sampled('unet', respacing='3')),
-      Row(4, 'published', 'tiny', {'fid': 0.0}, batch=f'{address}batch.npz'),
-      Row(8, 'early', 'tiny', {'fid': 9.0}, note='the weights were not published')))
+  for name, value in SMALL_WORLD.items():
+    monkeypatch.setattr(tables, name, value)
   return tmp_path
 
+
+ADDRESS = 'http://127.0.0.1:9/'
+SMALL_WORLD = {
+    'REFERENCES': {'tiny': f'{ADDRESS}real.npz'},
+    'ROWS': (Row(4, 'sampled', 'tiny', {'fid': 3.0}, Sampled('unet', respacing='3')),
+             Row(4, 'published', 'tiny', {'fid': 0.0}, batch=f'{ADDRESS}batch.npz'),
+             Row(8, 'early', 'tiny', {'fid': 9.0}, note='the weights were not published'))}
+# `adm` in the small world, for other processes.
+SCRIPT = '''
+import sys
+import test_reproduce
+from adm_jax.cli.main import main
+from adm_jax.evaluation import tables
+vars(tables).update(test_reproduce.SMALL_WORLD)
+sys.exit(main(sys.argv[1:]))
+'''
 
 WORDS = ('--out', 'paper', '--files', 'files', '--extractor', 'mine.py:f', '--samples', '12',
          '--sampling-batch-size', '4')
@@ -61,30 +76,29 @@ def test_a_table_end_to_end_and_again_at_once(rows, capsys):
 
 def test_two_processes_reproduce_what_one_does(rows):
   """Samples, every number and the pages; what each process does is not done again."""
+  tests = pathlib.Path(__file__).parent
+  environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': os.pathsep.join(
+      [str(tests), str(tests.parent), *filter(None, [os.environ.get('PYTHONPATH')])])}
+  words = ['--table', '4', *WORDS, '--coordinator', '127.0.0.1:9', '--num-processes', '2']
+  both = [subprocess.Popen(
+      [sys.executable, '-c', SCRIPT, 'reproduce', *words, '--out', 'two', '--process', process],
+      env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+      for process in '01']
   options = reproduce.SampleOptions(num=12, batch_size=4)
   def run(out, part):
     return list(reproduce.run(tables.ROWS[:2], out, features.by_name('mine.py:f'), options,
-                              files='files', batch_size=8, bar=progress.no_bar, part=part))
+                              files='files', batch_size=64, bar=progress.no_bar, part=part))
   alone = run('one', Part())
-  threads, found = [], [None, None]
-  for index in range(2):
-    def work(index=index):
-      found[index] = run('two', Part(index, 2))
-    threads.append(threading.Thread(target=work))
-    threads[-1].start()
-  for thread in threads:
-    thread.join(timeout=120)
-  assert found[1] == [] and len(found[0]) == 2
-  for ours, wanted in zip(found[0], alone, strict=True):
-    assert ours.report['values'] == wanted.report['values']
-    assert ours.time().endswith('on 2 processes with 1 x cpu') and 'measuring ' in ours.time()
+  said = [running.communicate(timeout=120) for running in both]
+  assert [running.returncode for running in both] == [0, 0], said
   assert (rows / 'one/table4/sampled/samples/samples.npz').read_bytes() == (
       rows / 'two/table4/sampled/samples/samples.npz').read_bytes()
   text = (rows / 'two/table.md').read_text()
   assert 'time: sampling ' in text and 'Table 4, published' in text
-  again = run('two', Part(0, 2))  # with nothing left to do, nobody waits for the other
-  assert [result.report for result in again] == [result.report for result in found[0]]
-  assert again[0].took == found[0][0].took
+  ours = run('two', Part(0, 2))  # with nothing left to do, nobody waits for the other
+  for theirs, wanted in zip(ours, alone, strict=True):
+    assert theirs.report['values'] == wanted.report['values']
+    assert theirs.time().endswith('on 2 processes with 1 x cpu') and 'measuring ' in theirs.time()
 
 
 def test_rows_of_several_tables(rows):
