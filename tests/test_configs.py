@@ -89,8 +89,9 @@ _FLAGS = {
 def test_only_small_examples_and_the_template_have_no_flags_of_the_reference():
   assert set(NAMES) - set(_FLAGS) == {
       'digits_unet', 'digits_classifier', 'digits_student', 'fashion', 'fashion_classifier',
-      'fashion_judge', 'fashion_student', 'cifar10_small', 'cifar10_small_classifier',
-      'cifar10_small_student', 'imagenet64_student', 'imagenet256_student', 'folder'}
+      'fashion_judge', 'fashion_student', 'cifar10_judge', 'cifar10_small',
+      'cifar10_small_classifier', 'cifar10_small_student', 'imagenet64_student',
+      'imagenet256_student', 'folder'}
 
 
 @pytest.mark.parametrize('name', _FLAGS)
