@@ -22,7 +22,7 @@ def get_config(stage='guided', steps=4):
   return student_recipes.of_stage(
       stage, student_recipes.network(teacher.task.network, (1.0, 3.0)), teacher.data, 'fashion',
       steps,
-      total_steps={'guided': 2000, 'few': 5000, 'halved': 2000},
+      total_steps={'guided': 2000, 'few': 4000, 'halved': 2000},
       # Many small batches, and few of the teacher's steps: what hours on two CPU cores can feed.
       few={'teacher_steps': (16, 64), 'power': 0.5},
       learning_rate={'guided': 1e-3, 'few': 1e-3, 'halved': 5e-4},
