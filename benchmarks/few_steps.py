@@ -4,9 +4,9 @@
   python benchmarks/few_steps.py digits --teacher runs/demo/unet --classifier runs/demo/classifier
     --scale 2 --scales 0,1,2,4 --judge digits --consistency runs/students/consistency_*
     --progressive runs/students/progressive_* --out runs/few_steps/digits
-  python benchmarks/few_steps.py fashion --teacher fashion --scale 2 --scales 1,2,3,4
+  python benchmarks/few_steps.py fashion --teacher fashion --scale 1.5 --scales 1,1.5,2,3
     --judge fashion-judge --reference fashion --config.data.split=test
-    --consistency runs/fashion/student --out runs/few_steps/fashion
+    --guided runs/fashion/guided --consistency runs/fashion/student --out runs/few_steps/fashion
 
 NAME is the section of docs/few_steps.md that is written, with docs/few_steps_NAME.json, its plot
 and its picture. All methods start from the same noise and labels. Distances are Frechet distances
