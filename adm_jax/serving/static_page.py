@@ -2,7 +2,8 @@
 
     OUT/index.html, page.css, page.js, worker.js   what the browser shows, and the loop of DDIM
     OUT/denoiser.onnx, steps.json                  as `sampling.onnx_export` writes them
-    OUT/runtime/                                   onnxruntime-web, which runs the network
+    OUT/runtime/                                   onnxruntime-web, which runs the network, and its
+                                                   licence
 
 All addresses are relative, and nothing is fetched from elsewhere.
 """
@@ -12,13 +13,15 @@ import pathlib
 from typing import Any, Callable
 
 from adm_jax.errors import UsageError
+from adm_jax.io import extras
 from adm_jax.io.files import folder_written_whole
 from adm_jax.sampling import onnx_export
 from adm_jax.sampling.pipeline import Pipeline
 from adm_jax.serving import onnxruntime_web
 
 RUNTIME = 'runtime'
-_LICENSE = 'onnxruntime_license.txt'
+# npm's package has none; that of Python, by the same makers, does.
+_TERMS = ('LICENSE', 'ThirdPartyNotices.txt')
 
 
 def check(out: pathlib.Path, runtime: pathlib.Path | None, bar: Callable) -> dict[str, bytes]:
@@ -32,9 +35,11 @@ def check(out: pathlib.Path, runtime: pathlib.Path | None, bar: Callable) -> dic
     The runtime's files.
 
   Raises:
-    UsageError: as `onnx_export.check`, and where there is no runtime.
+    UsageError: as `onnx_export.check`, and where there is no onnxruntime for Python, whose licence
+      the runtime has, or none for browsers.
   """
   onnx_export.check(out)
+  _onnxruntime()
   return onnxruntime_web.files(runtime, bar)
 
 
@@ -59,18 +64,24 @@ def save(adm: Pipeline, out: str | pathlib.Path, runtime: dict[str, bytes]) -> N
   with folder_written_whole(out) as part:
     onnx_export.write(part, model, _public(described))
     for page in (importlib.resources.files('adm_jax.serving') / 'static').iterdir():
-      if page.name != _LICENSE:
-        (part / page.name).write_bytes(page.read_bytes())
-      else:
-        _write_runtime(part / RUNTIME, runtime, page.read_bytes())
+      (part / page.name).write_bytes(page.read_bytes())
+    _write_runtime(part / RUNTIME, runtime)
 
 
-def _write_runtime(folder: pathlib.Path, runtime: dict[str, bytes], terms: bytes) -> None:
+def _write_runtime(folder: pathlib.Path, runtime: dict[str, bytes]) -> None:
   folder.mkdir()
-  (folder / 'LICENSE').write_bytes(terms)
+  for name in _TERMS:
+    (folder / name).write_bytes((_onnxruntime() / name).read_bytes())
   for name, content in runtime.items():
     # Many servers do not know .mjs, and a browser takes no script of an unknown type.
     (folder / name.replace('.mjs', '.js')).write_bytes(content)
+
+
+def _onnxruntime() -> 'importlib.resources.abc.Traversable':
+  try:
+    return importlib.resources.files('onnxruntime')
+  except ImportError as error:
+    raise UsageError(f'a page needs {error.name}: {extras.command("onnx")}') from error
 
 
 def _public(described: dict[str, Any]) -> dict[str, Any]:
