@@ -13,10 +13,11 @@ BLOCK = 1 << 16
 
 @dataclasses.dataclass
 class FileServer:
-  """Serves `content` as /model.pt.
+  """Serves `content` as /model.pt, or as another path.
 
   Attributes:
     content: of the file.
+    path: its name, from the slash on.
     resumes: whether it answers a `Range` by the rest of the file.
     break_at: the byte at which its next answer breaks off.
     etag: whether its answers carry one, and it heeds `If-Range`.
@@ -25,6 +26,7 @@ class FileServer:
     asked: the `Range` of every request.
   """
   content: bytes
+  path: str = '/model.pt'
   resumes: bool = True
   break_at: int | None = None
   etag: bool = False
@@ -36,7 +38,7 @@ class FileServer:
   def answer(self, request: http.server.BaseHTTPRequestHandler) -> None:
     wanted, tag = request.headers.get('Range'), f'"{hashlib.md5(self.content).hexdigest()}"'
     self.asked.append(wanted)
-    if request.path != '/model.pt':
+    if request.path != self.path:
       return request.send_error(404)
     same = request.headers.get('If-Range') in (None, tag)
     ranged = wanted and self.resumes and same
@@ -74,6 +76,6 @@ def serving(content: bytes, **behavior) -> Iterator[FileServer]:
 
   with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler) as running:
     threading.Thread(target=running.serve_forever, daemon=True).start()
-    served.address = f'http://127.0.0.1:{running.server_port}/model.pt'
+    served.address = f'http://127.0.0.1:{running.server_port}{served.path}'
     yield served
     running.shutdown()

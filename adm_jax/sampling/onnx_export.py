@@ -58,11 +58,27 @@ def save(adm: Pipeline, out: str | pathlib.Path, batch_size: int = 1) -> None:
     batch_size: how many images at once; part of the program.
 
   Raises:
-    UsageError: as `check`, or a run of another solver, of several scales, or with an operation
-      or a JAX that jax2onnx does not know.
+    UsageError: as `check` and `exported`.
   """
   out = pathlib.Path(out)
   check(out)
+  model, described = exported(adm, batch_size)
+  with folder_written_whole(out) as part:
+    write(part, model, described)
+
+
+def write(folder: pathlib.Path, model: bytes, described: dict[str, Any]) -> None:
+  (folder / DENOISER).write_bytes(model)
+  (folder / STEPS).write_text(json.dumps(described, indent=1))
+
+
+def exported(adm: Pipeline, batch_size: int = 1) -> tuple[bytes, dict[str, Any]]:
+  """Returns the ONNX model of a run, and what is said of it: the contents of both files.
+
+  Raises:
+    UsageError: a run of another solver, of several scales, or with an operation or a JAX that
+      jax2onnx does not know.
+  """
   _check_run(adm)
   function, inputs = denoiser(adm, batch_size)
   steps = adm.sampler.steps
@@ -71,13 +87,10 @@ def save(adm: Pipeline, out: str | pathlib.Path, batch_size: int = 1) -> None:
       **adm.description, 'shape': adm.sampler.shape, 'num_classes': adm.num_classes,
       'class_names': adm.class_names and [names[0] for names in adm.class_names],
       'batch_size': batch_size, 'inputs': list(inputs), 'outputs': ['x0', 'eps'],
-      'scale': _exported_scale(adm),
+      'scale': _exported_scale(adm), 'scales': adm.run.model.network.scales,
       'steps': [dict(t=int(t), alpha_bar=float(here), alpha_bar_next=float(there))
                 for t, here, there in places]}
-  model = _converted(function, inputs)
-  with folder_written_whole(out) as part:
-    (part / DENOISER).write_bytes(model.SerializeToString())
-    (part / STEPS).write_text(json.dumps(described, indent=1))
+  return _converted(function, inputs).SerializeToString(), described
 
 
 def denoiser(adm: Pipeline, batch_size: int) -> tuple[Callable, dict[str, jax.ShapeDtypeStruct]]:

@@ -1,1 +1,1 @@
-"""The live page: a server that samples as a visitor moves a slider, and what the browser shows."""
+"""The live page, whose server samples as a visitor moves a slider, and a page without a server."""

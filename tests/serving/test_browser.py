@@ -1,8 +1,8 @@
 """The page in a real browser; skipped where there is none."""
 
 import shlex
-import shutil
 
+import chromium
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,27 +10,14 @@ from PIL import Image
 from adm_jax.cli.main import main
 from adm_jax.data.decoding import Decoder
 
-CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))),
-                None)
-webdriver = pytest.importorskip('selenium.webdriver', reason='a browser is driven by Selenium')
-pytestmark = pytest.mark.skipif(CHROMIUM is None or shutil.which('chromedriver') is None,
-                                reason='needs chromium and chromedriver (apt install '
-                                'chromium chromium-driver)')
+pytest.importorskip('selenium', reason='a browser is driven by Selenium')
+pytestmark = chromium.needed
 
 
 @pytest.fixture(scope='module')
 def browser():
-  options = webdriver.ChromeOptions()
-  options.binary_location = CHROMIUM
-  for word in ('--headless=new', '--no-sandbox', '--disable-dev-shm-usage', '--disable-gpu',
-               '--window-size=1200,900'):
-    options.add_argument(word)
-  options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
-  driver = webdriver.Chrome(options=options,
-                            service=webdriver.ChromeService(shutil.which('chromedriver')))
-  driver.set_script_timeout(120)
-  yield driver
-  driver.quit()
+  with chromium.opened() as driver:
+    yield driver
 
 
 @pytest.fixture
@@ -166,17 +153,9 @@ def test_the_other_views(page, tmp_path):
 
 
 def test_everything_has_a_name_and_fits_a_phone(page):
-  unnamed = page.script('''
-    return [...document.querySelectorAll('input, select, button, a')]
-        .filter(each => !(each.labels?.length || each.textContent.trim() || each.ariaLabel))
-        .map(each => each.id);''')
-  assert not unnamed
+  assert not chromium.unnamed(page.browser)
   assert all(page.script("return [...document.images].map(image => image.alt)"))
-  page.browser.set_window_size(500, 900)  # as narrow as Chromium's windows get
-  try:
-    assert page.script('return document.documentElement.scrollWidth <= innerWidth')
-  finally:
-    page.browser.set_window_size(1200, 900)
+  assert chromium.fits_a_phone(page.browser)
 
 
 def test_a_server_that_has_gone_is_told(browser, offered):
