@@ -39,7 +39,7 @@ def main() -> None:
       begin = time.perf_counter()
       moves = 40
       for i in range(moves):
-        visitor.ask(num, 1 + 3 * i / moves)
+        visitor.ask(num, 1 + 2 * i / moves)
       row(f'moves of the slider, {num} at once', f'{moves / (time.perf_counter() - begin):.1f} /s')
     if arguments.picture is not None:
       draw(port, arguments.picture)
