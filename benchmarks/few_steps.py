@@ -4,7 +4,7 @@
   python benchmarks/few_steps.py digits --teacher runs/demo/unet --classifier runs/demo/classifier
     --scale 2 --scales 0,1,2,4 --judge digits --consistency runs/students/consistency_*
     --progressive runs/students/progressive_* --out runs/few_steps/digits
-  python benchmarks/few_steps.py fashion --teacher fashion --scale 1.5 --scales 1,1.5,2,3
+  python benchmarks/few_steps.py fashion --teacher fashion --scale 2 --scales 1,1.5,2,3
     --judge fashion-judge --reference fashion --config.data.split=test
     --guided runs/fashion/guided --consistency runs/fashion/student --out runs/few_steps/fashion
 

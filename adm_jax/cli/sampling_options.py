@@ -150,9 +150,10 @@ def fill_in_student(arguments: argparse.Namespace) -> None:
   arguments.distilled = network is not None
   if network is None:
     return
-  if arguments.classifier is not None:
-    raise UsageError(f'{arguments.model} was distilled, and its guidance is inside: leave out '
-                     '--classifier, and say how strong with --scale')
+  for name in ('classifier', 'weaker', 'cfg_scale'):
+    if getattr(arguments, name) is not None:
+      raise UsageError(f'{arguments.model} was distilled, and its guidance is inside: leave out '
+                       f'--{name.replace("_", "-")}, and say how strong with --scale')
   if network.steps is None:
     return
   from adm_jax.sampling import students

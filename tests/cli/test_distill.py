@@ -88,7 +88,8 @@ def test_another_scale_of_a_student_makes_other_images_and_compiles_nothing(here
     (['--spacing', 'karras', '--steps', '2'], 'at places of their own'),
     (['--eta', '0.5'], 'without noise'),
     (['--classifier', 'classifier'], 'its guidance is inside'),
-    (['--cfg-scale', '2'], 'label dropout')])
+    (['--cfg-scale', '2'], 'leave out --cfg-scale'),
+    (['--weaker', 'classifier'], 'leave out --weaker')])
 def test_what_a_student_was_not_taught_is_refused(here, capsys, words, message):
   assert main(['sample', '--model', 'out/student', '--out', 'none', *words]) == 2
   said = capsys.readouterr().err.strip().splitlines()
