@@ -156,7 +156,8 @@ def _profiled(bar: Callable, profile: 'Profile') -> Callable:
   return images
 
 
-def _job(arguments: argparse.Namespace, devices: 'list[jax.Device] | None') -> 'SamplingJob':
+def _job(arguments: argparse.Namespace,
+         devices: 'list[jax.Device] | None' = None) -> 'SamplingJob':
   """What the options ask for, as a `SamplingJob`."""
   from adm_jax.sampling.jobs import SamplingJob
 
