@@ -32,6 +32,11 @@ def opened() -> Iterator[Any]:
     driver.quit()
 
 
+def done(driver: Any) -> int:
+  """How many requests a page has shown whole."""
+  return int(driver.find_element('css selector', 'body').get_attribute('data-done') or 0)
+
+
 def unnamed(driver: Any) -> list[str]:
   """The controls that a screen reader has no name for, by their ids."""
   return driver.execute_script('''

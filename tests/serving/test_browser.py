@@ -44,7 +44,7 @@ class Page:
   @property
   def done(self):
     """How many requests have been shown whole."""
-    return int(self.find('body').get_attribute('data-done') or 0)
+    return chromium.done(self.browser)
 
   def wait(self, done):
     """Until more than `done` requests were, and nothing is asked for."""

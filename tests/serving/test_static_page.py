@@ -123,7 +123,7 @@ class Page:
 
   @property
   def done(self):
-    return int(self.find('body').get_attribute('data-done') or 0)
+    return chromium.done(self.browser)
 
   def wait(self, done):
     """Until more than `done` requests were shown, and nothing is asked for, or it has failed."""
