@@ -267,7 +267,7 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
     watch = stopwatch(run, trainer.mesh)
     ledger.begin(watch)
     key = run.step_key()
-    line, stopping, compiling = {}, False, True
+    line, stopping = {}, False
     while done < run.total_steps and not stopping:
       profile.begin(done + 1)
       with watch.waiting():
@@ -276,9 +276,6 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
       profile.end(state)
       del batch  # a traceback would keep it, and with it memory that workers share
       watch.step(metrics['skipped'].total)
-      if compiling:
-        allocator.release()
-        compiling = False
       window.add(metrics)
       done += 1
       last, stopping = done == run.total_steps, asked(done)

@@ -31,13 +31,18 @@ print(kept, min(found))  # the heap may grow in some
 '''
 
 
-def _faults(**environment):
-  """(whether memory is kept, the page faults of the run that has fewest)."""
+def _output(script, **environment):
+  """What a process prints whose allocator nobody but `environment` has set up."""
   clean = {name: value for name, value in os.environ.items()
            if not name.startswith('MALLOC_') and name != 'GLIBC_TUNABLES'}
-  done = subprocess.run([sys.executable, '-c', SCRIPT], check=True, capture_output=True, text=True,
+  done = subprocess.run([sys.executable, '-c', script], check=True, capture_output=True, text=True,
                         env={**clean, 'JAX_PLATFORMS': 'cpu', **environment})
-  kept, faults = done.stdout.split()
+  return done.stdout
+
+
+def _faults(**environment):
+  """(whether memory is kept, the page faults of the run that has fewest)."""
+  kept, faults = _output(SCRIPT, **environment).split()
   return kept == 'True', int(faults)
 
 
@@ -59,3 +64,40 @@ def _pages_are_small() -> bool:
 def test_whoever_sets_up_the_allocator_is_obeyed():
   kept, faults = _faults(MALLOC_ARENA_MAX='4')
   assert not kept and (faults > 10_000 or not _pages_are_small())
+
+
+HOLES = '''
+import ctypes
+from adm_jax.devices import allocator
+kept = allocator.keep_memory()
+import jax
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+blocks = [libc.malloc(2000 + 13 * n) for n in range(4000)]
+for block in blocks[:-1:2]:
+  libc.free(block)
+
+def places_found():
+  """How many of some requests are met among the blocks."""
+  found = [libc.malloc(size) for size in range(2000, 50_000, 1000)]
+  for block in found:
+    libc.free(block)
+  return sum(min(blocks) <= block <= max(blocks) for block in found)
+
+counts = []
+for seconds in 0.1, 60.0, 60.0:
+  jax.monitoring.record_event_duration_secs('/jax/core/compile/backend_compile_duration', seconds)
+  counts.append(places_found())
+print(kept, *counts)
+'''
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='only glibc keeps memory')
+def test_the_holes_that_a_long_compilation_leaves_are_searched_no_more():
+  kept, *counts = _output(HOLES).split()
+  if kept != 'True':
+    pytest.skip('no glibc, or another allocator')
+  after_short, after_long, after_another = map(int, counts)
+  assert after_short == 48
+  assert after_long == after_another == 0
