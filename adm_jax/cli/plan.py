@@ -85,6 +85,9 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     asked = plan.Sampling(**of_sampling)
   else:
     config = config_lib.load(arguments.config, overrides)
+    teacher = plan.untrained_teacher(config)
+    if teacher is not None:
+      print(f'{teacher} is not there yet: a teacher of the same network as the student stands for it')
     asked = plan.training(config, arguments.config, overrides)
     module, total_steps = config.task.network.module, config.total_steps
     microbatches = config.get('microbatches', 1)

@@ -24,8 +24,11 @@ from adm_jax import stored_configs
 from adm_jax.devices.chips import CHIPS
 from adm_jax.devices.gpus import GPUS
 from adm_jax.errors import UsageError
-from adm_jax.io import cache
+from adm_jax.io import cache, files
 from adm_jax.io.files import written_whole
+from adm_jax.training import distillation
+from adm_jax.weights import catalog, shipped
+from adm_jax.weights.folders import Trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +109,18 @@ def training(config: config_lib.ConfigDict, path: str | pathlib.Path | None = No
     return Training(text)
   path = config_lib.find(path).absolute()
   return Training(text, str(path), tuple(overrides), path.read_text())
+
+
+def untrained_teacher(config: config_lib.ConfigDict) -> str | None:
+  """The work directory that a run is to learn from and that is not there yet, if there is one.
+
+  Such a teacher has its student's network, which is all that a plan needs to know of it.
+  """
+  if config.task.fn not in (distillation.consistency, distillation.progressive):
+    return None
+  name = config.task.teacher
+  known = isinstance(name, Trained) or name in catalog.MODELS or name in shipped.names()
+  return None if known or files.folder(name).exists() else name
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,11 +25,21 @@ from adm_jax.evaluation import features, inception
 from adm_jax.io import extras
 from adm_jax.networks import Network
 from adm_jax.plan import estimate, hlo, kernels
-from adm_jax.plan.needs import Evaluation, Needs, Run, Sampling, Target, Training, has_libtpu
+from adm_jax.plan.needs import (
+  Evaluation,
+  Needs,
+  Run,
+  Sampling,
+  Target,
+  Training,
+  has_libtpu,
+  untrained_teacher,
+)
 from adm_jax.sampling import guidance, pipeline
 from adm_jax.sampling.sampler import remembering_x0
 from adm_jax.training.flops import of_step
 from adm_jax.weights import pretrained
+from adm_jax.weights.folders import Trained
 
 # A tenth of a GPU's memory stays free: cuDNN's workspaces, which are chosen on the card, CUDA's
 # context and the buffers of collectives are in no figure of a compiler without one.
@@ -110,6 +120,9 @@ def _training_program(training: Training, devices: Sequence[Any]) -> _Program:
   config = (stored_configs.from_json(training.config) if training.path is None else
             config_lib.load(training.path, training.overrides))
   config.data = config_lib.call(_nothing, network=config.task.network)
+  if untrained_teacher(config) is not None:
+    words = {**config.task, 'teacher': config_lib.call(_to_be_trained, network=config.task.network)}
+    config.task = config_lib.call(words.pop(config_lib.FN), **words)
   config.parallel = 'jit'  # a `pmap` needs the same, and cannot be compiled without its devices
   run = config_lib.build(config)
   trainer = run.trainer(devices, outline=True)
@@ -123,6 +136,12 @@ def _training_program(training: Training, devices: Sequence[Any]) -> _Program:
                   (trainer.shapes, trainer.frozen), batch,
                   trainer.shapes.params, of_step(run.task, rows), rows, run.fsdp,
                   run.task.network.image_shape)
+
+
+def _to_be_trained(network: Network) -> Trained:
+  """What stage 1 will have made for a student: its own network, of no number of steps yet."""
+  teacher = dataclasses.replace(network, steps=None)
+  return Trained(teacher, teacher.abstract_params())
 
 
 def _sampling_program(sampling: Sampling, devices: Sequence[Any]) -> _Program:
