@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     config = config_lib.load(arguments.config, overrides)
     teacher = plan.untrained_teacher(config)
     if teacher is not None:
-      print(f'{teacher} is not there yet: a teacher of the same network as the student stands for it')
+      print(f"{teacher} is not there yet: its student's own network stands for it")
     asked = plan.training(config, arguments.config, overrides)
     module, total_steps = config.task.network.module, config.total_steps
     microbatches = config.get('microbatches', 1)

@@ -1,6 +1,7 @@
 """What a run needs, from compiling its step."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from adm_jax.devices.chips import GIB
 from adm_jax.errors import UsageError
 from adm_jax.plan import needs as plan
 from adm_jax.plan import programs, report
+from adm_jax.training import student_recipes
 from adm_jax.training.flops import of_step
 from adm_jax.weights import pretrained
 
@@ -63,6 +65,30 @@ def test_devices_stand_for_others(cache, monkeypatch):
   l4 = plan.measure(plan.training(tiny.get_config()), target)
   assert l4.fits and l4.memory == 24 * GIB
   assert 'steps at 40%' in report.hours(l4, 0.4, 100)
+
+
+def _second_stage(stage):
+  teacher = tiny.get_config().task.network
+  return student_recipes.of_stage(
+      stage, student_recipes.network(teacher, (0.0, 4.0), num_classes=10), tiny.get_config().data,
+      'unet', 2, total_steps={stage: 4}, learning_rate={stage: 1e-3}, batch_size=8)
+
+
+@pytest.mark.parametrize('stage, teacher', [('few', 'runs/guided'), ('halved', 'runs/student_4')])
+def test_a_second_stage_is_planned_before_the_first_is_trained(stage, teacher, tmp_path,
+                                                               monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  config = _second_stage(stage)
+  assert plan.untrained_teacher(config) == teacher
+  program = programs._training_program(plan.training(config), jax.devices()[:1])
+  state, frozen = program.state
+  shapes = functools.partial(jax.tree.map, lambda leaf: (leaf.shape, leaf.dtype))
+  assert shapes(frozen) == shapes(state.params)
+  (tmp_path / teacher).mkdir(parents=True)
+  assert plan.untrained_teacher(config) is None
+  config.task.teacher = 'fashion-student'
+  assert plan.untrained_teacher(config) is None
+  assert plan.untrained_teacher(tiny.get_config()) is None
 
 
 def test_what_the_devices_cannot_share_is_one_line(cache, monkeypatch):
