@@ -8,7 +8,7 @@ examples:
   adm sample --model runs/demo/unet --classifier runs/demo/classifier --scale 2 --num 100
     --out runs/digits --grid
   adm sample --model imagenet256 --classifier imagenet256-classifier --scale 1.0
-    --classes 207,360,"golden retriever" --num 50000 --respacing 250 --seed 0 --out runs/in256
+    --classes 208,360,"golden retriever" --num 50000 --respacing 250 --seed 0 --out runs/in256
   adm sample --model runs/demo/unet --classifier runs/demo/classifier --scale 2 --num 100
     --solver dpm++2m --steps 20 --out runs/fast
   adm sample --model imagenet64 --solver heun --steps 128 --spacing karras --churn 40,0.05,50,1.003
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   what = parser.add_argument_group('which images')
   what.add_argument('--num', type=int, metavar='N', help='default: one per class named, or 16')
   what.add_argument('--classes', metavar='LIST',
-                    help='indices, ranges and names: 207,360-362,"golden retriever"; default: all')
+                    help='indices, ranges and names: 208,360-362,"golden retriever"; default: all')
   what.add_argument('--class-order', choices=('turn', 'drawn'),
                     help='in turn, the default with --classes, or drawn uniformly, without')
   what.add_argument('--seed', type=int, default=0,
