@@ -13,6 +13,7 @@ import time
 import buckets
 import numpy as np
 import pytest
+import simulated_devices
 import tiny_models
 import traces
 from PIL import Image
@@ -337,8 +338,8 @@ def _command(out, *words):
 
 
 def _run(root, out, *words, devices=1):
-  flags = f'--xla_force_host_platform_device_count={devices}'
-  environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags}
+  environment = {**os.environ, 'JAX_PLATFORMS': 'cpu',
+                 'XLA_FLAGS': simulated_devices.flags(devices)}
   subprocess.run(_command(out, *words), cwd=root, env=environment, check=True, capture_output=True,
                  timeout=300)
   with np.load(out / 'samples.npz') as arrays:
@@ -408,7 +409,7 @@ def test_of_two_processes_one_is_killed_and_the_other_makes_the_bytes_of_one(roo
 
 def _sharing_weights(out, *words, port):
   """Two joined processes of one device each, which hold one copy of the weights together."""
-  environment = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '',
+  environment = {**os.environ, 'JAX_PLATFORMS': 'cpu',
                  'ADM_HEARTBEAT_SECONDS': '8'}
   return [subprocess.Popen(
       _command(out, '--batch-size', '8', '--hosts-per-copy', '2', '--fsdp', '2', '--coordinator',

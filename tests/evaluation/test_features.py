@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import simulated_devices
 import tiny
 from golden_networks import rule_params
 
@@ -177,7 +178,7 @@ got = features.extract(extractor, ArraySource('x', images), batch_size=4)
 np.testing.assert_array_equal(got.pool, 2.0 * images.reshape(20, -1))
 assert jax.device_count() == 3 and placed[0].shard_shape((6, 2, 2, 1)) == (2, 2, 2, 1)
 """
-  environment = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=3',
+  environment = os.environ | {'XLA_FLAGS': simulated_devices.flags(3),
                               'JAX_PLATFORMS': 'cpu'}
   result = subprocess.run([sys.executable, '-c', code], env=environment, capture_output=True,
                           text=True)

@@ -121,9 +121,10 @@ def test_a_named_python_that_is_old_is_not_replaced(tmp_path):
 
 
 def test_a_local_cluster_tells_its_processes_of_each_other():
-  code, out, _ = _run(LAUNCH / 'local_cluster.sh', '--dry-run', 2, 4, 'adm', 'train', ADM_PORT='99')
+  code, out, _ = _run(LAUNCH / 'local_cluster.sh', '--dry-run', 2, 4, 'adm', 'train', ADM_PORT='99',
+                      XLA_FLAGS='--mine')
   assert code == 0 and out.splitlines() == [
-      f"JAX_PLATFORMS=cpu XLA_FLAGS='--xla_force_host_platform_device_count=4' adm train "
+      f"JAX_PLATFORMS=cpu XLA_FLAGS='--mine --xla_force_host_platform_device_count=4' adm train "
       f'--coordinator 127.0.0.1:99 --num-processes 2 --process {i}' for i in (0, 1)]
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import simulated_devices
 from jax.experimental.pallas import tpu as pltpu
 
 from adm_jax.devices.target import ANY, Target, tracing_for
@@ -103,7 +104,7 @@ def test_the_kernel_for_tpus_runs_on_a_mesh():
   done = subprocess.run(
       [sys.executable, '-c', ON_A_MESH], capture_output=True, text=True,
       env={**os.environ, 'JAX_PLATFORMS': 'cpu',
-           'XLA_FLAGS': '--xla_force_host_platform_device_count=2'})
+           'XLA_FLAGS': simulated_devices.flags(2)})
   assert done.returncode == 0, done.stderr
 
 

@@ -17,6 +17,7 @@ import jax
 import metric_lines
 import numpy as np
 import pytest
+import simulated_devices
 import ways
 
 from adm_jax.weights import checkpoint_files, folders
@@ -24,12 +25,11 @@ from adm_jax.weights import checkpoint_files, folders
 TESTS = pathlib.Path(ways.__file__).parent
 CLUSTER = TESTS.parent / 'launch' / 'local_cluster.sh'
 HEARTBEAT = 8  # seconds; the commands' own is longer
-QUICK = '--xla_backend_optimization_level=0'  # compiles in half the time
 
 
 def _environment(**more):
   path = os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get('PYTHONPATH', '')])
-  return {**os.environ, 'PYTHONPATH': path, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': QUICK, **more}
+  return {**os.environ, 'PYTHONPATH': path, 'JAX_PLATFORMS': 'cpu', **more}
 
 
 class Cluster:
@@ -75,7 +75,7 @@ def found(finished, tmp_path_factory):
   out = tmp_path_factory.mktemp('ways') / 'ways.npz'
   result = subprocess.run(
       [sys.executable, ways.__file__, out, finished], text=True, capture_output=True,
-      env=_environment(XLA_FLAGS=f'{QUICK} --xla_force_host_platform_device_count=8'))
+      env=_environment(XLA_FLAGS=simulated_devices.flags(8)))
   assert result.returncode == 0, result.stderr
   return np.load(out)
 
