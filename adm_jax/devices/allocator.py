@@ -78,4 +78,5 @@ def _filler(libc):
       while (hole := libc.malloc(size)) is not None and hole < end:
         filled.append(hole)
       libc.free(hole)
+    libc.malloc_trim(_GROWTH)  # the end lies where it lay before
   return fill
