@@ -7,9 +7,11 @@ from adm_jax.training.tasks import Task
 
 
 def of_step(task: Task, batch_size: int) -> float:
-  """Returns the FLOP of a training step: the forward pass and twice as much backward.
+  """Returns the FLOP of a training step: all that its task evaluates, and the way back.
 
-  What rematerialization computes again is not counted, as is usual for utilizations.
+  The way back takes twice as much as the one evaluation of the task's network that is
+  differentiated; teachers, and what a student says of its own target, are evaluated only. What
+  rematerialization computes again is not counted, as is usual for utilizations.
 
   Args:
     task: what is trained.
@@ -20,6 +22,7 @@ def of_step(task: Task, batch_size: int) -> float:
   examples = {'image': struct((1, *task.network.image_shape), 'uint8'),
               **{name: struct((1,), 'int32') for name in ('label', 't', 'step')},
               'key': jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))}
-  return 3 * batch_size * flops.count(
+  evaluated = flops.count(
       lambda params, frozen, examples: task.terms(params, frozen, examples, None),
       task.network.abstract_params(), task.frozen, examples)
+  return batch_size * (evaluated + 2 * flops.count(task.network.init, jax.random.key(0)))

@@ -1,15 +1,19 @@
 """Counts of arithmetic: closed forms, and the published networks' own."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
 import tiny
+import tiny_models
 
 from adm_jax.devices import chips, flops
 from adm_jax.devices.target import Target, tracing_for
 from adm_jax.models import UNet, blocks
+from adm_jax.training import distillation
 from adm_jax.training.flops import of_step
-from adm_jax.weights import catalog, openai
+from adm_jax.weights import catalog, folders, openai
 
 
 def test_a_convolution_and_a_product():
@@ -79,6 +83,17 @@ def test_a_step_is_three_forward_passes_of_its_batch():
   x, t = (jax.ShapeDtypeStruct(shape, 'float32') for shape in ((1, 8, 8, 1), (1,)))
   forward = flops.count(lambda p, *a: task.network.apply(p, *a), params, x, t)
   assert of_step(task, 16) == 3 * 16 * forward
+
+
+def test_a_teacher_is_evaluated_but_not_trained(tmp_path):
+  """Three passes of the student, and two more: its teacher's and its own guess, or its teacher's."""
+  guided = tiny_models.student(tmp_path / 'guided', steps=None)
+  student = dataclasses.replace(folders.load(guided).network, steps=(2,))
+  forward = flops.count(student.init, jax.random.key(0))
+  few = distillation.consistency(student, str(guided), anneal_steps=2, first=2, last=4)
+  assert of_step(few, 16) == 5 * 16 * forward
+  halved = distillation.progressive(student, str(guided))
+  assert of_step(halved, 16) == (3 + 2) * 16 * forward
 
 
 def test_the_peak_of_an_unknown_device_is_not_made_up():
