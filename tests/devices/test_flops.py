@@ -86,7 +86,7 @@ def test_a_step_is_three_forward_passes_of_its_batch():
 
 
 def test_a_teacher_is_evaluated_but_not_trained(tmp_path):
-  """Three passes of the student, and two more: its teacher's and its own guess, or its teacher's."""
+  """Three passes of the student, one of its teacher, and one of its own guess or the teacher's."""
   guided = tiny_models.student(tmp_path / 'guided', steps=None)
   student = dataclasses.replace(folders.load(guided).network, steps=(2,))
   forward = flops.count(student.init, jax.random.key(0))
