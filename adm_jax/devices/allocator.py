@@ -16,8 +16,6 @@ import functools
 import os
 import sys
 
-import jax
-
 # glibc's malloc.h, and as much as an int holds: larger blocks come and go as before.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8
 _MOST = 2**31 - 1
@@ -44,12 +42,21 @@ def keep_memory() -> bool:
   if not all(hasattr(libc, name) for name in ('mallopt', 'malloc_trim')):
     return False
   # One heap for all threads: those of the others are too small for such blocks.
-  if not all([libc.mallopt(_ARENA_MAX, 1), libc.mallopt(_MMAP_THRESHOLD, _MOST),
-              libc.mallopt(_TRIM_THRESHOLD, _MOST), libc.mallopt(_TOP_PAD, _GROWTH)]):
+  return all([libc.mallopt(_ARENA_MAX, 1), libc.mallopt(_MMAP_THRESHOLD, _MOST),
+              libc.mallopt(_TRIM_THRESHOLD, _MOST), libc.mallopt(_TOP_PAD, _GROWTH)])
+
+
+@functools.cache
+def fill_holes() -> bool:
+  """Keeps memory, and has no long compilation leave holes in it; imports JAX.
+
+  Returns:
+    Whether that was possible: where `keep_memory` is.
+  """
+  if not keep_memory():
     return False
-  libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-  libc.free.restype, libc.free.argtypes = None, [ctypes.c_void_p]
-  fill = _filler(libc)
+  import jax  # not above: the command line keeps memory before anyone needs JAX
+  fill = _filler(ctypes.CDLL(None))
 
   def listen(event: str, seconds: float, **_):
     if event == _COMPILED and seconds > _LONG:
@@ -60,6 +67,8 @@ def keep_memory() -> bool:
 
 def _filler(libc):
   """A function that gives back to the system what is free, and has nobody search it again."""
+  libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+  libc.free.restype, libc.free.argtypes = None, [ctypes.c_void_p]
   filled = []
 
   def fill():

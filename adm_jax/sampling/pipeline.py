@@ -357,7 +357,7 @@ def load(model: Name | Trained, *, guidance: Sequence[Guidance] = (),
   Raises:
     UsageError: models that do not go together, or that cannot be read.
   """
-  allocator.keep_memory()
+  allocator.fill_holes()
   compilation_cache.use()
   trained = pretrained.trained(model, weights)
   network = trained.network

@@ -219,7 +219,7 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
     KeyboardInterrupt: after Ctrl-C, when the state is saved; at once after a second one.
     PeerLost: another process of the run is gone.
   """
-  allocator.keep_memory()
+  allocator.fill_holes()
   workdir = files.folder(workdir)
   # What a run starts from and learns from may have taken one process much longer than another.
   hosts.meet(f'training in {workdir}')
