@@ -15,6 +15,7 @@ import ctypes
 import functools
 import os
 import sys
+import threading
 
 # glibc's malloc.h, and as much as an int holds: larger blocks come and go as before.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8
@@ -69,23 +70,24 @@ def _filler(libc):
   """A function that gives back to the system what is free, and has nobody search it again."""
   libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
   libc.free.restype, libc.free.argtypes = None, [ctypes.c_void_p]
-  filled = []
+  filled, one_at_a_time = [], threading.Lock()  # several threads may compile
 
   def fill():
-    # What was filled before is filled anew, together with what was freed beside it since.
-    for hole in filled:
-      libc.free(hole)
-    filled.clear()
-    libc.malloc_trim(0)
-    # No hole is as large, so that this is where the heap ends: what lies before it fills a hole.
-    # None of this memory is touched, but for a few bytes that malloc writes at its beginning.
-    end = libc.malloc(1 << 30)
-    if end is None:
-      return
-    libc.free(end)
-    for size in _HOLES:
-      while (hole := libc.malloc(size)) is not None and hole < end:
-        filled.append(hole)
-      libc.free(hole)
-    libc.malloc_trim(_GROWTH)  # the end lies where it lay before
+    with one_at_a_time:
+      # What was filled before is filled anew, together with what was freed beside it since.
+      for hole in filled:
+        libc.free(hole)
+      filled.clear()
+      libc.malloc_trim(0)
+      # No hole is as large, so that this is where the heap ends: what lies before it fills a hole.
+      # None of this memory is touched, but for a few bytes that malloc writes at its beginning.
+      end = libc.malloc(1 << 30)
+      if end is None:
+        return
+      libc.free(end)
+      for size in _HOLES:
+        while (hole := libc.malloc(size)) is not None and hole < end:
+          filled.append(hole)
+        libc.free(hole)
+      libc.malloc_trim(_GROWTH)  # the end lies where it lay before
   return fill
