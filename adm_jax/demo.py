@@ -54,7 +54,7 @@ class Settings:
     encoding_respacing: steps of that.
     first_rows: images of each class in the first picture; 0: none is drawn.
   """
-  num: int = 1000
+  num: int = 500
   respacing: str = '50'
   scale: float = 2.0
   batch_size: int = 250

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Trains the students of the digits, and makes the section of docs/few_steps.md on them anew: about
-# an hour on 2 CPU cores. Stopped, it goes on. The demo comes first: adm demo --out runs/demo
+# an hour on 2 CPU cores. Stopped, it goes on. The demo comes first, in the length that
+# docs/few_evaluations.md says.
 #
-#   bash benchmarks/few_steps.sh runs/demo runs/few_steps
+#   bash benchmarks/few_steps.sh runs/longer runs/few_steps
 set -euo pipefail
-demo=${1:?say where the demo lies, as runs/demo} out=${2:?say where students go, as runs/few_steps}
+demo=${1:?say where the demo lies, as runs/longer} out=${2:?say where students go, as runs/few_steps}
 root=$(cd "$(dirname "$0")/.." && pwd)
 
 student() { # FOLDER STARTS-FROM OVERRIDES...

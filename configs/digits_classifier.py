@@ -24,9 +24,9 @@ def get_config():
       task=call(tasks.classifier,
                 network=call(networks.classifier, module=module, diffusion=diffusion)),
       timestep_sampler=call(uniform, num_steps=1000),
-      optimizer=call(adamw, learning_rate=1e-3, weight_decay=0.05, linear_decay_steps=600),
+      optimizer=call(adamw, learning_rate=1e-3, weight_decay=0.05, linear_decay_steps=300),
       batch_size=128,
-      total_steps=600,
+      total_steps=300,
       log_every=50,
-      save_every=300,
+      save_every=150,
   )
