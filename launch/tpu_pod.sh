@@ -15,8 +15,9 @@
 #   launch/tpu_pod.sh adm1 delete
 #
 # --dry-run prints the commands. What the command writes must be in a bucket, which all hosts share,
-# and which outlives the slice. Without the name of a command it is train. What is installed is the last commit. A run ends for good with 0 or with
-# a mistake on any host; 75, a signal or a lost slice start all hosts again.
+# and which outlives the slice. Without the name of a command it is train. What is installed is the
+# last commit. A run ends for good with 0 or with a mistake on any host; 75, a signal or a lost
+# slice start all hosts again.
 #
 #   ADM_ZONE      default us-west4-a         ADM_TPU_TYPE    default v5litepod-64
 #   ADM_RUNTIME   default v2-alpha-tpuv5-lite; other generations need another, and another zone
@@ -107,9 +108,10 @@ start() {  # starts on all hosts, follows the first, and returns the run's exit 
   local words
   words=$(printf '%q ' "$@")
   # A broken connection must not end the run: it is detached, and the log followed.
-  on all "cd adm_jax && rm -f ../code ../train.log && (setsid nohup sh -c '
-    ~/adm_venv/bin/adm $words > ../train.log 2>&1
-    echo \$? > ../code' > /dev/null 2>&1 &)" || return 75
+  # The words stand outside of the quotes, whatever quotes are in them.
+  on all "cd adm_jax && rm -f ../code ../train.log && (setsid nohup bash -c '
+    ~/adm_venv/bin/adm \"\$@\" > ../train.log 2>&1
+    echo \$? > ../code' adm $words > /dev/null 2>&1 &)" || return 75
   follow
 }
 
@@ -144,10 +146,22 @@ follow() {  # the first host's log to its end; returns a host's mistake, else a 
   return "${code:-75}"
 }
 
+written() {  # prints where the command writes: its --workdir or --out, of which the last counts
+  local word previous='' found=''
+  for word in "$@"; do
+    case $previous in
+      --workdir | --out) found=$word ;;
+    esac
+    case $word in
+      --workdir=* | --out=*) found=${word#*=} ;;
+    esac
+    previous=$word
+  done
+  echo "$found"
+}
+
 results() {  # copies what the command has written to $ADM_COPY, if that is asked for
-  local address
-  address=$(printf '%s\n' "$@" | sed -n 's/^\(--[a-z-]*=\)\{0,1\}\(gs:.*\)$/\2/p' | head -n 1)
-  [ -z "${ADM_COPY:-}" ] || copy "$address" "$ADM_COPY"
+  [ -z "${ADM_COPY:-}" ] || copy "$(written "$@")" "$ADM_COPY"
 }
 
 copy() {  # copy gs://BUCKET/FOLDER FOLDER
@@ -212,8 +226,8 @@ case $action in
       [a-z]*) ;;
       *) set -- train "$@" ;;
     esac
-    case " $* " in
-      *" gs://"* | *"=gs://"*) ;;
+    case $(written "$@") in
+      gs://*) ;;
       *)
         echo "$0: no --workdir gs://BUCKET/... or --out gs://BUCKET/...: the hosts need a folder" \
           "that all share" >&2

@@ -53,7 +53,7 @@ def _environment(tmp_path, **scripts):
   path = _commands(tmp_path / 'bin', **dict.fromkeys(
       ['python3', 'python3.11', 'python3.12', 'python3.13'], old) | scripts)
   # Of the system's commands only these: it may have a uv.
-  for name in 'bash cat chmod cksum cp grep ls mkdir mktemp rm touch'.split():
+  for name in 'bash cat chmod cksum cp find grep ls mkdir mktemp rm touch'.split():
     (tmp_path / 'bin' / name).symlink_to(shutil.which(name))
   path = path.split(':')[0]
   (tmp_path / 'pyproject.toml').touch()
@@ -68,11 +68,11 @@ echo "$*" >> "$HOME/uv.log"
 mkdir -p "$HOME/kept"
 cat > "$HOME/kept/python" <<"END"
 #!/usr/bin/env bash
-[ "$1 $2 $3" = "-m venv --clear" ] || exit 1
-mkdir -p "$4/bin" && touch "$4/pyvenv.cfg"
-echo "PATH=$4/bin:\$PATH" > "$4/bin/activate"
-printf "#!/bin/sh\n" > "$4/bin/python"
-chmod +x "$4/bin/python"
+[ "$1 $2" = "-m venv" ] || exit 1
+mkdir -p "$3/bin" && touch "$3/pyvenv.cfg"
+echo "PATH=$3/bin:\$PATH" > "$3/bin/activate"
+printf "#!/bin/sh\n" > "$3/bin/python"
+chmod +x "$3/bin/python"
 END
 chmod +x "$HOME/kept/python"
 echo "$HOME/kept/python"'''
@@ -115,6 +115,40 @@ def test_a_named_python_that_is_old_is_not_replaced(tmp_path):
   code, _, err = _environment(tmp_path, uv=UV)(ADM_PYTHON='python3.12')
   assert code == 2 and '(tried python3.12)' in err and err.count('\n') == 1
   assert not (tmp_path / 'uv.log').exists()
+
+
+def _their_environment(folder, answers):
+  """One that was made by hand, with a file of its owner's; its Python only says whether it will do."""
+  _commands(folder / 'bin', python='exit 0' if answers else 'exit 1')
+  (folder / 'bin' / 'activate').write_text(f'PATH={folder}/bin:$PATH\n')
+  (folder / 'pyvenv.cfg').touch()
+  (folder / 'notes.txt').write_text('mine')
+
+
+def test_an_environment_that_somebody_made_is_used_and_nothing_of_it_is_lost(tmp_path):
+  _their_environment(tmp_path / 'theirs', answers=True)
+  source = _environment(tmp_path)
+  for beginning in ('Using the virtual environment that is there', ''):
+    code, out, err = source(ADM_VENV=str(tmp_path / 'theirs'))
+    assert code == 0 and out.endswith(f'{tmp_path}/theirs/bin/python\n') and not err
+    assert out.startswith(beginning)
+  assert (tmp_path / 'theirs' / 'notes.txt').read_text() == 'mine'
+
+
+def test_one_that_is_too_old_is_refused_and_not_replaced(tmp_path):
+  _their_environment(tmp_path / 'theirs', answers=False)
+  code, _, err = _environment(tmp_path)(ADM_VENV=str(tmp_path / 'theirs'))
+  assert code == 2 and 'no Python 3.11 or newer with pip' in err and err.count('\n') == 1
+  assert (tmp_path / 'theirs' / 'notes.txt').exists()
+
+
+def test_an_installation_that_was_broken_off_begins_anew(tmp_path):
+  source = _environment(tmp_path, uv=UV)
+  (tmp_path / '.venv' / 'lib').mkdir(parents=True)
+  (tmp_path / '.venv' / '.adm_begun').touch()
+  code, out, _ = source()
+  assert code == 0 and out.endswith(f'\n{tmp_path}/.venv/bin/python\n')
+  assert not (tmp_path / '.venv' / 'lib').exists()
 
 
 # The simulated cluster
@@ -167,7 +201,7 @@ SAMPLE = ['adm1', 'run', 'adm', 'sample', '--model', 'imagenet64', '--out', 'gs:
            ['--worker all', 'setsid', 'adm_venv/bin/adm', 'a.py', 'gs://bucket/a'],
            ['--worker 0', 'train.log'], ['--worker all', 'cat code']]),
     (SAMPLE, [['create'], ['pkill'], ['git -C'], ['scp'], ['adm_environment'],
-              ['--worker all', 'adm_venv/bin/adm sample --model imagenet64 --out gs://bucket/b'],
+              ['--worker all', 'adm_venv/bin/adm "$@"', 'adm sample --model imagenet64 --out gs://bucket/b'],
               ['train.log'], ['cat code']]),
     (['adm1', 'logs'], [['--worker 0', 'train.log'], ['--worker all', 'cat code']]),
     (['adm1', 'stop'], [['tpu-vm ssh adm1', '--worker all', 'pkill -TERM', 'pkill -KILL']]),
@@ -186,6 +220,7 @@ def test_a_dry_run_prints_the_commands_of_every_action(words, wanted):
 
 @pytest.mark.parametrize('words, match', [
     (['adm1', 'run', '--workdir', 'runs/a'], 'no --workdir gs://'), (['adm1'], 'usage'),
+    (['adm1', 'run', 'sample', '--model', 'gs://b/m', '--out', 'runs/a'], 'no --workdir gs://'),
     (['adm1', 'copy', 'gs://b'], 'usage'), (['adm1', 'frob'], 'usage')])
 def test_a_mistake_with_a_tpu_slice_is_one_line(words, match):
   code, out, err = _run(LAUNCH / 'tpu_pod.sh', '--dry-run', *words)
@@ -217,7 +252,7 @@ case $called in
     ;;
 esac'''
 # Ends with the first of the codes that its host still has.
-ADM = 'echo "training ${*}"; code=$(head -n 1 ~/codes); sed -i.old 1d ~/codes; exit "$code"'
+ADM = 'printf "%s\\n" "training $*" "$#"; code=$(head -n 1 ~/codes); sed -i.old 1d ~/codes; exit "$code"'
 
 
 @pytest.fixture
@@ -251,6 +286,19 @@ def test_another_command_runs_and_its_results_are_copied(pod, tmp_path):
   code, out, _, _ = pod([0], words=SAMPLE, ADM_COPY=str(tmp_path / 'copy'))
   assert code == 0 and 'training sample --model imagenet64 --out gs://bucket/b' in out
   assert f'\ngs://bucket/b {tmp_path}/copy\n' in (tmp_path / 'calls').read_text()
+
+
+def test_what_is_copied_is_what_was_written_and_not_what_was_read(pod, tmp_path):
+  words = ['adm1', 'run', 'sample', '--model', 'gs://bucket/model', '--out=gs://bucket/b']
+  assert pod([0], words=words, ADM_COPY=str(tmp_path / 'copy'))[0] == 0
+  assert f'\ngs://bucket/b {tmp_path}/copy\n' in (tmp_path / 'calls').read_text()
+
+
+def test_words_reach_the_hosts_whatever_is_in_them(pod):
+  strange = ["carpenter's kit", 'a  "b"', '$HOME *', 'two\nlines']
+  code, out, _, _ = pod([0], words=[*SAMPLE, '--classes', *strange], LINGER='0.5')
+  wanted = ' '.join([*SAMPLE[3:], '--classes', *strange])
+  assert code == 0 and f'training {wanted}\n10\n' in out
 
 
 def test_what_is_still_alive_on_the_slice_is_ended_before_anything_else(pod, tmp_path):
