@@ -15,9 +15,9 @@ examples:
   adm convert weights/imagenet256 --to 256x256_diffusion.pt
 """
 
-import pathlib
 import shlex
 
+from adm_jax.cli.parser import local_path
 from adm_jax.errors import UsageError
 
 
@@ -41,9 +41,15 @@ def run(arguments, rest):
   if (arguments.out is None) == (arguments.to is None):
     raise UsageError('give either --out DIR, to read a file, or --to FILE, to write one')
   if arguments.out is not None:
-    return _read(arguments.source, pathlib.Path(arguments.out), arguments.flags,
+    if arguments.weights is not None:
+      raise UsageError('--weights is of --to; to read a file, name it itself: adm convert FILE '
+                       '--out DIR')
+    return _read(arguments.source, local_path('--out', arguments.out), arguments.flags,
                  arguments.dialect)
-  return _write(arguments.source, pathlib.Path(arguments.to), arguments.weights)
+  for name in ('flags', 'dialect'):
+    if getattr(arguments, name):
+      raise UsageError(f'--{name} is of a file that is read: leave it out, or give --out DIR')
+  return _write(arguments.source, local_path('--to', arguments.to), arguments.weights)
 
 
 def _read(source, out, words, dialect):

@@ -11,8 +11,8 @@ configs/digits_classifier.py say:
 
 import argparse
 import dataclasses
-import pathlib
 
+from adm_jax.cli.parser import local_path
 from adm_jax.errors import UsageError
 from adm_jax.io import progress
 
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
   given = {field.name: getattr(arguments, field.name) for field in
            dataclasses.fields(demo.Settings) if getattr(arguments, field.name, None) is not None}
   cache = compilation_cache.use()
-  out = pathlib.Path(arguments.out)
+  out = local_path('--out', arguments.out)
   text = demo.run(out, demo.Settings(**given), progress.bar, tuple(unet), tuple(classifier),
                   say=lambda line: print(line, flush=True))
   print(f'\n{text}\npicture: {out / "samples.png"}\nsamples: {out}/samples_*.npz\n'

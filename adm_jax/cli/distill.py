@@ -66,11 +66,13 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
   scales = _check(arguments)
   from adm_jax import config as config_lib
   from adm_jax.devices import hosts
+  from adm_jax.io import files
   from adm_jax.training import student_recipes, teachers
   from adm_jax.weights import folders, pretrained
 
   hosts.join(arguments.coordinator, arguments.num_processes, arguments.process)
-  out = pathlib.Path(arguments.out)
+  # A folder as it was given, not absolute: the configs name what lies in it.
+  out = pathlib.Path(arguments.out) if '://' not in arguments.out else files.folder(arguments.out)
   taught = teachers.described(arguments.teacher, arguments.classifier, arguments.weaker)
   network = student_recipes.network(pretrained.network_config(arguments.teacher), scales,
                                     taught.num_classes)
@@ -141,6 +143,9 @@ def _data(arguments: argparse.Namespace, taught) -> 'ConfigDict':
     config = stored_configs.from_json(json_files.read_text(stored))
     if config.get('data') is not None:
       return config.data
+  if '://' in arguments.out:
+    raise UsageError(f'{arguments.teacher} names no images, and those that it makes are read from '
+                     'a folder of this machine: give --data, or an --out here')
   return images(str(_made(arguments, taught)), arguments.labels, taught.network.image_shape)
 
 

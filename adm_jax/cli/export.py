@@ -18,7 +18,7 @@ import argparse
 import pathlib
 
 from adm_jax.cli import sampling_options
-from adm_jax.cli.parser import at_least_one
+from adm_jax.cli.parser import at_least_one, local_path
 from adm_jax.errors import UsageError
 
 
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     raise UsageError(f'adm export does not understand {" ".join(rest)}; see adm export --help')
   if arguments.model is None:
     raise UsageError('say which model with --model NAME')
-  sampling_options.fill_in_student(arguments)
+  sampling_options.fill_in_solver(arguments)
   sampling_options.check(arguments)
   at_least_one(arguments, 'batch_size')
   _check_options(arguments)
@@ -51,7 +51,8 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     return (_to_onnx if arguments.to == 'onnx' else _to_page)(arguments)
   from adm_jax.sampling import export
 
-  out, platforms = pathlib.Path(arguments.out), (arguments.platforms or 'cpu,cuda,tpu').split(',')
+  out = local_path('--out', arguments.out)
+  platforms = (arguments.platforms or 'cpu,cuda,tpu').split(',')
   export.check(out, platforms)
   export.save(sampling_options.load(arguments), out, platforms)
   print(f'{out}: {_megabytes(out):.1f} MB, for {", ".join(platforms)}')
@@ -73,7 +74,7 @@ def _check_options(arguments: argparse.Namespace) -> None:
 def _to_onnx(arguments: argparse.Namespace) -> int:
   from adm_jax.sampling import onnx_export
 
-  out = pathlib.Path(arguments.out)
+  out = local_path('--out', arguments.out)
   onnx_export.check(out)
   onnx_export.save(sampling_options.load(arguments), out, arguments.batch_size or 1)
   print(f'{out}: {_megabytes(out):.1f} MB of ONNX')
@@ -84,7 +85,8 @@ def _to_page(arguments: argparse.Namespace) -> int:
   from adm_jax.io import progress
   from adm_jax.serving import static_page
 
-  out, runtime = pathlib.Path(arguments.out), arguments.runtime and pathlib.Path(arguments.runtime)
+  out = local_path('--out', arguments.out)
+  runtime = arguments.runtime and pathlib.Path(arguments.runtime)
   files = static_page.check(out, runtime, progress.bar)
   static_page.save(sampling_options.load(arguments), out, files)
   print(f'{out}: a page of {_megabytes(out):.1f} MB; see it: python -m http.server -d {out}')

@@ -11,7 +11,7 @@
 import time
 from typing import Any, Iterable, Iterator
 
-_BEGIN = time.perf_counter()  # commands import this module first, and JAX later
+_BEGIN = time.perf_counter()  # `main` imports this module before the commands, and these JAX
 
 
 class Clock:

@@ -4,6 +4,10 @@ import argparse
 import os
 import sys
 
+# Before the commands, whose imports take time: it looks at the clock.
+from adm_jax.cli import first_images  # noqa: F401
+
+# isort: split
 import adm_jax
 from adm_jax.cli import (
   config,
@@ -12,7 +16,6 @@ from adm_jax.cli import (
   distill,
   evaluate,
   export,
-  first_images,  # noqa: F401 (first: it looks at the clock)
   models,
   nll,
   plan,

@@ -9,9 +9,8 @@ examples:
   adm nll --model iddpm-imagenet64 --data imagenet/valid --num 1000 --out runs/nll
 """
 
-import pathlib
-
 from adm_jax.cli import parts, real_images
+from adm_jax.cli.parser import at_least_one, check_seed, local_path
 from adm_jax.errors import UsageError
 from adm_jax.io import progress
 
@@ -50,13 +49,11 @@ def run(arguments, overrides):
   from adm_jax.sampling import pipeline
   from adm_jax.weights import folders, pretrained
 
-  out = pathlib.Path(arguments.out)
+  out = local_path('--out', arguments.out)
   if out.exists():
     raise UsageError(f'{out} exists: give the name of a new folder')
-  for name in ('num', 'batch_size'):
-    value = getattr(arguments, name)
-    if value is not None and value < 1:
-      raise UsageError(f'--{name.replace("_", "-")} {value}: give at least 1')
+  at_least_one(arguments, 'num', 'batch_size')
+  check_seed(arguments)
   part = parts.part(arguments)
   cache = compilation_cache.use()
   trained = (pretrained.load(arguments.model, arguments.weights) if arguments.config is None

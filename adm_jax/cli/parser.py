@@ -1,6 +1,7 @@
 """Command lines whose mistakes are one line."""
 
 import argparse
+import pathlib
 
 from adm_jax.errors import UsageError
 
@@ -56,6 +57,18 @@ def check_seed(arguments) -> None:
   """Raises UsageError unless --seed can be one."""
   if not 0 <= arguments.seed < 2**32:
     raise UsageError(f'--seed {arguments.seed}: give 0 to {2**32 - 1}')
+
+
+def local_path(option: str, words: str) -> pathlib.Path:
+  """The path that an option of a command that writes to no bucket names.
+
+  Raises:
+    UsageError: an address, of which a path would make a folder called 'gs:'.
+  """
+  if '://' in words:
+    raise UsageError(f'{option} {words}: this command writes to this machine only: name a folder '
+                     'here')
+  return pathlib.Path(words)
 
 
 def check_empty(arguments: argparse.Namespace) -> None:

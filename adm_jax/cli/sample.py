@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
   if rest:
     raise UsageError(f'adm sample does not understand {" ".join(rest)}; see adm sample --help')
   filled_in = sampling_options.fill_in_model(arguments)
-  sampling_options.fill_in_student(arguments)
+  sampling_options.fill_in_solver(arguments)
   check(arguments)
   from adm_jax.cli.first_images import Clock
   from adm_jax.devices import compilation_cache, hosts
@@ -180,7 +180,11 @@ def check(arguments: argparse.Namespace) -> None:
     raise UsageError('--model makes images, and --base gives them: give one')
   if arguments.base is not None and arguments.upsample is None:
     raise UsageError('--base gives images to enlarge: say by which model with --upsample NAME')
-  for name in ('weights', 'images', 'from_step', 'reconstruct', 'interpolate'):
+  if arguments.model is None and arguments.base is None:  # then there is an upsampler
+    raise UsageError('--upsample enlarges images: give them with --base FILE, or what makes them '
+                     'with --model NAME')
+  for name in ('weights', 'config', 'images', 'from_step', 'reconstruct', 'interpolate',
+               'dynamic_threshold'):
     if arguments.base is not None and getattr(arguments, name):
       raise UsageError(f'--{name.replace("_", "-")} is of the model that makes images, and --base '
                        'stands in its place: give one')

@@ -45,7 +45,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
                       help="of the classifier's gradient, or what a distilled model is told; of "
                       "two, it goes evenly from the first step's to the last's; default: the "
                       "paper's, or 1")
-  parser.set_defaults(distilled=False)  # until `fill_in_student` has looked
+  parser.set_defaults(distilled=False)  # until `fill_in_solver` has looked
 
 
 def add_guidance_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +78,7 @@ def add_guidance_arguments(parser: argparse.ArgumentParser) -> None:
 def add_step_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--respacing', metavar='SPEC',
                       help='the steps to take: 250, ddim25, 90,60,60,20,20; default: the paper\'s')
-  parser.add_argument('--solver', metavar='NAME|FILE.py:FUNCTION', default='ancestral',
+  parser.add_argument('--solver', metavar='NAME|FILE.py:FUNCTION',
                       help=f'ancestral, the default, ddim, heun, dpm++2m, ...: {_NAMES}')
   parser.add_argument('--eta', type=float, help="of DDIM's noise, 0 to 1; default: 0")
   parser.add_argument('--steps', type=int, metavar='N',
@@ -123,6 +123,9 @@ def fill_in_model(arguments: argparse.Namespace) -> list[str]:
   """
   if arguments.model is not None or arguments.base is not None or arguments.upsample is not None:
     return []
+  for name in ('weights', 'config'):
+    if getattr(arguments, name) is not None:
+      raise UsageError(f'--{name} is of a model: name it with --model')
   from adm_jax.weights import shipped
 
   arguments.model = shipped.FIRST
@@ -134,35 +137,34 @@ def fill_in_model(arguments: argparse.Namespace) -> list[str]:
     arguments.cfg_scale = f'{best.cfg_scale:g}'
     words.append(f'--cfg-scale {arguments.cfg_scale}')
   steps = arguments.respacing, arguments.steps, arguments.spacing
-  if arguments.solver == 'ancestral' and all(step is None for step in steps):
+  if arguments.solver in (None, 'ancestral') and all(step is None for step in steps):
     arguments.respacing = best.respacing
     words.append(f'--respacing {best.respacing}')
   return [' '.join(['model: --model', arguments.model, *words])]
 
 
-def fill_in_student(arguments: argparse.Namespace) -> None:
-  """A distilled model is sampled as it was taught, unless options say otherwise.
+def fill_in_solver(arguments: argparse.Namespace) -> None:
+  """Ancestral sampling; or a distilled model's as it was taught, unless options say otherwise.
 
   Raises:
     UsageError: guidance of its own beside that which is in it.
   """
   network = None if arguments.config else student(arguments.model)
   arguments.distilled = network is not None
-  if network is None:
-    return
-  for name in ('classifier', 'weaker', 'cfg_scale'):
+  for name in ('classifier', 'weaker', 'cfg_scale') if arguments.distilled else ():
     if getattr(arguments, name) is not None:
       raise UsageError(f'{arguments.model} was distilled, and its guidance is inside: leave out '
                        f'--{name.replace("_", "-")}, and say how strong with --scale')
-  if network.steps is None:
+  if network is None or network.steps is None:
+    arguments.solver = arguments.solver or 'ancestral'
     return
   from adm_jax.sampling import students
 
-  if arguments.solver == 'ancestral':
-    arguments.solver = students.SOLVER
+  arguments.solver = arguments.solver or students.SOLVER
   if arguments.respacing is None and arguments.spacing is None:
     arguments.spacing = students.SPACING
-    arguments.steps = arguments.steps or max(network.steps)
+    if arguments.steps is None:
+      arguments.steps = max(network.steps)
 
 
 def student(name: str | None) -> 'Network | None':

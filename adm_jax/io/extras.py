@@ -6,6 +6,7 @@ import pathlib
 import shlex
 import urllib.parse
 import urllib.request
+from typing import Any
 
 _PACKAGE = 'adm_jax'
 
@@ -21,7 +22,15 @@ def _direct_url() -> str:
     text = importlib.metadata.distribution(_PACKAGE).read_text('direct_url.json')
   except importlib.metadata.PackageNotFoundError:
     return ''
-  return json.loads(text)['url'] if text else ''
+  return _address(json.loads(text)) if text else ''
+
+
+def _address(noted: dict[str, Any]) -> str:
+  """What pip takes for an address that it noted in direct_url.json: of git at its commit."""
+  of_repository = noted.get('vcs_info')
+  if of_repository is None:
+    return noted['url']
+  return f'{of_repository["vcs"]}+{noted["url"]}@{of_repository["commit_id"]}'
 
 
 def _requirement(extra: str, address: str) -> str:

@@ -109,7 +109,7 @@ class Heart:
     if not self._finished:
       self.say(making=None, ended=True)
       return
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError if files.is_local(self._path) else Exception):
       self._path.unlink()
       if files.is_local(self._path):
         self._path.parent.rmdir()  # unless others are there
@@ -147,11 +147,10 @@ class Heart:
     # A disk that is full, or a bucket that does not answer, is told by what writes images.
     with self._write_lock:
       self._beat = dataclasses.replace(self._beat, seen=time.time())
-      try:
+      # Of a bucket's errors many are no OSError, and one of them must not end the thread.
+      with contextlib.suppress(OSError if files.is_local(self._path) else Exception):
         with written_whole(self._path, sync=False) as part:
           part.write_text(json.dumps(dataclasses.asdict(self._beat)))
-      except OSError:
-        pass
 
 
 def forget(folder: pathlib.Path) -> None:

@@ -63,9 +63,13 @@ def write_grid(path: pathlib.Path, images: np.ndarray, labels: np.ndarray | None
 
 def write(path: pathlib.Path, picture: Image.Image) -> None:
   """Writes a picture as PNG."""
+  _write(path, picture, sync=True)
+
+
+def _write(path, picture, sync):
   encoded = io.BytesIO()
   picture.save(encoded, 'PNG')
-  with written_whole(path) as part:  # which may be in a bucket, where Pillow cannot write
+  with written_whole(path, sync=sync) as part:  # perhaps in a bucket, where Pillow cannot write
     part.write_bytes(encoded.getvalue())
 
 
@@ -81,8 +85,8 @@ def write_folder(folder: pathlib.Path, images: np.ndarray,
     name = f'{i:06d}.png' if labels is None else f'{labels[i]:03d}_{i:06d}.png'
     if not (folder / name).exists():
       image = images[i]
-      with written_whole(folder / name, sync=False) as part:
-        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(part)
+      _write(folder / name, Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image),
+             sync=False)
   with concurrent.futures.ThreadPoolExecutor() as pool:
     for _ in pool.map(write, range(len(images))):
       pass

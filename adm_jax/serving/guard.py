@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 import hmac
-import http.cookies
 import ipaddress
 import urllib.parse
 from typing import Any, Callable
@@ -85,7 +84,7 @@ class Guard:
     given = request.query_params.get('token')
     if given is not None and _same(given, self.token):
       return True
-    if not _same(_cookie(headers), self.token):
+    if not _same(request.cookies.get(COOKIE, ''), self.token):
       raise Refused(401, 'open the address that adm serve has printed, with its token')
     return False
 
@@ -106,13 +105,6 @@ def _name(host: str) -> str:
 
 def _same(given: str, token: str) -> bool:
   return hmac.compare_digest(given.encode(errors='replace'), token.encode())
-
-
-def _cookie(headers: Headers) -> str:
-  try:
-    return http.cookies.SimpleCookie(headers.get('cookie', ''))[COOKIE].value
-  except (KeyError, http.cookies.CookieError):
-    return ''
 
 
 def _with_headers(send: Callable, cookie: bool, token: str | None) -> Callable:

@@ -17,7 +17,7 @@ MOST = 32
 class Pipelines:
   """The latest pipelines, by what of a visitor's words is part of a program.
 
-  Networks are loaded once. To be used by one thread.
+  A network is loaded once for each way to guide it. To be used by one thread.
   """
 
   def __init__(self, most: int = MOST):

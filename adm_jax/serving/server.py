@@ -24,9 +24,10 @@ def listen(host: str, port: int) -> socket.socket:
   try:
     family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
     return socket.create_server((host, port), family=family)
-  except OSError as error:
-    raise UsageError(f'{host}:{port} cannot be bound ({error.strerror or error}): give another '
-                     '--host or --port, 0 for any') from error
+  except (OSError, UnicodeError) as error:  # the latter of what can be no name of a host
+    reason = getattr(error, 'strerror', None) or error
+    raise UsageError(f'{host}:{port} cannot be bound ({reason}): give another --host or --port, 0 '
+                     'for any') from error
 
 
 def address(host: str, port: int, token: str | None) -> str:

@@ -206,13 +206,13 @@ def _check_start(words: Words) -> None:
 
 def _scale(value: Mapping[str, Any], model: Model, guide: str) -> float:
   found = value.get('scale', 0 if guide == NONE else None)
-  if isinstance(found, bool) or not isinstance(found, (int, float)) or not math.isfinite(found):
+  if isinstance(found, bool) or not isinstance(found, (int, float)):
     raise UsageError(f'scale {_quoted(found)}: give a number')
   low, high = (-_MOST_SCALE, _MOST_SCALE)
   if guide == STUDENT:
     low, high = model.taught.scales
   if not low <= found <= high:
-    raise UsageError(f'scale {found:g}: give {low:g} to {high:g}')
+    raise UsageError(f'scale {_quoted(found)}: give {low:g} to {high:g}')
   return float(found)
 
 

@@ -1,7 +1,7 @@
 """Every published model: what it is, where it lies, and how the paper sampled it.
 
 Addresses, flags and sizes are those that the original repositories publish; the paper's rows are
-from its tables 4, 5, 6 and 14. Of the hashes only one is public.
+from its tables 4, 5, 6 and 16. Of the hashes only one is public.
 """
 
 import dataclasses

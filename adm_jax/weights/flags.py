@@ -188,7 +188,10 @@ def _channel_mult(values, size: int, table: Mapping[int, tuple]) -> tuple[float,
   given = values['channel_mult']
   if given != '':
     words = given.split(',') if isinstance(given, str) else given
-    return tuple(int(number) if number == int(number) else number for number in map(float, words))
+    try:
+      return tuple(int(number) if number == int(number) else number for number in map(float, words))
+    except (ValueError, OverflowError) as error:  # of no numbers; of NaN and infinity
+      raise UsageError(f'channel_mult {given}: give numbers like "1,2,3,4"') from error
   if size not in table:
     raise UsageError(f'image size {size} has no multipliers of its own (the reference knows '
                      f'{", ".join(map(str, table))}): give channel_mult, like "1,2,3,4"')
@@ -220,7 +223,10 @@ def read_size(text: str) -> int:
 
 def words(text: str) -> dict[str, str]:
   """{name: value} of a flag line, as text."""
-  parts = shlex.split(text)
+  try:
+    parts = shlex.split(text)
+  except ValueError as error:  # of quotes
+    raise UsageError(f'flags {text!r}: {error}') from error
   names, values = parts[::2], parts[1::2]
   if len(names) != len(values) or not all(name.startswith('--') for name in names):
     raise UsageError(f'flags are written "--name value ...", which {text!r} is not')

@@ -66,7 +66,7 @@ def _fitting(shapes: Shapes, image_size: int | None, dialect: str) -> Inferred:
       return found
     except UsageError as error:
       mistake = mistake or error
-  raise mistake or UsageError('its blocks form no regular levels: give --kind and --flags')
+  raise mistake or UsageError('its blocks form no regular levels: give --flags')
 
 
 def _num_blocks(shapes: Shapes) -> int:

@@ -50,8 +50,8 @@ def load(name: str | pathlib.Path, weights: str | pathlib.Path | None = None,
     name: a model that comes with the package (`weights.shipped`), a published one
       (`weights.catalog`), a work directory, a folder of converted weights, or a .pt or .safetensors
       file, whose flags are then inferred.
-    weights: for a published model, its file, if it is already here; for a work directory, which
-      weights (`folders.load`).
+    weights: for a published model, its file, if it is already here; for a folder, which weights
+      (`folders.load`).
     bar: shows the progress of a download, see `progress.bar`.
 
   Raises:
@@ -59,7 +59,7 @@ def load(name: str | pathlib.Path, weights: str | pathlib.Path | None = None,
   """
   if str(name) in shipped.names():
     shipped.check(shipped.folder(str(name)))
-    found = folders.load(shipped.folder(str(name)))
+    found = folders.load(shipped.folder(str(name)), weights=weights and str(weights))
     # They are stored in 16 bits, and compute as they were trained.
     return dataclasses.replace(found, params=jax.tree.map(np.float32, found.params))
   if str(name) not in catalog.MODELS and files.folder(name).is_dir():
@@ -87,8 +87,11 @@ def write(name: str | pathlib.Path, target: pathlib.Path, weights: str | None = 
   """
   if target.exists():
     raise UsageError(f'{target} exists: give the name of a new file')
-  folder = shipped.folder(str(name)) if str(name) in shipped.names() else files.folder(name)
-  found = load(name) if str(name) in shipped.names() else folders.load(folder, weights=weights)
+  if str(name) in shipped.names():
+    folder, found = shipped.folder(str(name)), load(name, weights)
+  else:
+    folder = files.folder(name)
+    found = folders.load(folder, weights=weights)
   notes = {_CONFIG: folders.network_text(folders.stored_network(folder))}
   if found.class_names is not None:
     notes[_CLASSES] = json.dumps(found.class_names, ensure_ascii=False)

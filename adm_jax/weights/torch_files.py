@@ -5,6 +5,7 @@ that says how tensors lie in them. Unpickling can run any code, so `tensor_index
 the few names that an index of tensors needs, and refuses everything else by name.
 """
 
+import contextlib
 import json
 import math
 import pathlib
@@ -35,8 +36,7 @@ _OLD_MAGIC = pickle.dumps(0x1950a86a20f9469cfc6c, protocol=2)
 def read_state_dict(path: str | pathlib.Path) -> dict[str, LazyArray]:
   """The tensors of a `.pt` file, {name: array}, each read from the file when it is asked for.
 
-  A state dict inside a larger checkpoint is found
-  under 'state_dict', 'model' or 'ema'.
+  A state dict inside a larger checkpoint is found under 'state_dict', 'model' or 'ema'.
 
   Raises:
     UsageError: no such file, not a whole zip archive, the old format, or an index that asks for
@@ -51,7 +51,7 @@ def read_state_dict(path: str | pathlib.Path) -> dict[str, LazyArray]:
     raise UsageError(f'{path} has the format of before PyTorch 1.6: where PyTorch is installed, '
                      f'run torch.save(torch.load("{path.name}", map_location="cpu"), "new.pt") and '
                      'give new.pt')
-  try:
+  with _whole(path):
     with of_file(path), zipfile.ZipFile(path) as archive:
       members = _members(archive, path)
       index = next((name for name in members if name.endswith('/data.pkl')), None)
@@ -61,6 +61,14 @@ def read_state_dict(path: str | pathlib.Path) -> dict[str, LazyArray]:
       with archive.open(index) as member:
         text = member.read(tensor_index.MOST_BYTES + 1)  # one more is refused, unread
       content = tensor_index.read(text, _FUNCTIONS, _NAMES, load)
+  return _tensors(content, path)
+
+
+@contextlib.contextmanager
+def _whole(path: pathlib.Path) -> Iterator[None]:
+  """Around what reads an archive: whatever its bytes are, a mistake is one line."""
+  try:
+    yield
   except UsageError:
     raise
   # A damaged archive may also claim to be encrypted (RuntimeError), or of a later kind of zip.
@@ -68,7 +76,6 @@ def read_state_dict(path: str | pathlib.Path) -> dict[str, LazyArray]:
           struct.error) as error:
     reason = one_line(error, 120)
     raise UsageError(f'{path} is not a whole PyTorch file ({reason}): fetch it again') from error
-  return _tensors(content, path)
 
 
 # An entry of the archive beside PyTorch's own, which it passes over.
@@ -77,7 +84,7 @@ _NOTES = 'adm_jax.json'
 
 def read_notes(path: pathlib.Path) -> dict[str, str]:
   """The texts beside the tensors of a file that `read_state_dict` has read."""
-  with zipfile.ZipFile(path) as archive:
+  with _whole(path), zipfile.ZipFile(path) as archive:
     entry = next((name for name in archive.namelist() if name.endswith(f'/{_NOTES}')), None)
     if entry is None:
       return {}

@@ -130,6 +130,15 @@ def test_a_flag_that_says_what_the_shapes_say_passes(tmp_path, weights, words):
     (['good.pt', '--to', 'b.bin'], 'has no checkpoint'),
     (['absent', '--to', 'b.pt'], 'has no checkpoint'),
     (['x.pt', '--out', '.'], 'exists'),
+    (['good.pt', '--out', 'gs://name/a'], 'writes to this machine only'),
+    (['fashion', '--to', 'gs://name/a.pt'], 'writes to this machine only'),
+    (['good.pt', '--out', 'a', '--weights', 'params'], 'name it itself'),
+    (['fashion', '--to', 'a.pt', '--flags', '--dropout 0'], '--flags is of a file that is read'),
+    (['fashion', '--to', 'a.pt', '--dialect', 'adm'], '--dialect is of a file that is read'),
+    (['fashion', '--to', 'a.pt', '--weights', '0.99'], 'one set of weights'),
+    (['good.pt', '--out', 'a', '--flags', "--noise_schedule 'cosine"], 'No closing quotation'),
+    (['good.pt', '--out', 'a', '--flags', '--channel_mult 1,nan'], 'channel_mult 1,nan: give'),
+    (['damaged.pt', '--out', 'a'], 'not a whole PyTorch file'),
     (['good.pt', '--out', 'a', '--flags', '--num_chanels 3'], '--num_chanels'),
     (['good.pt', '--out', 'a', '--flags', '--num_res_blocks 2'], '--num_res_blocks 2 contradicts'),
     (['cut.pt', '--out', 'a'], 'not a whole PyTorch file'),
@@ -142,6 +151,9 @@ def test_a_mistake_is_one_line_and_writes_nothing(tmp_path, monkeypatch, capsys,
     state_dicts.write(tmp_path / f'cut{ending}', weights)
     whole = (tmp_path / f'cut{ending}').read_bytes()
     (tmp_path / f'cut{ending}').write_bytes(whole[:len(whole) // 2])
+  state_dicts.write(tmp_path / 'damaged.pt', weights, {'note': 'x' * 100})
+  whole = (tmp_path / 'damaged.pt').read_bytes()
+  (tmp_path / 'damaged.pt').write_bytes(whole.replace(b'x' * 100, b'y' * 100))
   before = sorted(tmp_path.iterdir())
   assert main(['convert', *words]) == 2
   captured = capsys.readouterr()

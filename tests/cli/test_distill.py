@@ -84,6 +84,8 @@ def test_another_scale_of_a_student_makes_other_images_and_compiles_nothing(here
     (['--scale', '5'], 'out/student was distilled for scales from 0 to 4'),
     (['--steps', '3'], 'out/student was distilled for 2 steps and no others: ask for 2, not 3'),
     (['--solver', 'dpm++2m'], 'leave out the solver dpm++2m'),
+    (['--solver', 'ancestral'], 'and ancestral sampling takes them one by one'),
+    (['--steps', '0'], '0'),
     (['--respacing', '2'], 'distilled for 2 steps'),
     (['--spacing', 'karras', '--steps', '2'], 'at places of their own'),
     (['--eta', '0.5'], 'without noise'),

@@ -63,7 +63,10 @@ def test_the_dtype_is_asked_for_and_said(folder, capsys):
 
 
 @pytest.mark.parametrize('words, message', [
-    ('--data images.npz --num 0', 'at least 1'), ('--data absent', 'absent'),
+    ('--data images.npz --num 0', 'at least 1'),
+    ('--data images.npz --seed 4294967296', 'give 0 to 4294967295'),
+    ('--data images.npz --out gs://name/out', 'writes to this machine only'),
+    ('--data absent', 'absent'),
     ('--data images.npz --respacing 9999', 'of the 1000 steps'),
     (f'--data {tiny.__file__}', '(8, 8, 1)'), ('--data images.npz --frob', '--frob')])
 def test_a_mistake_is_one_line_and_writes_nothing(folder, capsys, words, message):

@@ -278,6 +278,9 @@ def test_any_solver_without_noise_goes_between_seeds(sample):
     ('--model unet --part 0/2 --hosts-per-copy 2', 'give one'),
     ('--model unet --hosts-per-copy 2', 'there are 1 in all: give one of 1'),
     ('--model unet --hosts-per-copy 0', 'there are 1 in all: give one of 1'),
+    ('--upsample upsampler', 'give them with --base FILE'),
+    ('--base small.npz --upsample upsampler --dynamic-threshold 0.9', '--dynamic-threshold is of'),
+    ('--base small.npz --upsample upsampler --config a.py', '--config is of'),
     ('--model unet --frob', '--frob')])
 def test_a_mistake_is_one_line_and_writes_nothing(root, tmp_path, monkeypatch, capsys, words,
                                                   message):
@@ -472,10 +475,11 @@ def test_a_bucket_gets_a_cascade_in_parts_and_says_how_far_it_is(root, sample, t
     assert main([*command, '--part', '1/2']) == 0
     assert main(['status', 'gs://name/out']) == 0
     assert '6 of 10 images' in capsys.readouterr().out  # all but the first batch
-    assert main([*command, '--grid']) == 0  # a whole job makes what is missing
+    assert main([*command, '--grid', '--format', 'png']) == 0  # a whole job makes what is missing
     with np.load(io.BytesIO((bucket / 'samples.npz').read_bytes())) as arrays:
       np.testing.assert_array_equal(arrays['arr_0'], wanted)
     assert (bucket / 'grid.png').read_bytes() == picture
+    assert len(list((bucket / 'png').iterdir())) == 10
     assert main(['status', 'gs://name/out', '--check']) == 0
 
 

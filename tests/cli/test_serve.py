@@ -22,6 +22,7 @@ def root(tmp_path_factory):
 @pytest.mark.parametrize('words, message', [
     (['--port', '70000'], '--port 70000: give 0 to 65535'),
     (['--host', 'no.such.host.invalid'], 'cannot be bound'),
+    (['--host', 'a..b'], 'cannot be bound'),
     (['--frob'], 'does not understand --frob'),
     (['--classifier', 'classifier'], 'name it with --model'),
     (['--model', 'absent'], 'absent'),

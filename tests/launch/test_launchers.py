@@ -118,7 +118,7 @@ def test_a_named_python_that_is_old_is_not_replaced(tmp_path):
 
 
 def _their_environment(folder, answers):
-  """One that was made by hand, with a file of its owner's; its Python only says whether it will do."""
+  """One that was made by hand, with a file of its owner's; its Python says if it will do."""
   _commands(folder / 'bin', python='exit 0' if answers else 'exit 1')
   (folder / 'bin' / 'activate').write_text(f'PATH={folder}/bin:$PATH\n')
   (folder / 'pyvenv.cfg').touch()
@@ -252,7 +252,11 @@ case $called in
     ;;
 esac'''
 # Ends with the first of the codes that its host still has.
-ADM = 'printf "%s\\n" "training $*" "$#"; code=$(head -n 1 ~/codes); sed -i.old 1d ~/codes; exit "$code"'
+ADM = r'''
+printf "%s\n" "training $*" "$#"
+code=$(head -n 1 ~/codes)
+sed -i.old 1d ~/codes
+exit "$code"'''
 
 
 @pytest.fixture

@@ -38,6 +38,14 @@ def test_a_shipped_model_is_whole(name):
   shipped.check(shipped.folder(name))
 
 
+def test_a_shipped_model_has_no_other_weights(tmp_path, capsys):
+  with pytest.raises(UsageError, match='one set of weights'):
+    pretrained.load('fashion', weights=tmp_path / 'mine.pt')
+  assert main(['sample', '--weights', 'mine.pt', '--out', str(tmp_path / 'out')]) == 2
+  assert '--weights is of a model: name it with --model' in capsys.readouterr().err
+  assert not (tmp_path / 'out').exists()
+
+
 @pytest.mark.parametrize('file', ['weights.safetensors', 'config.json', 'classes.json', None])
 def test_a_damaged_file_of_a_shipped_model_is_named_when_it_is_loaded(tmp_path, monkeypatch, file):
   copy = shutil.copytree(shipped.folder('fashion'), tmp_path / 'fashion')
