@@ -72,8 +72,7 @@ class Settings:
         raise UsageError(f'{name}={getattr(self, name)}: give at least {least}')
     if not math.isfinite(self.scale):
       raise UsageError(f'scale={self.scale}: give a finite number')
-    if self.seed < 0:
-      raise UsageError(f'seed={self.seed}: give 0 or more')
+    pipeline.check_seed(self.seed)
 
 
 def first_picture(out: pathlib.Path, name: str = shipped.FIRST, *, rows: int) -> pathlib.Path:

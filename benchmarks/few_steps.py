@@ -14,8 +14,8 @@ in the features of a judge that has only seen real images, and are not FID; agre
 of images to which it gives the class that was asked. The judge `digits` is the perceptron of
 docs/few_evaluations.md; others are trained classifiers, with --reference as in `adm sweep`.
 
-What OUT holds already is not measured again. --parts speed alone measures the times, for which
-nothing else should run.
+What OUT holds already is not measured again, unless it is of other models, images or options.
+--parts speed alone measures the times, for which nothing else should run.
 """
 
 import argparse
@@ -37,10 +37,11 @@ from adm_jax.cli.parser import numbers
 from adm_jax.data.digits import digits
 from adm_jax.data.sources import ArraySource
 from adm_jax.devices import compilation_cache
+from adm_jax.errors import UsageError
 from adm_jax.evaluation import features, frechet
 from adm_jax.evaluation.independent_classifier import IndependentClassifier
 from adm_jax.evaluation.precision_recall import precision_recall
-from adm_jax.evaluation.sweep import spread
+from adm_jax.evaluation.sweep import outline, spread
 from adm_jax.io import json_files, markdown, pictures
 from adm_jax.io.files import written_whole
 from adm_jax.io.pixels import to_float
@@ -89,10 +90,12 @@ class Judge:
     name: in the page.
     look: uint8[N H W C] -> (features f[N D], classes i[N]).
     real: the images that it compares with.
+    hash: of its weights.
   """
   name: str
   look: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
   real: ArraySource
+  hash: str = ''
 
   @functools.cached_property
   def features(self) -> np.ndarray:
@@ -115,7 +118,7 @@ def judge(name: str, reference: str | None, overrides: list[str]) -> Judge:
     return seen.pool, seen.logits.argmax(-1)
   real = real_images.source('few_steps.py', reference, overrides, trained.network.image_shape,
                             'folders')
-  return Judge(name, look, spread(real, len(real)))
+  return Judge(name, look, spread(real, len(real)), extractor.hash)
 
 
 def cells(arguments: argparse.Namespace) -> list[Cell]:
@@ -226,7 +229,8 @@ def fidelity(guided: str, arguments: argparse.Namespace, real: ArraySource,
 
 def kept(path: pathlib.Path, content: dict[str, Any],
          make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-  """What `make` returns, once for each content."""
+  """What `make` returns, once for each content, which are JSON values."""
+  content = json.loads(json.dumps(content))  # tuples come back as lists
   if path.exists():
     stored = json_files.read(path)
     if stored['content'] == content:
@@ -238,25 +242,47 @@ def kept(path: pathlib.Path, content: dict[str, Any],
   return made
 
 
+Measured = tuple[dict[str, Any], list[dict[str, Any]]]  # a row, and what its parts were made of
+
+
 def measured(arguments: argparse.Namespace, everything: list[Cell],
-             eyes: Judge) -> Iterator[dict[str, Any]]:
+             eyes: Judge) -> Iterator[Measured]:
   """A row per cell: of both parts, what is asked for or was measured before."""
   asked = {'quality': {'num': arguments.num, 'seeds': arguments.seeds, 'scale': arguments.scale,
-                       'judge': arguments.judge},
+                       'judge': [arguments.judge, eyes.hash], 'reference': outline(eyes.real)},
            'speed': {'batch': arguments.batch, 'scale': arguments.scale}}
   makers = {'quality': lambda cell: quality(cell, arguments, eyes),
             'speed': lambda cell: speed(cell, arguments)}
   for cell in everything:
-    row = {'method': cell.method, 'steps': cell.steps}
+    row, contents = {'method': cell.method, 'steps': cell.steps}, []
     for part, make in makers.items():
-      path = arguments.out / part / f'{re.sub("[^a-z0-9]+", "_", cell.key.lower())}.json'
+      path, found = arguments.out / part / f'{re.sub("[^a-z0-9]+", "_", cell.key.lower())}.json', {}
       if part in arguments.parts:
-        content = {**asked[part], 'weights': cell.make(arguments.scale).description['model']}
-        row |= kept(path, content, functools.partial(make, cell))
+        content = {**asked[part], 'images': cell.make(arguments.scale).description}
+        found = kept(path, content, functools.partial(make, cell))
       elif path.exists():
-        row |= json_files.read(path)
-    row.pop('content', None)
-    yield row
+        found = json_files.read(path)
+      if found:
+        contents.append(found.pop('content'))
+      row |= found
+    yield row, contents
+
+
+def settings(contents: list[dict[str, Any]]) -> dict[str, Any]:
+  """The scale, num, seeds and batch that all measurements were made with.
+
+  Raises:
+    UsageError: some were made with others than the rest.
+  """
+  found = {}
+  for about in ('scale', 'num', 'seeds', 'batch'):
+    values = sorted({content[about] for content in contents if about in content})
+    if len(values) > 1:
+      raise UsageError(f'measurements are of {about} {", ".join(map(str, values))}: make all again '
+                       'with one of them, --parts quality,speed,pages')
+    if values:
+      found[about], = values
+  return found
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -341,16 +367,17 @@ def write_section(page: pathlib.Path, name: str, text: str) -> None:
     part.write_text(f'{whole[:start]}\n{text}\n{whole[end:]}')
 
 
-def write_pages(arguments: argparse.Namespace, everything: list[Cell], rows: list[dict[str, Any]],
+def write_pages(arguments: argparse.Namespace, everything: list[Cell], found: list[Measured],
                 eyes: Judge) -> None:
   """Writes what docs/ has of one section."""
+  rows = [row for row, _ in found]
+  made_with = settings([content for _, contents in found for content in contents])
   name, scales = arguments.name, numbers('--scales', arguments.scales, tuple(range(1, 9)))
   near = ([] if arguments.guided is None else
           fidelity(arguments.guided, arguments, eyes.real, scales))
-  found = {'judge': eyes.name, 'fidelity': near, 'rows': rows, **{
-      about: getattr(arguments, about) for about in ('scale', 'num', 'seeds', 'batch')}}
   with written_whole(DOCS / f'few_steps_{name}.json') as part:
-    part.write_text(json.dumps(found, indent=1) + '\n')
+    part.write_text(json.dumps({'judge': eyes.name, 'fidelity': near, 'rows': rows, **made_with},
+                               indent=1) + '\n')
   plot(rows, DOCS / f'few_steps_{name}.png')
   picture(everything, scales, DOCS / f'few_steps_{name}_grid.png', arguments.classes)
   write_section(DOCS / 'few_steps.md', name, table(rows))
@@ -381,13 +408,13 @@ def main() -> None:
   arguments.parts = arguments.parts.split(',')
   compilation_cache.use()
   everything, eyes = cells(arguments), judge(arguments.judge, arguments.reference, overrides)
-  rows = []
-  for row in measured(arguments, everything, eyes):
-    rows.append(row)
+  found = []
+  for row, contents in measured(arguments, everything, eyes):
+    found.append((row, contents))
     print({name: round(value, 3) if isinstance(value, float) else value
            for name, value in row.items()}, flush=True)
   if 'pages' in arguments.parts:
-    write_pages(arguments, everything, rows, eyes)
+    write_pages(arguments, everything, found, eyes)
 
 
 if __name__ == '__main__':

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from adm_jax import demo
+from adm_jax.errors import UsageError
 from adm_jax.io import progress
 from adm_jax.weights import shipped
 
@@ -32,6 +33,12 @@ def test_it_writes_what_it_promises(out):
       assert file['arr_0'].shape == (20, 8, 8, 1) and file['arr_0'].dtype == np.uint8
       np.testing.assert_array_equal(file['arr_1'], np.arange(20) % 10)
       assert file['arr_1'].dtype == np.int64
+
+
+@pytest.mark.parametrize('seed', [-1, 2**32])
+def test_a_seed_without_a_key_is_refused_before_anything_is_trained(seed):
+  with pytest.raises(UsageError, match=f'seed={seed}: give a whole number'):
+    demo.Settings(seed=seed)
 
 
 def test_its_first_picture_is_a_job_that_is_done_once(tmp_path, monkeypatch):

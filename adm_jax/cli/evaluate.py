@@ -43,7 +43,8 @@ def run(arguments, rest):
   reference, samples = report.open_set(arguments.reference), report.open_labeled(arguments.samples)
   report.check(reference, samples)
   sees = extractor(arguments)
-  with parts.meeting(arguments, part, words(arguments, sees, reference, samples)) as meeting:
+  agreed = [*words(arguments, sees, reference, samples), arguments.distances]
+  with parts.meeting(arguments, part, agreed) as meeting:
     measured = report.evaluate(
         reference, samples, sees, bar=progress.bar if part.first else progress.no_bar,
         distances=arguments.distances, batch_size=arguments.batch_size, meeting=meeting)
@@ -56,9 +57,9 @@ def run(arguments, rest):
 
 def words(arguments, extractor, *sides):
   """What processes that measure together have to agree on."""
-  from adm_jax.evaluation import features
+  from adm_jax.evaluation import features, reference_statistics
 
-  return [extractor.hash, features.size_of_batches(arguments.batch_size),
+  return [reference_statistics.signature(extractor), features.size_of_batches(arguments.batch_size),
           *([side.name, None if side.images is None else len(side.images)] for side in sides)]
 
 

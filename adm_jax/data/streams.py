@@ -27,7 +27,7 @@ def in_batches(source: Source, size: int, only: range | None = None) -> Iterator
     yield from itertools.islice(source.stream(size), only.start, only.stop)
     return
   for i in range(only.start * size, min(only.stop * size, len(source)), size):
-    yield np.stack([_image(source, j) for j in range(i, min(i + size, len(source)))])
+    yield np.stack([example(source, j)['image'] for j in range(i, min(i + size, len(source)))])
 
 
 def num_batches(source: Source, size: int) -> int:
@@ -35,8 +35,13 @@ def num_batches(source: Source, size: int) -> int:
   return -(-len(source) // size)
 
 
-def _image(source: Source, index: int) -> np.ndarray:
+def example(source: Source, index: int) -> dict:
+  """Returns source[index], for those who cannot do without it.
+
+  Raises:
+    UsageError: its image cannot be read.
+  """
   try:
-    return source[index]['image']
+    return source[index]
   except UnreadableImage as error:
     raise UsageError(f'{error}: remove it, or make it again') from error

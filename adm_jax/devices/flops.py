@@ -34,7 +34,8 @@ def traffic(fn: Callable, *args: Any) -> float:
 def _traced(fn: Callable, args: tuple) -> core.Jaxpr:
   """The program in the forms that any device takes: kernels of a device's own hide what they do."""
   with plain_forms():
-    return jax.make_jaxpr(fn)(*args).jaxpr
+    # A function of its own: of `fn` JAX may have kept what was traced for a device before.
+    return jax.make_jaxpr(lambda *args: fn(*args))(*args).jaxpr
 
 
 def _total(measure: Callable[[core.JaxprEqn], float], jaxpr: core.Jaxpr) -> float:

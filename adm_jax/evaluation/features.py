@@ -81,8 +81,8 @@ def extract_batches(extractor: Extractor, images: Source, *, batch_size: int = 6
       if not np.isfinite(array).all():
         raise UsageError(f'{extractor.name} gives NaN or infinity for images of {images.name}: '
                          'no number would mean anything')
-    yield batch, features
     advance(have)
+    yield batch, features
 
 
 def extract(extractor: Extractor, images: Source, *, batch_size: int = 64,

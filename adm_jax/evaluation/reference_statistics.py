@@ -6,6 +6,7 @@ readers pass over.
 """
 
 import dataclasses
+import itertools
 import pathlib
 from typing import Callable, Iterator
 
@@ -16,6 +17,7 @@ from adm_jax.data.streams import num_batches
 from adm_jax.errors import UsageError
 from adm_jax.evaluation import features, frechet
 from adm_jax.evaluation.frechet import Moments
+from adm_jax.evaluation.inception import Features
 from adm_jax.io import npz
 from adm_jax.io.meetings import ALONE, Meeting
 from adm_jax.io.parts import share
@@ -94,7 +96,8 @@ def measure(path: pathlib.Path, extractor: features.Extractor, images: Source, *
     path: the `.npz` to write.
     extractor: what measures.
     images: the data set.
-    keep: how many images, evenly spaced, the file holds, for precision and recall.
+    keep: how many images, evenly spaced, the file holds, for precision and recall; 0: it has no
+      `arr_0`.
     batch_size: of the extractor.
     advance: advance(count) after each batch.
     meeting: of the processes that share the work; the first writes. The file does not depend on
@@ -110,12 +113,20 @@ def measure(path: pathlib.Path, extractor: features.Extractor, images: Source, *
     raise UsageError(f'{images.name} has {len(images)} image: statistics need at least 2')
   # Evenly spaced: image i of the data set is kept if it is one of these.
   kept = np.arange(min(keep, len(images))) * len(images) // max(1, min(keep, len(images)))
-  batches = num_batches(images, features.size_of_batches(batch_size))
+  size = features.size_of_batches(batch_size)
+  batches = num_batches(images, size)
   # Sums are joined in one order: within sections, which lie where they lie, and then of sections.
   sections = [share(batches, i, min(_SECTIONS, batches)) for i in range(min(_SECTIONS, batches))]
 
+  # One stream through all sections of this process, which follow each other: a stream of each would
+  # read from the beginning.
+  own = meeting.part.of(len(sections))
+  before, behind = (sum(map(len, sections[:i])) for i in (own.start, own.stop))
+  stream = features.extract_batches(extractor, images, batch_size=batch_size,
+                                    only=range(before, behind), advance=advance)
+
   def section(only):
-    return _section(extractor, images, kept, only, batch_size, advance)
+    return _section(itertools.islice(stream, len(only)), kept, only.start * size)
   found = meeting.in_order('section', section, sections)
   if not meeting.part.first:
     for _ in found:  # it gives, and gets nothing
@@ -133,7 +144,11 @@ def measure(path: pathlib.Path, extractor: features.Extractor, images: Source, *
           sums[kind] = frechet.join(sums[kind], part) if kind in sums else part
 
   def arrays():
-    yield 'arr_0', npz.Pieces((len(kept), *images.image_shape), np.dtype(np.uint8), kept_images())
+    if len(kept):
+      yield 'arr_0', npz.Pieces((len(kept), *images.image_shape), np.dtype(np.uint8), kept_images())
+    else:  # an array of no images would be refused; the sums are made all the same
+      for _ in kept_images():
+        pass
     measured = {kind: frechet.moments_of([total]) for kind, total in sums.items()}
     yield from _arrays(Statistics(**measured, count=len(images), extractor=signature(extractor)))
 
@@ -141,13 +156,11 @@ def measure(path: pathlib.Path, extractor: features.Extractor, images: Source, *
   return read(path)
 
 
-def _section(extractor: features.Extractor, images: Source, kept: np.ndarray, only: range,
-             batch_size: int, advance: Callable[[int], None]) -> dict[str, np.ndarray]:
-  """The sums of some batches, and those of their images that are kept."""
-  start = only.start * features.size_of_batches(batch_size)
+def _section(batches: Iterator[tuple[np.ndarray, Features]], kept: np.ndarray,
+             start: int) -> dict[str, np.ndarray]:
+  """The sums of some batches, and those of their images that are kept; `start` is their first."""
   count, sums, chosen = 0, {}, []
-  for batch, found in features.extract_batches(extractor, images, batch_size=batch_size, only=only,
-                                               advance=advance):
+  for batch, found in batches:
     for kind, values in (('pool', found.pool), ('spatial', found.spatial)):
       if values is not None:
         part = frechet.sums(values)

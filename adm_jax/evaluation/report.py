@@ -182,7 +182,7 @@ def evaluate(reference: ImageSet, samples: ImageSet, extractor: Extractor, *, ba
   """
   check(reference, samples)
   _check_labels(samples, extractor)
-  known = {side.name: _usable(side, extractor) for side in (reference, samples)}
+  known = {side.name: usable(side, extractor) for side in (reference, samples)}
 
   def features_of(side, title):
     with bar(len(side.images), title) as advance:
@@ -234,8 +234,12 @@ def _check_labels(samples: ImageSet, extractor: Extractor) -> None:
                      f'{known} classes: give a classifier of the same')
 
 
-def _usable(side: ImageSet, extractor: Extractor) -> Statistics | None:
-  """The statistics of a side, if they are of this extractor."""
+def usable(side: ImageSet, extractor: Extractor) -> Statistics | None:
+  """The statistics of a side, if they are of this extractor.
+
+  Raises:
+    UsageError: they are of another, and it has no images to measure with this one.
+  """
   if side.statistics is None:
     return None
   made = side.statistics.extractor

@@ -19,7 +19,7 @@ from typing import Any, Callable, Iterator, Sequence
 import jax
 
 from adm_jax.errors import UsageError
-from adm_jax.evaluation import comparison, features, report, row_cost, tables
+from adm_jax.evaluation import comparison, features, reference_statistics, report, row_cost, tables
 from adm_jax.evaluation.comparison import Result
 from adm_jax.evaluation.features import Extractor
 from adm_jax.evaluation.tables import METRICS, Row, Sampled
@@ -205,25 +205,24 @@ def run(rows: Sequence[Row], out: str | pathlib.Path, extractor: Extractor,
 def _result(row, folder, extractor, options, files, batch_size, bar, part) -> Result:
   if not can_be_run(row):
     return Result(row)
-  took = _took(folder)
   reference = _file(tables.REFERENCES[row.reference], files, bar)
   if row.sampled is not None:
     source, where = command(row.sampled, options), folder / 'samples'
     shards.check_folder(where)  # before networks are loaded
     samples = where / 'samples.npz'
-    with _timing(took, 'sampling', part, not samples.exists()):
+    with _timing(folder, 'sampling', part, not samples.exists()):
       job(row.sampled, options).write(where, part=part)
   else:
     source, samples = row.batch, _file(row.batch, files, bar)
   here = files_lib.local(samples)
-  content = digests.short(' '.join((npz.checksum(reference), npz.checksum(here), extractor.hash)))
-  path = folder / f'report_{content}.json'
-  with _timing(took, 'measuring', part, not path.exists()):
+  content = digests.short(' '.join((npz.checksum(reference), npz.checksum(here),
+                                    reference_statistics.signature(extractor))))
+  path, measuring = folder / f'report_{content}.json', f'measuring {content}'
+  with _timing(folder, measuring, part, not path.exists()):
     measured = _measured(path, reference, here, str(samples), extractor, batch_size, bar, part)
-  if part.first:
-    with written_whole(folder / _TIME) as temporary:
-      temporary.write_text(json.dumps(took))
-  return Result(row, source, measured, samples, took)
+  took, keys = _took(folder), {'sampling': 'sampling', 'measuring': measuring, 'devices': 'devices'}
+  return Result(row, source, measured, samples,
+                {name: took[key] for name, key in keys.items() if key in took})
 
 
 def _measured(path, reference, samples, name, extractor, batch_size, bar, part):
@@ -247,22 +246,32 @@ def _measured(path, reference, samples, name, extractor, batch_size, bar, part):
 
 
 def _took(folder: pathlib.Path) -> dict[str, Any]:
-  """What is known of how long a row took, and on what: seconds of all starts of the command."""
+  """What is known of how long a row took, and on what: seconds of all starts of the command.
+
+  Those of each report stand by themselves, under 'measuring' and its content.
+  """
   path = folder / _TIME
   found = json_files.read(path) if path.exists() else {}
   return found if isinstance(found, dict) else {}
 
 
 @contextlib.contextmanager
-def _timing(took: dict[str, Any], what: str, part: Part, goes_on: bool) -> Iterator[None]:
-  """Adds the seconds of the block to what it has taken before, unless it was finished."""
+def _timing(folder: pathlib.Path, what: str, part: Part, goes_on: bool) -> Iterator[None]:
+  """Adds the seconds of the block to what it has taken before, unless it was finished.
+
+  A block that is stopped, or fails, has taken its time as well.
+  """
   began = time.monotonic()
-  yield
-  if goes_on:
-    took[what] = took.get(what, 0.0) + time.monotonic() - began
-    devices = jax.local_devices()
-    took['devices'] = (f'{part.count} process{"" if part.whole else "es"} with {len(devices)} x '
-                       f'{devices[0].device_kind}')
+  try:
+    yield
+  finally:
+    if goes_on and part.first:
+      took, devices = _took(folder), jax.local_devices()
+      took[what] = took.get(what, 0.0) + time.monotonic() - began
+      took['devices'] = (f'{part.count} process{"" if part.whole else "es"} with {len(devices)} x '
+                         f'{devices[0].device_kind}')
+      with written_whole(folder / _TIME) as temporary:
+        temporary.write_text(json.dumps(took))
 
 
 def plan(rows: Sequence[Row], options: SampleOptions, out: str | pathlib.Path, processes: int,

@@ -18,6 +18,7 @@ import numpy as np
 
 from adm_jax.data.npz_file import NpzFile
 from adm_jax.data.sources import ArraySource, Source
+from adm_jax.data.streams import example
 from adm_jax.errors import UsageError
 from adm_jax.evaluation import features, frechet, neighbors
 from adm_jax.evaluation.features import Extractor
@@ -239,9 +240,10 @@ def run(sweep: Sweep, out: str | pathlib.Path, *, bar: Callable = progress.bar,
   for source in (sweep.reference, sweep.training):
     if source is not None:
       check_source(judge.network, source)
+      _check_names(judge, sweep.judge, source)
       if len(source) < _LEAST:
         raise UsageError(f'{source.name} has {len(source)} images: give at least {_LEAST}')
-  content = digests.short(extractor.hash, _outline(sweep.reference))
+  content = digests.short(extractor.hash, outline(sweep.reference))
 
   @functools.cache
   def real():
@@ -270,14 +272,14 @@ def run(sweep: Sweep, out: str | pathlib.Path, *, bar: Callable = progress.bar,
   found = Found(_name(sweep.model), steps, extractor.name, extractor.hash, accuracy,
                 sweep.reference.name, len(sweep.reference), tuple(points))
   if sweep.training is not None:
-    sets = [spread(sweep.training, count)
-            for count in sorted({sweep.num, len(sweep.reference)})]
+    counts = {min(count, len(sweep.training)) for count in (sweep.num, len(sweep.reference))}
+    sets = [spread(sweep.training, count) for count in sorted(counts)]
     training = tuple(measured(out / f'training_{len(images)}.json', images, images.labels,
-                              _outline(images)) for images in sets)
+                              outline(images)) for images in sets)
     name = _point_name(sweep, found.nearest)
     found = dataclasses.replace(found, training=training, copies=_copies(_once(
         out / 'neighbors.json', digests.short(content, samples[name].checksum,
-                                              _outline(sweep.training)),
+                                              outline(sweep.training)),
         lambda: _find_copies(name, samples[name], sweep, extractor, bar))))
   with written_whole(out / 'sweep.json') as part:
     part.write_text(as_json(found))
@@ -287,10 +289,9 @@ def run(sweep: Sweep, out: str | pathlib.Path, *, bar: Callable = progress.bar,
 def spread(source: Source, count: int) -> ArraySource:
   """So many images of a source, or all if it has fewer, evenly spaced, with their labels."""
   count = min(count, len(source))
-  examples = [source[int(i)] for i in np.arange(count) * len(source) // count]
-  return ArraySource(source.name, np.stack([example['image'] for example in examples]),
-                     np.array([example['label'] for example in examples], np.int32),
-                     source.class_names)
+  chosen = [example(source, int(i)) for i in np.arange(count) * len(source) // count]
+  return ArraySource(source.name, np.stack([each['image'] for each in chosen]),
+                     np.array([each['label'] for each in chosen], np.int32), source.class_names)
 
 
 def _pipelines(sweep: Sweep, kind: Kind) -> Iterator[tuple[float, pipeline.Pipeline]]:
@@ -303,6 +304,18 @@ def _pipelines(sweep: Sweep, kind: Kind) -> Iterator[tuple[float, pipeline.Pipel
     if adm.low_res_shape is not None:
       raise UsageError(f'{_name(sweep.model)} enlarges images: give a model that makes them')
     yield scale, adm
+
+
+def _check_names(judge: Trained, name: str, source: Source) -> None:
+  """Raises UsageError if the judge's classes have other names than a source's, where both have any.
+
+  Those of an `.npz` are numbers alone.
+  """
+  ours, theirs = tuple(judge.class_names or ()), tuple(source.class_names)
+  are_names = all(names != tuple(map(str, range(len(names)))) for names in (ours, theirs))
+  if are_names and ours[:len(theirs)] != theirs:
+    raise UsageError(f'{source.name} has other classes than the judge {name}, or another order of '
+                     'them: give images of the same')
 
 
 def _check_judge(judge: Trained, name: str, adm: pipeline.Pipeline) -> None:
@@ -333,7 +346,7 @@ def _measures(seen: Features, labels: np.ndarray, real: np.ndarray) -> Measures:
 
 def _labels(source: Source) -> np.ndarray:
   labels = getattr(source, 'labels', None)  # else each image has to be read for it
-  return np.asarray([source[i]['label'] for i in range(len(source))]
+  return np.asarray([example(source, i)['label'] for i in range(len(source))]
                     if labels is None else labels)
 
 
@@ -371,7 +384,7 @@ def _once(path: pathlib.Path, content: str, make: Callable[[], dict[str, Any]]) 
   return made
 
 
-def _outline(source: Source) -> str:
+def outline(source: Source) -> str:
   """Tells data sets apart; reads at most 64 images."""
   some = spread(source, 64)
   return digests.short(f'{source.name} {len(source)} {source.image_shape}', some.images.tobytes(),

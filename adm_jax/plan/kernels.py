@@ -156,7 +156,9 @@ def _bytes(program, computation, each) -> float:
   if each.opcode == 'slice-start':  # ((source), destination, a semaphore)
     return each.arrays[-2].nbytes + moved(each.arrays[-2:-1])
   results = each.arrays
-  if each.opcode.endswith('-start'):  # (operands, results): the operands are counted below
+  # (operands, results), but for all-reduce-start, which has results alone, as many as operands. The
+  # operands are counted below.
+  if each.opcode.endswith('-start') and len(results) > len(each.operands):
     results = results[len(each.operands):]
   return moved(results) + sum(moved(_operand(program, computation, name))
                               for name in dict.fromkeys(each.operands))

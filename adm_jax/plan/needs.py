@@ -258,7 +258,7 @@ def _last_object(text: str) -> dict[str, Any] | None:
 def _fingerprint(run: Run, target: Target) -> str:
   """Names all that an answer depends on: the run, the target, the compilers and this code."""
   digest = hashlib.sha256(f'{run}\n{target}\n'.encode())
-  for name in map(str, dataclasses.astuple(run) if isinstance(run, Sampling) else ()):
+  for name in map(str, _models(run)):
     if os.path.exists(name):  # where another model may come to lie
       digest.update(f'{os.path.realpath(name)} {os.stat(name).st_mtime_ns}\n'.encode())
   for name in ('jax', 'jaxlib', 'flax', 'libtpu', 'jax-cuda13-plugin', 'nvidia-cudnn-cu13'):
@@ -269,6 +269,14 @@ def _fingerprint(run: Run, target: Target) -> str:
   for path in sorted(pathlib.Path(__file__).parents[1].rglob('*.py')):
     digest.update(path.read_bytes())
   return digest.hexdigest()[:24]
+
+
+def _models(run: Run) -> Sequence[Any]:
+  """What may name models of somebody's own, by their paths, among what a run was asked with."""
+  if isinstance(run, Training):
+    task = json.loads(run.config).get('task') or {}
+    return [task.get(name) for name in ('teacher', 'classifier', 'weaker')]
+  return dataclasses.astuple(run) if isinstance(run, Sampling) else ()
 
 
 def has_libtpu() -> bool:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import tiny_models
 
+from adm_jax.errors import UsageError
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -29,8 +31,9 @@ def test_the_page_has_the_tables_of_what_was_measured(few_steps, path):
     assert few_steps.table_of_fidelity(found['fidelity']) in page
 
 
-def test_a_benchmark_measures_each_method_once_and_writes_its_section(few_steps, tmp_path,
-                                                                      monkeypatch, capsys):
+@pytest.fixture
+def words(few_steps, tmp_path, monkeypatch):
+  """Of a benchmark of small models in the working directory, which writes into docs/ there."""
   monkeypatch.chdir(tmp_path)
   tiny_models.unet(tmp_path / 'unet', tiny_models.NUM_CLASSES)
   tiny_models.classifier(tmp_path / 'classifier')
@@ -47,11 +50,15 @@ def test_a_benchmark_measures_each_method_once_and_writes_its_section(few_steps,
   monkeypatch.setattr(few_steps, 'STEPS', (2,))
   monkeypatch.setattr(few_steps, 'SOLVERS', {'teacher, DDIM': few_steps.SOLVERS['teacher, DDIM']})
   monkeypatch.setattr(few_steps, 'plot', lambda rows, path: None)  # matplotlib is no dependency
-  monkeypatch.setattr(sys, 'argv', [
-      'few_steps.py', 'tiny', '--teacher', 'unet', '--classifier', 'classifier', '--scale', '2',
-      '--scales', '0,2', '--teacher-steps', '3', '--consistency', 'student', '--guided', 'guided',
-      '--judge', 'judge', '--reference', 'real.npz', '--num', '10', '--seeds', '2', '--batch', '4',
-      '--out', 'out'])
+  return ['few_steps.py', 'tiny', '--teacher', 'unet', '--classifier', 'classifier', '--scale', '2',
+          '--scales', '0,2', '--teacher-steps', '3', '--consistency', 'student', '--guided',
+          'guided', '--judge', 'judge', '--reference', 'real.npz', '--num', '10', '--seeds', '2',
+          '--batch', '4', '--out', 'out']
+
+
+def test_a_benchmark_measures_each_method_once_and_writes_its_section(few_steps, words, tmp_path,
+                                                                      monkeypatch):
+  monkeypatch.setattr(sys, 'argv', words)
   few_steps.main()
   page = (tmp_path / 'docs' / 'few_steps.md').read_text()
   found = json.loads((tmp_path / 'docs' / 'few_steps_tiny.json').read_text())
@@ -68,3 +75,29 @@ def test_a_benchmark_measures_each_method_once_and_writes_its_section(few_steps,
   monkeypatch.setattr(few_steps, 'speed', None)
   few_steps.main()
   assert json.loads((tmp_path / 'docs' / 'few_steps_tiny.json').read_text()) == found
+
+
+def test_other_models_images_and_options_are_measured_again(few_steps, words, tmp_path,
+                                                            monkeypatch):
+  """And a page says of what its measurements are, whatever the command does."""
+  asked = []
+  monkeypatch.setattr(few_steps, 'quality', lambda cell, *_: asked.append(cell.key) or {
+      'distance': 1.0, 'agreement': 1.0, 'precision': 1.0, 'recall': 1.0})
+  monkeypatch.setattr(few_steps, 'fidelity', lambda *_: [])
+  monkeypatch.setattr(few_steps, 'picture', lambda *_: None)
+  tiny_models.classifier(tmp_path / 'other')
+  np.savez('other.npz', **np.load('real.npz'))
+  def measured(*others):
+    asked.clear()
+    words.extend(others)
+    monkeypatch.setattr(sys, 'argv', words)
+    few_steps.main()
+    return len(asked)
+  assert measured('--parts', 'quality') == 3 and measured() == 0
+  assert measured('--classifier', 'other') == 2  # a student has none
+  assert measured('--reference', 'other.npz') == 3 and measured('--num', '12') == 3
+  assert measured('--parts', 'pages', '--num', '99', '--seeds', '9') == 0
+  found = json.loads((tmp_path / 'docs' / 'few_steps_tiny.json').read_text())
+  assert (found['num'], found['seeds'], found['scale']) == (12, 2, 2) and 'batch' not in found
+  with pytest.raises(UsageError, match='of num 10, 12: make all again'):
+    few_steps.settings([{'num': 10, 'scale': 2}, {'num': 12, 'scale': 2}])

@@ -1,5 +1,6 @@
 """`adm reference` and `adm evaluate`: from files to numbers, or to one line."""
 
+import contextlib
 import gzip
 import json
 import pickle
@@ -17,7 +18,7 @@ from adm_jax.data.digits import digits
 from adm_jax.data.sources import ArraySource
 from adm_jax.evaluation import features, frechet, inception_weights
 from adm_jax.evaluation.features import by_name
-from adm_jax.io import downloads, progress
+from adm_jax.io import downloads, meetings, progress
 from adm_jax.weights import state_dicts
 
 RNG = np.random.default_rng(0)
@@ -41,14 +42,16 @@ def vectors(images):
   return np.float32(images.reshape(len(images), -1)[:, :5] / 255)
 
 
-def test_a_reference_file_serves_for_evaluation(folder, capsys):
-  assert main(['reference', '--data', 'real.npz', '--out', 'ref.npz', *WORDS]) == 0
+@pytest.mark.parametrize('kept', [30, 0])
+def test_a_reference_file_serves_for_evaluation(folder, capsys, kept):
+  assert main(['reference', '--data', 'real.npz', '--out', 'ref.npz', '--images', str(kept),
+               *WORDS]) == 0
   assert '30 images of real.npz' in capsys.readouterr().out
   assert main(['evaluate', 'ref.npz', 'samples.npz', '--json', *WORDS]) == 0
   got = json.loads(capsys.readouterr().out)
   wanted = frechet.frechet_distance(*(frechet.moments(vectors(x)) for x in (REAL, SAMPLES)))
   assert got['values']['frechet_distance']['value'] == pytest.approx(wanted)
-  assert (got['n'], got['reference_count'], got['reference_images']) == (20, 30, 30)
+  assert (got['n'], got['reference_count'], got['reference_images']) == (20, 30, kept)
   assert got['extractor'] == 'mine.py:f' and got['extractor_hash'] == by_name('mine.py:f').hash
 
 
@@ -86,6 +89,19 @@ def test_a_classifier_says_how_many_samples_it_gives_their_labels(folder, capsys
   assert 'Agreement' not in capsys.readouterr().out
   assert main(['evaluate', 'real.npz', 'other.npz', '--extractor', 'judge']) == 2
   assert 'knows 5 classes' in capsys.readouterr().err
+
+
+def test_processes_agree_on_all_that_their_numbers_depend_on(folder, monkeypatch):
+  """On another function of the same file, and on how distances are rounded."""
+  (folder / 'mine.py').write_text(FUNCTION + FUNCTION.replace('f(', 'g('))
+  said = []
+  def meeting(folder, part, words):
+    said.append(words)
+    return contextlib.nullcontext(meetings.ALONE)
+  monkeypatch.setattr(meetings, 'meeting', meeting)
+  for words in ((), (), ('--extractor', 'mine.py:g'), ('--distances', 'float16')):
+    assert main(['evaluate', 'real.npz', 'samples.npz', *WORDS, *words]) == 0
+  assert said[0] == said[1] and all(words != said[0] for words in said[2:])
 
 
 @pytest.fixture(scope='module')

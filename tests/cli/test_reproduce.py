@@ -1,11 +1,13 @@
 """`adm reproduce`: a row from weights to the table of paper against measured."""
 
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -14,12 +16,18 @@ import tiny_models
 from adm_jax.cli.main import main
 from adm_jax.devices import chips
 from adm_jax.errors import UsageError
-from adm_jax.evaluation import features, reproduce, row_cost, tables
+from adm_jax.evaluation import features, report, reproduce, row_cost, tables
 from adm_jax.evaluation.tables import Row, Sampled
 from adm_jax.io import progress
 from adm_jax.io.parts import Part
 
-FUNCTION = 'def f(images):\n  return images.reshape(len(images), -1)[:, :5] / 255\n'
+FUNCTION = '''
+def f(images):
+  return images.reshape(len(images), -1)[:, :5] / 255
+
+def g(images):
+  return f(images) ** 2
+'''
 REFERENCE = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), np.uint8)
 
 
@@ -66,8 +74,9 @@ def test_a_table_end_to_end_and_again_at_once(rows, capsys):
   assert 'FID' not in text.split('\n- ')[0] and '| 3 |' not in text
   assert page.count('data:image/png;base64,') == 2
   assert 'adm sample --model unet --respacing 3 --batch-size 4 --num 12 --seed 0' in page
-  report = json.loads(next((rows / 'paper' / 'table4' / 'published').glob('*.json')).read_text())
-  assert abs(report['values']['frechet_distance']['value']) < 1e-6  # the same images
+  path, = (rows / 'paper' / 'table4' / 'published').glob('report*.json')
+  values = json.loads(path.read_text())['values']
+  assert abs(values['frechet_distance']['value']) < 1e-6  # the same images
   before = {path: path.stat().st_mtime_ns for path in rows.rglob('samples.npz')}
   assert main(['reproduce', '--table', '4', *WORDS]) == 0
   assert before == {path: path.stat().st_mtime_ns for path in rows.rglob('samples.npz')}
@@ -131,14 +140,30 @@ def test_a_plan_counts_hours_and_money(monkeypatch, rows):
   assert cost.startswith(f'cost: {hours * 3:,.0f} for {hours:,.1f} hours of one cpu at 3')
 
 
-def test_other_files_are_measured_again(rows):
+def test_other_files_are_measured_again_and_by_another_function_of_one_file(rows):
   words = ['reproduce', '--row', 'published', *WORDS]
-  def distance():
-    assert main(words) == 0
+  def table(*others):
+    assert main([*words, *others]) == 0
     return (rows / 'paper' / 'table.md').read_text()
-  first = distance()
+  first = table()
   np.savez(rows / 'files' / 'batch.npz', REFERENCE // 2)
-  assert distance() != first
+  assert table() != first
+  assert 'mine.py:g' in table('--extractor', 'mine.py:g')
+
+
+def test_the_time_of_a_report_is_that_of_all_starts_and_of_no_other_report(rows, monkeypatch):
+  clock = itertools.count()  # whatever is timed takes a second
+  monkeypatch.setattr(reproduce, 'time', types.SimpleNamespace(monotonic=lambda: next(clock)))
+  def seconds(extractor):
+    result, = reproduce.run(tables.ROWS[1:2], 'paper', features.by_name(extractor), files='files',
+                            bar=progress.no_bar)
+    return result.took['measuring']
+  def stopped(*args, **kwargs):
+    raise KeyboardInterrupt
+  with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    patch.setattr(report, 'evaluate', stopped)
+    seconds('mine.py:f')
+  assert [seconds(f'mine.py:{name}') for name in 'fgf'] == [2, 1, 2]
 
 
 def test_rows_that_cannot_be_run_stand_in_the_table_with_their_reason(rows, monkeypatch):

@@ -109,4 +109,5 @@ def test_the_forms_of_a_device_count_as_the_plain_ones():
     def evaluate(params, x, block=block):
       with tracing_for(Target('tpu')):
         return block.apply(params, x)
+    jax.jit(evaluate).trace(params, x)  # as a plan's program is, before it is counted
     assert flops.count(evaluate, params, x) == flops.count(block.apply, params, x) > 0

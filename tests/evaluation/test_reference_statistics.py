@@ -65,6 +65,26 @@ def test_a_data_set_is_measured_in_one_pass(tmp_path):
   assert (got.count, got.extractor) == (50, 'pixels 0123456789abcdef')
 
 
+class Streamed(ArraySource):
+  """Is read in order, and counts the images that are taken."""
+  taken = 0
+
+  def stream(self, size):
+    for i in range(0, len(self), size):
+      part = self.images[i:i + size]
+      Streamed.taken += len(part)
+      yield part
+
+
+def test_a_stream_is_read_once_for_the_same_bytes(tmp_path):
+  shown = []
+  for name, kind in (('indexed', ArraySource), ('streamed', Streamed)):
+    reference_statistics.measure(tmp_path / f'{name}.npz', EXTRACTOR, kind('x', IMAGES), keep=20,
+                                 batch_size=8, advance=shown.append)
+  assert Streamed.taken == 50 and sum(shown) == 2 * 50
+  assert (tmp_path / 'indexed.npz').read_bytes() == (tmp_path / 'streamed.npz').read_bytes()
+
+
 def test_a_file_of_images_alone_has_none(tmp_path):
   np.savez(tmp_path / 'a.npz', IMAGES)
   assert reference_statistics.read(tmp_path / 'a.npz') is None

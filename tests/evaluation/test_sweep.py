@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import tiny_models
 
-from adm_jax.data.sources import ArraySource
+from adm_jax.data.sources import ArraySource, UnreadableImage
 from adm_jax.errors import UsageError
 from adm_jax.evaluation import features, frechet, sweep, sweep_pages
 from adm_jax.evaluation.precision_recall import precision_recall
 from adm_jax.sampling import pipeline
 from adm_jax.sampling.pipeline import Pipeline
+from adm_jax.weights import folders
 
 NUM = 12
 NAMES = tuple(map(str, range(tiny_models.NUM_CLASSES)))
@@ -23,6 +24,13 @@ def real(name: str, count: int, seed: int) -> ArraySource:
 
 
 REFERENCE, TRAINING = real('held out', 30, 0), real('training', 40, 1)
+
+
+class Damaged(ArraySource):
+  """Holds no image that can be read."""
+
+  def __getitem__(self, index):
+    raise UnreadableImage(f'{index}.png: it is damaged')
 
 
 @pytest.fixture(scope='module')
@@ -80,6 +88,13 @@ def test_training_images_are_measured_like_samples(folder, whole):
       frechet.moments(features.extract(extractor, source).pool)
       for source in (REFERENCE, ArraySource('some', some))))
   assert found.training[0].frechet_distance == pytest.approx(wanted, rel=1e-4)
+
+
+def test_training_images_that_are_fewer_than_samples_and_reference_are_one_row(folder, whole):
+  _, out = whole
+  found = sweep.run(asked(folder, training=real('few', 10, 1)), out)
+  assert [measures.num for measures in found.training] == [10]
+  sweep.run(asked(folder), out)
 
 
 def test_what_is_there_is_neither_sampled_nor_measured_again(folder, whole, monkeypatch):
@@ -143,9 +158,26 @@ def test_a_judge_of_other_classes_is_refused_before_anything_is_sampled(folder, 
   assert '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize('which, source', [('reference', REFERENCE), ('training', TRAINING)])
+def test_images_of_other_classes_than_the_judges_are_refused(folder, tmp_path, monkeypatch, which,
+                                                             source):
+  """By their names, where both have names; what is only numbered is trusted."""
+  tiny_models.judge(tmp_path / 'judge')
+  folders.write_class_names(tmp_path / 'judge', tuple('abcde'))
+  monkeypatch.setattr(Pipeline, 'batches', no_samples)
+  for names, error, message in ((tuple('abdce'), UsageError, f'{source.name} has other classes'),
+                                (tuple('abcde'), AssertionError, 'sampled'),
+                                (NAMES, AssertionError, 'sampled')):
+    images = dataclasses.replace(source, class_names=names)
+    with pytest.raises(error, match=message):
+      sweep.run(asked(folder, judge=str(tmp_path / 'judge'), **{which: images}), tmp_path / 'out')
+
+
 @pytest.mark.parametrize('changes, message', [
     ({'num': 3}, 'num=3'), ({'kinds': ()}, 'no kind'),
     ({'reference': real('few', 3, 0)}, 'few has 3 images'),
+    ({'reference': Damaged('hurt', REFERENCE.images, REFERENCE.labels, NAMES)},
+     '0.png: it is damaged: remove it'),
     ({'reference': ArraySource('bare', REFERENCE.images)}, 'bare has no labels')])
 def test_a_sweep_that_cannot_be_is_refused_in_one_line(folder, tmp_path, changes, message):
   with pytest.raises(UsageError, match=message) as error:

@@ -50,6 +50,22 @@ def test_what_lies_on_the_chip_moves_no_memory():
   assert found['norm'].bytes == 64 * 128 * 2
 
 
+@pytest.mark.parametrize('start, wanted', [
+    ('f32[8] all-reduce-start(%x)', 2 * 32),
+    ('(f32[8], f32[4]) all-reduce-start(%x, %y)', 2 * (32 + 16)),
+    ('(f32[8], f32[64]) all-gather-start(%x)', 32 + 256),
+    ('((f32[8], f32[4]), (f32[64], f32[32])) all-gather-start(%x, %y)', 48 + 384)])
+def test_what_runs_beside_others_moves_operands_and_results_too(start, wanted):
+  kernel, = of(f'''
+ENTRY %main (x: f32[8], y: f32[4]) -> f32[8] {{
+  %x = f32[8] parameter(0)
+  %y = f32[4] parameter(1)
+  %begun = {start}, replica_groups={{}}
+  ROOT %done = f32[8] all-reduce-done(%begun)
+}}''').values()
+  assert kernel.kind == 'collectives' and kernel.bytes == wanted
+
+
 def test_operations_are_those_of_convolutions_and_products():
   found = of(GPU)
   assert found['conv'].flops == 2 * (2 * 4 * 4 * 16) * (3 * 3 * 8)

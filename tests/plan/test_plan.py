@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 
 import jax
 import numpy as np
@@ -14,7 +15,7 @@ from adm_jax.devices.chips import GIB
 from adm_jax.errors import UsageError
 from adm_jax.plan import needs as plan
 from adm_jax.plan import programs, report
-from adm_jax.training import student_recipes
+from adm_jax.training import distillation, student_recipes
 from adm_jax.training.flops import of_step
 from adm_jax.weights import pretrained
 
@@ -89,6 +90,22 @@ def test_a_second_stage_is_planned_before_the_first_is_trained(stage, teacher, t
   config.task.teacher = 'fashion-student'
   assert plan.untrained_teacher(config) is None
   assert plan.untrained_teacher(tiny.get_config()) is None
+
+
+@pytest.mark.parametrize('name', ['teacher', 'classifier', 'weaker'])
+def test_a_distillation_is_planned_anew_for_other_networks_to_learn_from(name, tmp_path):
+  """Whatever lies where they are named, which is all that the config says of them."""
+  config, place = tiny.get_config(), tmp_path / 'model'
+  names = {'teacher': 'unet', name: str(place)}
+  config.task = config_lib.call(distillation.guided, network=config.task.network, **names)
+  def fingerprint():
+    return plan._fingerprint(plan.training(config), plan.Target(devices=1))
+  found = [fingerprint()]
+  place.mkdir()
+  for seconds in (1, 1, 2):
+    os.utime(place, (seconds, seconds))
+    found.append(fingerprint())
+  assert found[1] == found[2] and len(set(found)) == 3
 
 
 def test_what_the_devices_cannot_share_is_one_line(cache, monkeypatch):
