@@ -13,6 +13,7 @@ import os
 import pathlib
 
 from adm_jax.cli import evaluate, parts, real_images
+from adm_jax.cli.parser import local_path
 from adm_jax.errors import UsageError
 from adm_jax.io import progress
 
@@ -29,14 +30,15 @@ def add_arguments(parser):
 
 def run(arguments, overrides):
   from adm_jax.devices import compilation_cache
-  from adm_jax.evaluation import reference_statistics
+  from adm_jax.evaluation import reference_statistics, report
 
-  out = pathlib.Path(arguments.out)
+  out = local_path('--out', arguments.out)
   if out.exists() or out.suffix != '.npz':
     raise UsageError(f'{out} {"exists" if out.exists() else "does not end in .npz"}: give the name '
                      'of a new .npz file')
-  if arguments.images < 0:
-    raise UsageError(f'--images {arguments.images}: give 0 or more')
+  if arguments.images != 0 and arguments.images < report.LEAST:
+    raise UsageError(f'--images {arguments.images}: give 0, or at least {report.LEAST}, which adm '
+                     'evaluate asks for')
   part = parts.part(arguments)
   images = _images(arguments.data, overrides)
   out.parent.mkdir(parents=True, exist_ok=True)

@@ -22,10 +22,9 @@ examples:
 
 import argparse
 import math
-import pathlib
 
 from adm_jax.cli import real_images, sampling_options
-from adm_jax.cli.parser import at_least_one, check_seed
+from adm_jax.cli.parser import at_least_one, check_seed, local_path
 from adm_jax.errors import UsageError
 
 RESUMES = True
@@ -96,7 +95,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
       dict(steps=arguments.steps if arguments.respacing is None else arguments.respacing,
            spacing=arguments.spacing, solver=arguments.solver, weights=arguments.weights,
            dtype=arguments.dtype, fsdp=arguments.fsdp))
-  out = pathlib.Path(arguments.out)
+  out = local_path('--out', arguments.out)
 
   def told(point):
     measures = point.measures

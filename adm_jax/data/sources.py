@@ -94,6 +94,18 @@ class ArraySource:
     return f'ArraySource({self.name!r}, {len(self)} images)'
 
 
+def example(source: Source, index: int) -> dict:
+  """Returns source[index], for those who cannot do without it.
+
+  Raises:
+    UsageError: its image cannot be read.
+  """
+  try:
+    return source[index]
+  except UnreadableImage as error:
+    raise UsageError(f'{error}: remove it, or make it again') from error
+
+
 @dataclasses.dataclass(frozen=True)
 class Rows:
   """A source's images as an array that is read as it is indexed: rows[i64[B]] is uint8[B H W C]."""
@@ -103,7 +115,4 @@ class Rows:
     return len(self.source)
 
   def __getitem__(self, index: np.ndarray) -> np.ndarray:
-    try:
-      return np.stack([self.source[int(i)]['image'] for i in index])
-    except UnreadableImage as error:
-      raise UsageError(f'{error}: remove it, or make it again') from error
+    return np.stack([example(self.source, int(i))['image'] for i in index])

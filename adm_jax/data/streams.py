@@ -5,8 +5,7 @@ from typing import Iterator
 
 import numpy as np
 
-from adm_jax.data.sources import Source, UnreadableImage
-from adm_jax.errors import UsageError
+from adm_jax.data.sources import Source, example
 
 
 def in_batches(source: Source, size: int, only: range | None = None) -> Iterator[np.ndarray]:
@@ -33,15 +32,3 @@ def in_batches(source: Source, size: int, only: range | None = None) -> Iterator
 def num_batches(source: Source, size: int) -> int:
   """How many batches `in_batches` yields of all."""
   return -(-len(source) // size)
-
-
-def example(source: Source, index: int) -> dict:
-  """Returns source[index], for those who cannot do without it.
-
-  Raises:
-    UsageError: its image cannot be read.
-  """
-  try:
-    return source[index]
-  except UnreadableImage as error:
-    raise UsageError(f'{error}: remove it, or make it again') from error

@@ -21,7 +21,7 @@ from adm_jax.io import npz
 from adm_jax.io.meetings import ALONE, Meeting
 
 FULL = 50_000  # samples behind every published FID
-_LEAST = 4  # precision and recall ask for 3 neighbors, error bars for halves of 2
+LEAST = 4  # precision and recall ask for 3 neighbors, error bars for halves of 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,9 +149,9 @@ def check(reference: ImageSet, samples: ImageSet) -> None:
     raise UsageError(f'{samples.name} has no arr_0: give the images of the samples, uint8 '
                      '(N, H, W, C)')
   for side in (reference, samples):
-    if side.images is not None and len(side.images) < _LEAST:
+    if side.images is not None and len(side.images) < LEAST:
       raise UsageError(f'{side.name} has {len(side.images)} image'
-                       f'{"" if len(side.images) == 1 else "s"}: give at least {_LEAST}, and '
+                       f'{"" if len(side.images) == 1 else "s"}: give at least {LEAST}, and '
                        f'{FULL:,} for numbers like the published ones')
   if reference.statistics is not None and samples.statistics is not None:
     made = [side.statistics.extractor for side in (reference, samples)]

@@ -17,8 +17,7 @@ from typing import Any, Callable, Iterator, Mapping
 import numpy as np
 
 from adm_jax.data.npz_file import NpzFile
-from adm_jax.data.sources import ArraySource, Source
-from adm_jax.data.streams import example
+from adm_jax.data.sources import ArraySource, Source, example
 from adm_jax.errors import UsageError
 from adm_jax.evaluation import features, frechet, neighbors
 from adm_jax.evaluation.features import Extractor

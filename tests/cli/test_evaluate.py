@@ -159,7 +159,10 @@ def test_only_the_published_weights_in_float32_are_the_published_extractor(port,
     (['reference', '--data', 'mine.py', '--out', 'new.npz', *WORDS], 'no get_config()'),
     (['reference', '--data', 'one.npz', '--out', 'new.npz', *WORDS], 'at least 2'),
     (['reference', '--data', 'real.npz', '--out', 'new.npz', '--extractor', 'nan.py:f'], 'NaN'),
-    (['reference', '--data', 'real.npz', '--out', 'new.npz', '--images', '-1'], '0 or more')])
+    (['reference', '--data', 'real.npz', '--out', 'new.npz', '--images', '-1'], 'give 0, or at'),
+    (['reference', '--data', 'real.npz', '--out', 'new.npz', '--images', '3'], 'least 4'),
+    (['reference', '--data', 'real.npz', '--out', 'gs://name/new.npz'],
+     'writes to this machine only')])
 def test_a_mistake_is_one_line_without_numbers_and_writes_nothing(folder, monkeypatch, capsys,
                                                                   words, message):
   def unreachable(*arguments, **keywords):

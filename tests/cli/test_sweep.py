@@ -54,6 +54,7 @@ def test_the_steps_may_lie_along_a_spacing(folder, capsys):
     (['--scales', '0,1'], '--classifier'),
     (['--cfg-scales', '1', '--classifier', 'unet'], '--classifier guides with'),
     (['--cfg-scales', '1', '--num', '0'], '--num 0'),
+    (['--cfg-scales', '1', '--out', 'gs://name/out'], 'writes to this machine only'),
     (['--cfg-scales', '1', '--num', '2'], 'num=2'),
     (['--cfg-scales', '1', '--judge', 'unet'], 'not a classifier'),
     (['--cfg-scales', '1', '--judge', 'absent'], 'absent'),
