@@ -15,7 +15,7 @@ import importlib.resources
 import inspect
 import pathlib
 import runpy
-from typing import Any, Callable, Iterator, Sequence, get_args
+from typing import Any, Callable, Iterator, Mapping, Sequence, get_args
 
 import ml_collections
 
@@ -47,13 +47,32 @@ def call(fn: Callable, **kwargs: Any) -> ConfigDict:
 
 
 def build(node: Any) -> Any:
-  """Makes the calls of a config, innermost first."""
+  """Makes the calls of a config, innermost first.
+
+  Raises:
+    UsageError: a part of it says no function, or not all that its function needs.
+  """
   if isinstance(node, (list, tuple)):
     return type(node)(build(value) for value in node)
   if not isinstance(node, ConfigDict):
     return node
+  missing = [name for name, parameter in _parameters(node).items()
+             if parameter.default is parameter.empty and name not in node
+             and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)]
+  if missing:
+    raise UsageError(f'{name_of(node[FN])} cannot be built without {", ".join(missing)}: give '
+                     f'{"it" if len(missing) == 1 else "them"} to its call in the config')
   kwargs = {name: build(value) for name, value in node.items()}
   return kwargs.pop(FN)(**kwargs)
+
+
+def _parameters(node: ConfigDict) -> Mapping[str, inspect.Parameter]:
+  """The parameters of the function that a part of a config calls."""
+  if FN not in node:
+    words = ', '.join(['FUNCTION', *(f'{name}=...' for name in node)])
+    raise UsageError('a part of the config cannot be built, for it says no function: write '
+                     f'call({words})')
+  return inspect.signature(node[FN]).parameters
 
 
 def load(name: str | pathlib.Path, arguments: Sequence[str] = ()) -> ConfigDict:
@@ -186,12 +205,14 @@ def override(config: ConfigDict, arguments: Sequence[str],
 
 def _parse(text: str, node: ConfigDict, name: str) -> Any:
   """The value that `text` means for the key `name` of a call."""
-  old, parameter = node[name], inspect.signature(node[FN]).parameters[name]
+  old, parameter = node[name], _parameters(node)[name]
   value = _literal(text)
   if isinstance(old, float) and type(value) is int:
     value = float(value)
-  if isinstance(old, str) and isinstance(value, (int, float)):
-    value = text  # a respacing of 25 is text
+  if isinstance(old, str) and value is not None and not isinstance(value, str):
+    value = text  # a respacing of 25 or of 10,10 is text
+  if isinstance(old, pathlib.PurePath):
+    value = type(old)(text)
   if isinstance(old, tuple) and isinstance(value, (int, float)):
     value = (value,)
   may_be_none = type(None) in get_args(parameter.annotation)

@@ -251,15 +251,18 @@ def _check_foreign(network: Network) -> None:
     raise UsageError(f'{module!r} is no linen module: give an instance of a flax.linen.Module')
   given = (f'{name} is called with x f32[1 {" ".join(map(str, network.image_shape))}], t f32[1]'
            + (', y i32[1]' if network.takes_labels else '')
-           + ('' if network.low_res_shape is None else ', low_res='))
+           + ('' if network.low_res_shape is None else ', low_res=')
+           + ('' if network.scales is None else ', scale='))
   try:
     params = network.abstract_params()
     x = jax.ShapeDtypeStruct((1, *network.image_shape), jnp.float32)
     low_res = (None if network.low_res_shape is None
                else jax.ShapeDtypeStruct((1, *network.low_res_shape), jnp.float32))
+    one = jax.ShapeDtypeStruct((1,), jnp.float32)
     found = jax.eval_shape(
-        lambda params, x, t, y, low_res: network.apply(params, x, t, y, low_res=low_res), params, x,
-        jax.ShapeDtypeStruct((1,), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.int32), low_res)
+        lambda params, x, t, y, low_res, scale: network.apply(params, x, t, y, low_res=low_res,
+                                                              scale=scale),
+        params, x, one, jax.ShapeDtypeStruct((1,), jnp.int32), low_res, one)
   except Exception as error:
     reason = one_line(error, 300)
     raise UsageError(f'{given}, and fails: {type(error).__name__}: {reason}') from error

@@ -7,6 +7,7 @@ looked up again, and texts of earlier versions are read under the names of today
 import contextlib
 import importlib
 import json
+import pathlib
 from typing import Any, Iterator
 
 from adm_jax import config as config_lib
@@ -43,6 +44,7 @@ _ADDED: dict[str, dict[str, Any]] = {
     'adm_jax.models.unet:UNet': {'takes_scale': False},
     'adm_jax.networks:Network': {'scales': None, 'steps': None},
     'adm_jax.training.distillation:consistency': {'power': 1.0},
+    'adm_jax.training.grids:Grid': {'scale': None},
     'adm_jax.training.state:adamw': {'decay_after_step': False},
     'adm_jax.training.loop:Run': {
         'validation': None, 'validate_every': 0,
@@ -54,8 +56,15 @@ _ADDED: dict[str, dict[str, Any]] = {
 
 
 def to_json(config: ConfigDict) -> str:
-  """Text that `from_json` turns back into an equal config; the same text for equal configs."""
-  return json.dumps({_VERSION: VERSION, **_plain(config)}, indent=1, sort_keys=True)
+  """Text that `from_json` turns back into an equal config; the same text for equal configs.
+
+  Paths become text.
+
+  Raises:
+    UsageError: it holds what is neither a call, a function, a number nor text.
+  """
+  return json.dumps({_VERSION: VERSION, **_plain(config)}, indent=1, sort_keys=True,
+                    default=_refused)
 
 
 def from_json(text: str) -> ConfigDict:
@@ -224,7 +233,13 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value]
   if callable(value):
     return {_NAME: name_of(value)}
-  return value
+  return str(value) if isinstance(value, pathlib.PurePath) else value
+
+
+def _refused(value: Any) -> None:
+  raise UsageError(f'the config holds {one_line(value, 60)}, of the type {type(value).__name__}, '
+                   'which cannot be stored: write it as a call, call(FUNCTION, ...), or as numbers '
+                   'and text')
 
 
 def _restore(value: Any, trusted: tuple[str, ...]) -> Any:

@@ -1,6 +1,7 @@
 """Configs: what is written is what is built, stored and compared."""
 
 import json
+import pathlib
 
 import pytest
 import tiny
@@ -8,10 +9,12 @@ import tiny
 from adm_jax import config as config_lib
 from adm_jax import stored_configs
 from adm_jax.config import call
+from adm_jax.data.loading import Loader
 from adm_jax.data.open import open_source
 from adm_jax.errors import UsageError
 from adm_jax.models import UNet
 from adm_jax.process import schedules
+from adm_jax.training.loop import Run
 
 
 def test_build_makes_the_calls_innermost_first():
@@ -37,6 +40,7 @@ def test_defaults_are_visible_and_overridable():
     ('--config.optimizer.clip_norm=None', 'optimizer.clip_norm', None),
     ('--config.task.network.module.num_classes=None', 'task.network.module.num_classes', None),
     ('--config.data.split=held_out', 'data.split', 'held_out'),
+    ('--config.grid.respacing=10,10', 'grid.respacing', '10,10'),
     ('--config.task.network.module.dtype=bfloat16', 'task.network.module.dtype', 'bfloat16'),
     ('--config.task.network.module.channel_mult=1,2', 'task.network.module.channel_mult', (1, 2)),
 ])
@@ -85,6 +89,35 @@ def test_stored_configs_come_back_equal(make):
   restored = stored_configs.from_json(text)
   assert stored_configs.to_json(restored) == text
   assert config_lib.build(restored.task).network == config_lib.build(make().task).network
+
+
+def test_paths_are_stored_as_text_and_overridden_by_it():
+  config = call(open_source, path=pathlib.Path('imgs'))
+  assert stored_configs.to_json(config) == stored_configs.to_json(call(open_source, path='imgs'))
+  assert config_lib.override(config, ['--config.path=photos']).path == pathlib.Path('photos')
+
+
+def test_a_value_that_cannot_be_stored_is_one_line():
+  config = tiny.get_config(loader=Loader(flip=True))
+  with pytest.raises(UsageError, match='of the type Loader, which cannot be stored') as error:
+    stored_configs.to_json(config)
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('config, message', [
+    (call(Run, total_steps=3), 'loop:Run cannot be built without data, task, timestep_sampler, '),
+    (tiny.get_config(data=config_lib.ConfigDict({'path': 'imgs'})),
+     r'says no function: write call\(FUNCTION, path=...\)')])
+def test_a_call_that_lacks_something_says_what(config, message):
+  with pytest.raises(UsageError, match=message) as error:
+    config_lib.build(config)
+  assert '\n' not in str(error.value)
+
+
+def test_no_override_reaches_a_part_that_is_no_call():
+  config = tiny.get_config(data=config_lib.ConfigDict({'path': 'imgs'}))
+  with pytest.raises(UsageError, match='says no function'):
+    config_lib.override(config, ['--config.data.path=photos'])
 
 
 def test_differences_name_the_keys_with_both_values():

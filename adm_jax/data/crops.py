@@ -30,11 +30,6 @@ def center_crop(image: Image.Image, size: int) -> np.ndarray:
   return pixels[top:top + size, left:left + size]
 
 
-def crop_at(image: Image.Image, size: int, smaller_side: int, top: int, left: int) -> np.ndarray:
-  """The square at (top, left), uint8[size size C], of an image shrunk to `smaller_side`."""
-  return _shrink_to(image, smaller_side)[top:top + size, left:left + size]
-
-
 def random_crop(image: Image.Image, size: int, rng: np.random.Generator, *,
                 least: float = 0.8) -> np.ndarray:
   """A random square of an image shrunk so that the square spans `least` to all of the smaller side.

@@ -103,7 +103,7 @@ def straighten(image: Image.Image, channels: int) -> Image.Image:
   image.load()  # it also completes `info`
   if not _ORIENTED.isdisjoint(image.info):
     image = ImageOps.exif_transpose(image)
-  if image.mode == wanted:
+  if image.mode == wanted and not image.has_transparency_data:  # PNGs may name a color for it
     return image
   if image.mode.startswith('I'):
     levels = np.divide(np.asarray(image).clip(0, 65535), 257, dtype=np.float32)

@@ -91,12 +91,15 @@ def from_list(names: list[str], path: pathlib.Path, where: pathlib.Path) -> Labe
     raise UsageError(f'{path} has no label for {missing[0]} and {len(missing) - 1} more of '
                      f'the {len(names)} images of {where}: add them')
   found = [table[name] for name in names]
-  if all(str(value).isdecimal() for value in found):
+  if all(str(value).removeprefix('-').isdecimal() for value in found):
     longest = max(found, key=lambda value: len(str(value)))
     if len(str(longest)) > _MOST_DIGITS:
       raise UsageError(f'{path} has the label {str(longest)[:_MOST_DIGITS]}... of '
                        f'{len(str(longest)):,} digits: labels count the classes from 0')
     numbers = [int(value) for value in found]
+    if min(numbers) < 0:
+      raise UsageError(f'{path} has the label {min(numbers)}: labels count the classes from 0; '
+                       'give names instead, if these are others')
     class_names = names_up_to(max(numbers), path)
     return np.array(numbers, np.int32), class_names
   return _numbered([str(value) for value in found])

@@ -172,14 +172,16 @@ class Reader:
     self.draws = getattr(source, 'draws', False)
 
   def at(self, index: int, rng: np.random.Generator | None) -> dict | None:
-    """The image at `index`, or None if it cannot be decoded.
+    """The image at `index` and its label, or None if it cannot be decoded.
 
     Raises:
       UsageError: more than the allowed share cannot; each process counts its own.
     """
     if index not in self._unreadable:
       try:
-        return self._source[index] if rng is None else self._source.read(index, rng)
+        example = self._source[index] if rng is None else self._source.read(index, rng)
+        # A source of a user's own may say more, which fits no batch.
+        return {name: example[name] for name in ('image', 'label')}
       except UnreadableImage as error:
         self._unreadable.add(index)
         _log.warning('skipped an unreadable image, %d of %d so far: %s', len(self._unreadable),

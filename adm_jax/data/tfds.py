@@ -10,7 +10,7 @@ import numpy as np
 
 from adm_jax.data import decoding
 from adm_jax.data.sources import UnreadableImage
-from adm_jax.errors import UsageError
+from adm_jax.errors import UsageError, one_line
 from adm_jax.io import extras
 
 
@@ -116,7 +116,11 @@ def _open(tfds, name: str, split: str, folder: str, image: str, label: str | Non
     raise UsageError(f'{label!r} of {name} is no class: set label to None, or to another feature')
   try:
     records = builder.as_data_source(split, decoders={image: tfds.decode.SkipDecoding()})
+    len(records)  # which alone finds that a part ends before it begins
   except NotImplementedError as error:
     raise UsageError(f'{name} in {folder} is not in the array_record format, which training reads: '
                      f'move {pathlib.Path(builder.data_dir)} away and run {prepare}') from error
+  except ValueError as error:
+    raise UsageError(f'{name} has no part {split!r} ({one_line(error)}): give a split, or a part '
+                     'of one with some images, as train[:1000] or train[90%:]') from error
   return features, records

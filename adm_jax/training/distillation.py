@@ -216,7 +216,10 @@ def _of_stage_1(network: Network, teacher: str | Trained,
   if tuple(its.scales) != tuple(network.scales):
     raise UsageError(f'{name} was taught scales from {its.scales[0]:g} to {its.scales[1]:g}: give '
                      'the student the same')
-  if its.module != network.module:
+  # These change no parameters, and a run may change them.
+  as_ours = {name: getattr(network.module, name) for name in ('remat', 'attention_implementation')
+             if hasattr(network.module, name)}
+  if its.having(**as_ours).module != network.module:
     raise UsageError(f'{name} is another network than the student: give the student its module')
   if its.diffusion != network.diffusion:
     raise UsageError(f'{name} predicts {its.diffusion.mean}: give the diffusion of the student the '

@@ -10,7 +10,7 @@ import numpy as np
 from adm_jax.data.sources import ArraySource, Source
 from adm_jax.devices import hosts
 from adm_jax.errors import UsageError
-from adm_jax.evaluation import features, frechet, reference_statistics
+from adm_jax.evaluation import features, frechet, reference_statistics, report
 from adm_jax.io import progress
 from adm_jax.networks import Network
 from adm_jax.training import grids
@@ -25,7 +25,8 @@ class Evaluation:
     reference: statistics of real images, the file of `adm reference`, made by the same extractor.
     num: samples; few make the distance large, and always by the same amount.
     batch_size: of them at once, over all devices.
-    respacing: which steps of the process to take.
+    respacing: which steps of the process to take, see `grids.Grid`; a student is told the scale in
+      the middle of its range.
     extractor: as `adm evaluate --extractor`; None for Inception.
     features: Inception's weights, where there is no network to fetch them.
   """
@@ -56,10 +57,14 @@ def measurer(evaluation: Evaluation, network: Network, source: Source, mesh: jax
   """A function of the state that gives {name: distance}, in the first process; others get None.
 
   The name says how many samples, and is FID's only where the extractor is the published one.
+
+  Raises:
+    UsageError: the statistics of real images are not of this extractor, or of other features.
   """
   grid = evaluation._grid()
   draw = grids.drawer(grid, network, source, mesh, seed)
-  known = reference_statistics.read(pathlib.Path(evaluation.reference))
+  reference = evaluation.reference
+  known = reference_statistics.read(pathlib.Path(reference))
   extractor = None
 
   def load():
@@ -67,10 +72,14 @@ def measurer(evaluation: Evaluation, network: Network, source: Source, mesh: jax
     extractor = (features.by_name(evaluation.extractor) if evaluation.extractor else
                  features.inception(evaluation.features and pathlib.Path(evaluation.features),
                                     progress.bar))
-    made = reference_statistics.signature(extractor)
-    if known.extractor not in ('', made):
-      raise UsageError(f'{evaluation.reference} was measured with {known.extractor}, not with '
-                       f'{made}: make it again (adm reference)')
+    report.usable(report.ImageSet(reference, None, known), extractor)
+    # What this compiles is compiled for the samples to come.
+    noise = np.random.default_rng(0).integers(0, 256, (1, *network.image_shape), np.uint8)
+    width = features.extract(extractor, ArraySource('noise', noise)).pool.shape[1]
+    if width != len(known.pool.mean):
+      raise UsageError(f'{reference} has statistics of {len(known.pool.mean)} features, the '
+                       f'extractor gives {width} for images of {network.image_shape} (H, W, C): '
+                       'make it again of such images (adm reference)')
   hosts.by_first(load)
 
   def measure(state):

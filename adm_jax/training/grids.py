@@ -15,9 +15,9 @@ from adm_jax.io import pictures
 from adm_jax.io.pixels import shrink, to_float, to_uint8
 from adm_jax.networks import Network
 from adm_jax.process.diffusion import respaced
-from adm_jax.sampling import solvers
+from adm_jax.sampling import solvers, students
+from adm_jax.sampling.guidance import distilled, scales_of
 from adm_jax.sampling.sampler import GuidedNetwork, Sampler, image_keys
-from adm_jax.sampling.steps import descend
 
 # A stream of the run's seed, beside those of the loop.
 _GRID = 2
@@ -28,11 +28,15 @@ class Grid:
   """What a picture shows.
 
   Attributes:
-    num: images, rounded up to a multiple of the devices; classes take turns.
-    respacing: which steps of the process to take.
+    num: images, rounded up to a multiple of the devices; classes take turns, but that an upsampler
+      is told those of the images that it enlarges.
+    respacing: which steps of the process to take; a student of few takes those it was taught.
+    scale: of guidance, that a student is told; None: halfway between the least and the most that it
+      was taught.
   """
   num: int = 16
   respacing: str = '25'
+  scale: float | None = None
 
   def __post_init__(self):
     if self.num < 1:
@@ -43,6 +47,15 @@ class Grid:
     if network.classifies:
       raise UsageError('a classifier draws no images: set sample_every to 0')
     respaced(network.diffusion, self.respacing)
+    if network.scales is not None:
+      distilled.check(network, 'the student', [self.scale_of(network)])
+    elif self.scale is not None:
+      raise UsageError(f'grid.scale={self.scale}: the network is no student, which alone is told '
+                       'one: set it to None')
+
+  def scale_of(self, student: Network) -> float:
+    """The scale that a student is told."""
+    return sum(student.scales) / 2 if self.scale is None else self.scale
 
 
 def drawer(grid: Grid, network: Network, source: Source, mesh: jax.sharding.Mesh,
@@ -55,15 +68,18 @@ def drawer(grid: Grid, network: Network, source: Source, mesh: jax.sharding.Mesh
   Args:
     grid: how many, in how many steps.
     network: what makes the images.
-    source: where an upsampler's small images come from.
+    source: where an upsampler's small images, and their classes, come from.
     mesh: of the run's devices.
     seed: of the noise.
   """
-  process = respaced(network.diffusion, grid.respacing)
+  solver = solvers.by_name(students.solver(network, None))
+  course = students.course(network, grid.respacing if network.steps is None else None, None, solver)
+  process = respaced(network.diffusion, course.respacing)
   denoiser = GuidedNetwork(network, process)
-  sampler = Sampler(denoiser, solvers.ancestral(), descend(process.schedule), network.image_shape,
-                    mesh)
-  dtypes = denoiser.read_dtypes({'model': network.abstract_params()})
+  sampler = Sampler(denoiser, solver, course.steps(process.schedule), network.image_shape, mesh)
+  scales = {} if network.scales is None else {
+      distilled.ROLE: scales_of(grid.scale_of(network), process.schedule, off=np.nan)}
+  dtypes = denoiser.read_dtypes({'model': network.abstract_params(), 'scales': scales})['model']
 
   @jax.jit
   def narrowed(params):
@@ -79,9 +95,13 @@ def drawer(grid: Grid, network: Network, source: Source, mesh: jax.sharding.Mesh
     labels = None if network.num_classes is None else index % len(source.class_names)
     low_res = None
     if network.low_res_shape is not None:
-      images = np.stack([reader.at_or_after(int(i) % len(source), None)['image'] for i in index])
+      examples = [reader.at_or_after(int(i) % len(source), None) for i in index]
+      images = np.stack([example['image'] for example in examples])
       low_res = np.asarray(shrink(to_float(images), *network.low_res_shape[:2]))
-    x = sampler(narrowed({'model': params}), image_keys(key, index), labels, low_res=low_res)
+      if labels is not None:  # of what is enlarged
+        labels = np.array([example['label'] for example in examples], np.int32)
+    x = sampler({'model': narrowed(params), 'scales': scales}, image_keys(key, index), labels,
+                low_res=low_res)
     return np.asarray(whole(x))[:grid.num], None if labels is None else labels[:grid.num]
   return draw
 

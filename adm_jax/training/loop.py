@@ -6,6 +6,7 @@ import pathlib
 from typing import Any, Callable
 
 import jax
+import numpy as np
 import optax
 
 from adm_jax.data import loading
@@ -48,7 +49,7 @@ class Run:
     batch_size: of the whole step.
     total_steps: when to stop.
     seed: of the initial parameters, the order of the data and all noise.
-    ema_rates: a list of averages of the parameters to keep.
+    ema_rates: a list of averages of the parameters to keep; () for none.
     ema_warmup: average with min(rate, (1 + step) / (10 + step)), so that a short run's average is
       not mostly its random start.
     microbatches: into how many parts to cut a batch, one after the other, for less memory.
@@ -108,8 +109,10 @@ class Run:
       raise UsageError(f'batch_size={self.batch_size} cannot be cut into '
                        f'microbatches={self.microbatches}: choose a divisor')
     for rate in self.ema_rates:
-      if not 0 <= rate < 1:
-        raise UsageError(f'ema_rates holds {rate}: a rate is at least 0 and less than 1')
+      # Averages are stored under their rates, which are read again as fractions, not as 0 or 1.
+      if not isinstance(rate, float) or not 0 < rate < 1:
+        raise UsageError(f'ema_rates holds {rate}: give fractions more than 0 and less than 1, as '
+                         '0.9999, or ema_rates=() for no average')
     if self.parallel not in sharding.PARALLEL:
       raise UsageError(f'parallel={self.parallel}: give {" or ".join(sharding.PARALLEL)}')
     if self.sample_every < 0:
@@ -126,15 +129,20 @@ class Run:
       raise UsageError(f'validate_every={self.validate_every}, but there is nothing to validate '
                        'on: give the images as validation, as the data are given, or set '
                        'validate_every to 0')
-    if self.validation is not None:
-      self._check_validation()
-    if self.seed < 0:
-      raise UsageError(f'seed={self.seed}: give 0 or more')
+    if not 0 <= self.seed < 2**32:
+      raise UsageError(f'seed={self.seed}: give 0 to {2**32 - 1}')
     num_steps = self.task.network.diffusion.schedule.num_steps
     if self.timestep_sampler.num_steps != num_steps:
       raise UsageError(f'timestep_sampler.num_steps={self.timestep_sampler.num_steps}, but the '
                        f'process has {num_steps} steps: set the one to the other')
+    most = getattr(self.optimizer, 'num_updates', None)
+    if most is not None and self.total_steps > most:
+      raise UsageError(f'total_steps={self.total_steps}, but the learning rate is 0 after {most} '
+                       f'updates: give optimizer.linear_decay_steps={self.total_steps} too, or '
+                       f'total_steps of at most {most}')
     self.task.check(self.data)
+    if self.validation is not None:
+      self._check_validation()
 
   def _check_validation(self):
     self.task.check(self.validation)
@@ -195,7 +203,7 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
           tensorboard: bool = False, profile: Profile | None = None) -> TrainState:
   """Trains until `run.total_steps`, going on from the latest checkpoint in `workdir` if any.
 
-  All processes of a run call it alike, once they have joined (`processes.join`).
+  All processes of a run call it alike, once they have joined (`hosts.join`).
 
   Args:
     run: what to train.
@@ -333,9 +341,13 @@ def train(run: Run, config_json: str, workdir: str | pathlib.Path, *,
 
 
 def started_from(state: TrainState, params: Any) -> TrainState:
-  """A first state with other parameters, as arrays in host memory; averages start there, too."""
+  """A first state with other parameters, as arrays in host memory; averages start there, too.
+
+  Files may hold 16 bits; a state stays as wide as it is.
+  """
   def place(old, new):
-    return jax.make_array_from_callback(old.shape, old.sharding, lambda index: new[index])
+    return jax.make_array_from_callback(
+        old.shape, old.sharding, lambda index: np.asarray(new[index], old.dtype))
   return state.replace(
       params=jax.tree.map(place, state.params, params),
       ema={rate: jax.tree.map(place, average, params) for rate, average in state.ema.items()})

@@ -47,11 +47,13 @@ class Optimizer(NamedTuple):
     learning_rate: updates made so far, i32 -> the rate of the next one.
     bounded: whether a finite gradient always makes a finite update, so that a step need not look
       at its result before it keeps it.
+    num_updates: how many there are before the rate is 0 for good; None: no end of them.
   """
   init: Callable
   update: Callable
   learning_rate: Callable[[Array], Array | float]
   bounded: bool = False
+  num_updates: int | None = None
 
 
 def adamw(learning_rate: float, *, weight_decay: float = 0.0, linear_decay_steps: int | None = None,
@@ -72,12 +74,23 @@ def adamw(learning_rate: float, *, weight_decay: float = 0.0, linear_decay_steps
     b1, b2, eps: Adam's.
 
   Raises:
-    UsageError: the learning rate is not a number above 0.
+    UsageError: a number that no training can have.
   """
   if not 0 < learning_rate < float('inf'):
     raise UsageError(f'learning_rate={learning_rate}: give a number above 0')
-  rate = learning_rate
+  if not 0 <= weight_decay < float('inf'):
+    raise UsageError(f'weight_decay={weight_decay}: give 0, for none, or a number above it')
+  if linear_decay_steps is not None and linear_decay_steps < 1:
+    raise UsageError(f'linear_decay_steps={linear_decay_steps}: give at least 1, or None for a '
+                     'constant rate')
+  if clip_norm is not None and not clip_norm > 0:
+    raise UsageError(f'clip_norm={clip_norm}: give a number above 0, or None for no bound')
+  for name, value in (('b1', b1), ('b2', b2)):
+    if not 0 <= value < 1:
+      raise UsageError(f'{name}={value}: give a number in [0, 1)')
+  rate, num_updates = learning_rate, None
   if linear_decay_steps is not None:
+    num_updates = linear_decay_steps + decay_after_step
     on_time = optax.linear_schedule(learning_rate, 0.0, linear_decay_steps)
     rate = (lambda count: on_time(jnp.maximum(count - 1, 0))) if decay_after_step else on_time
   steps = optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)
@@ -89,4 +102,4 @@ def adamw(learning_rate: float, *, weight_decay: float = 0.0, linear_decay_steps
   bounded = eps > 0 and b1 ** 2 <= b2 < 1 and learning_rate <= 1e6 and (
       learning_rate * weight_decay <= 1)
   return Optimizer(steps.init, steps.update, rate if callable(rate) else lambda count: rate,
-                   bounded)
+                   bounded, num_updates)

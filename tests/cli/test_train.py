@@ -5,6 +5,7 @@ import resource
 
 import flax
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
@@ -17,6 +18,7 @@ from adm_jax.cli.main import main
 from adm_jax.devices import hosts
 from adm_jax.errors import TrainingStopped, UsageError
 from adm_jax.training import checkpoints, fine_tuning, loop
+from adm_jax.training.state import TrainState
 from adm_jax.weights import checkpoint_files, folders
 
 
@@ -51,6 +53,15 @@ def test_fine_tuning_keeps_all_but_the_class_table(trained):
   state = loop.started_from(run.init(), params)
   for tree in (state.params, *state.ema.values()):
     jax.tree.map(np.testing.assert_array_equal, tree, params)
+
+
+@pytest.mark.parametrize('dtype', [np.float16, jnp.bfloat16])
+def test_a_run_that_starts_from_16_bits_trains_in_32(dtype):
+  params = {'w': jnp.zeros((2, 3)), 'b': jnp.zeros(())}
+  state = TrainState(0, params, {'0.9': params}, None, None, 0, 0)
+  started = loop.started_from(state, jax.tree.map(lambda leaf: np.ones(leaf.shape, dtype), params))
+  for leaf in jax.tree.leaves((started.params, started.ema)):
+    assert leaf.dtype == np.float32 and (leaf == 1).all()
 
 
 def test_fine_tuning_with_the_same_classes_keeps_the_table(trained):

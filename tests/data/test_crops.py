@@ -1,6 +1,7 @@
 """ADM's crops, to the bit."""
 
 import json
+import types
 
 import golden_files
 import numpy as np
@@ -25,15 +26,18 @@ def test_crops_are_the_references_pixels(case):
   i, size = case['index'], case['size']
   image = Image.fromarray(arrays[f'in_{i}'])
   np.testing.assert_array_equal(crops.center_crop(image, size), arrays[f'center_{i}'])
-  got = crops.crop_at(image, size, case['smaller_side'], case['crop_y'], case['crop_x'])
-  np.testing.assert_array_equal(got, arrays[f'random_{i}'])
+  draws = iter([case['smaller_side'], case['crop_y'], case['crop_x']])  # those of the reference
+  rng = types.SimpleNamespace(integers=lambda *_: next(draws))
+  np.testing.assert_array_equal(crops.random_crop(image, size, rng), arrays[f'random_{i}'])
 
 
 def test_random_crops_are_crops_of_the_allowed_sizes():
-  """Each is one of the squares that `crop_at` can cut, and the draws differ."""
+  """Each is a square of the image shrunk to one of them, and the draws differ."""
   image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 12, 3), np.uint8))
-  possible = {crops.crop_at(image, 8, side, top, left).tobytes()
-              for side in (8, 9, 10) for top in range(12) for left in range(4)}
+  shrunk = [np.asarray(image.resize((side, round(20 / 12 * side)), Image.Resampling.BICUBIC))
+            for side in (8, 9, 10)]
+  possible = {pixels[top:top + 8, left:left + 8].tobytes()
+              for pixels in shrunk for top in range(10) for left in range(3)}
   drawn = [crops.random_crop(image, 8, np.random.default_rng(seed)) for seed in range(30)]
   assert all(crop.shape == (8, 8, 3) and crop.tobytes() in possible for crop in drawn)
   assert len({crop.tobytes() for crop in drawn}) > 15

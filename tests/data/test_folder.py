@@ -164,6 +164,17 @@ def test_transparent_pixels_are_white_and_opaque_ones_untouched(tmp_path):
   np.testing.assert_array_equal(got[5:], pixels[5:, :, :3])
 
 
+@pytest.mark.parametrize('color', [(1, 2, 3), 7])
+def test_pixels_of_the_color_that_stands_for_transparent_are_white(tmp_path, color):
+  channels = 1 if color == 7 else 3
+  pixels = _photo(1, 10, 14, channels) | 128
+  pixels[:5] = color
+  image = Image.fromarray(pixels if channels == 3 else pixels[..., 0])
+  got = _one(tmp_path, image, channels=channels, transparency=color)
+  assert (got[:5] == 255).all()
+  np.testing.assert_array_equal(got[5:], pixels[5:])
+
+
 def test_cmyk_comes_out_in_its_colors(tmp_path):
   pixels = _photo(1, 16, 16)
   got = _one(tmp_path, Image.fromarray(pixels).convert('CMYK'), 'one.jpg', quality=100)

@@ -49,6 +49,14 @@ def test_a_label_of_many_digits_is_one_line(tmp_path, label):
   _refused(tmp_path / 'list.csv', 'has the label')
 
 
+@pytest.mark.parametrize('suffix, content', [
+    ('.csv', CSV + f'{NAMES[0]},-1\n'.encode()),
+    ('.json', json.dumps(TABLE | {NAMES[0]: -1}).encode())])
+def test_a_number_below_0_is_one_line_and_makes_no_names_of_the_others(tmp_path, suffix, content):
+  (tmp_path / f'list{suffix}').write_bytes(content)
+  _refused(tmp_path / f'list{suffix}', 'has the label -1: labels count the classes from 0')
+
+
 def test_a_file_of_gigabytes_is_no_list(tmp_path):
   with open(tmp_path / 'list.csv', 'wb') as file:
     file.truncate(2**30 + 1)  # a hole, of no blocks

@@ -20,7 +20,10 @@ COUNT, BATCH, EPOCHS = 1003, 16, 3
 
 @dataclasses.dataclass(frozen=True)
 class Numbered:
-  """Images 2 x 2 whose left column is their number mod 251; some may be damaged."""
+  """Images 2 x 2 whose left column is their number mod 251; some may be damaged.
+
+  It says more of an image than is asked of a source.
+  """
   count: int = COUNT
   damaged: frozenset = frozenset()
   draws: bool = False
@@ -36,7 +39,7 @@ class Numbered:
       raise UnreadableImage(f'picture {index}: it is damaged')
     image = np.zeros((2, 2, 1), np.uint8)
     image[:, 0] = index % 251
-    return {'image': image, 'label': np.int32(index)}
+    return {'image': image, 'label': np.int32(index), 'file': f'{index}.png'}
 
   def read(self, index, rng):
     """Draws show in the right column."""
@@ -193,8 +196,9 @@ def test_the_order_is_that_of_every_version_of_grain_since_0_2_15(count, seed, f
   assert [int(order[count + i]) for i in range(2)] == second
 
 
-def test_images_stay_8_bit():
+def test_a_batch_is_images_that_stay_8_bit_and_labels():
   batch = next(_stream())
+  assert batch.keys() == {'image', 'label'}
   assert batch['image'].dtype == np.uint8 and batch['label'].dtype == np.int32
 
 

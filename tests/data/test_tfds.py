@@ -1,5 +1,6 @@
 """Data sets of TFDS, read without TensorFlow."""
 
+import re
 import subprocess
 import sys
 
@@ -78,6 +79,8 @@ def test_no_tensorflow_is_imported(data_dir):
 @pytest.mark.parametrize('kwargs, match', [
     (dict(name='cifar10'), 'cifar10 is not prepared in .*: run adm prepare cifar10 --data-dir'),
     (dict(name='pets', split='tost'), "no split 'tost': it has train"),
+    *((dict(name='pets', split=split), re.escape(f'no part {split!r} ('))
+      for split in ('train[abc]', 'train[', 'train[:200%]', 'train[5:3]', 'train[3:3]')),
     (dict(name='pets', image='picture'), 'set image to image'),
     (dict(name='pets', label='image'), 'is no class'),
     (dict(name='pets', crop=None, image_size=None), "set crop='center'"),

@@ -1,5 +1,6 @@
 """Quick evaluations while a run goes on."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -11,10 +12,11 @@ from adm_jax import config as config_lib
 from adm_jax import stored_configs
 from adm_jax.config import call
 from adm_jax.data.digits import digits
+from adm_jax.devices import sharding
 from adm_jax.errors import UsageError
 from adm_jax.evaluation import features, frechet, reference_statistics
 from adm_jax.training import grids, loop
-from adm_jax.training.evaluations import Evaluation
+from adm_jax.training.evaluations import Evaluation, measurer
 
 FUNCTION = 'def f(images):\n  return images.reshape(len(images), -1)[:, ::13] / 255\n'
 
@@ -48,6 +50,21 @@ def test_the_distance_of_the_averages_samples_is_written(reference, tmp_path):
   np.testing.assert_allclose(lines[-1]['frechet_distance_10'], wanted, rtol=0.05)
   # A stored config with an evaluation in it can be read again.
   loop.train(run, stored_configs.to_json(config), tmp_path / 'run')
+
+
+@pytest.mark.parametrize('other, match', [
+    (dict(extractor=''), 'real.npz was measured with Inception, not with mine.py:f'),
+    (dict(extractor='mine.py:f 0'), 'real.npz was measured with mine.py:f 0, not with mine.py:f'),
+    (dict(pool=frechet.Moments(np.zeros(3), np.eye(3))),
+     r'3 features, the extractor gives 5 for images of \(8, 8, 1\)')])
+def test_statistics_of_another_extractor_are_refused_before_training(reference, other, match):
+  path = pathlib.Path(reference)
+  reference_statistics.write(
+      path, dataclasses.replace(reference_statistics.read(path), **other))
+  run = config_lib.build(_config(reference))
+  with pytest.raises(UsageError, match=match) as error:
+    measurer(run.evaluation, run.task.network, run.data, sharding.mesh(), run.seed)
+  assert '\n' not in str(error.value)
 
 
 def test_mistakes_are_found_before_training(reference):

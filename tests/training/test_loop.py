@@ -27,6 +27,7 @@ from adm_jax.data.digits import digits
 from adm_jax.errors import Preempted, TrainingStopped, UsageError
 from adm_jax.training import checkpoints, goodput, loop
 from adm_jax.training.grids import Grid
+from adm_jax.training.state import adamw
 from adm_jax.weights import checkpoint_files, folders
 
 
@@ -351,7 +352,12 @@ def test_a_missing_checkpoint_is_refused(tmp_path):
 @pytest.mark.parametrize('kwargs, match', [
     (dict(save_every=3), 'save_every=3 is not a multiple of log_every=2'),
     (dict(batch_size=0), 'batch_size=0'), (dict(microbatches=3), 'choose a divisor'),
-    (dict(ema_rates=(1.0,)), 'less than 1'), (dict(seed=-1), 'seed=-1')])
+    (dict(ema_rates=(1.0,)), 'less than 1'),
+    (dict(ema_rates=(0,)), r'ema_rates holds 0: .* or ema_rates=\(\) for no average'),
+    (dict(ema_rates=(0.0,)), 'ema_rates holds 0.0'),
+    (dict(seed=-1), 'seed=-1'), (dict(seed=2**32), 'give 0 to 4294967295'),
+    (dict(total_steps=13, optimizer=call(adamw, learning_rate=1e-3, linear_decay_steps=12)),
+     'the learning rate is 0 after 12 updates: give optimizer.linear_decay_steps=13 too')])
 def test_an_impossible_run_is_refused_when_it_is_described(kwargs, match):
   _refused(match, lambda: config_lib.build(tiny.get_config(**kwargs)))
 

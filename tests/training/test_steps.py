@@ -288,6 +288,25 @@ def test_the_decay_can_lag_as_in_guided_diffusion():
   assert want[:3] == [0.1, 0.1, 0.1 * 0.75]
 
 
+@pytest.mark.parametrize('lags', [False, True])
+def test_a_decay_ends_after_as_many_updates_as_it_says(lags):
+  optimizer = adamw(0.1, linear_decay_steps=4, decay_after_step=lags)
+  rates = [float(optimizer.learning_rate(jnp.int32(count))) for count in range(8)]
+  assert [rate > 0 for rate in rates] == [count < optimizer.num_updates for count in range(8)]
+  assert adamw(0.1).num_updates is None
+
+
+@pytest.mark.parametrize('kwargs, match', [
+    (dict(learning_rate=0.0), 'learning_rate=0.0'), (dict(weight_decay=-0.1), 'weight_decay=-0.1'),
+    (dict(linear_decay_steps=0), 'linear_decay_steps=0'), (dict(clip_norm=0.0), 'clip_norm=0.0'),
+    (dict(clip_norm=-1.0), 'clip_norm=-1.0'), (dict(b1=1.0), 'b1=1.0'), (dict(b2=-0.1), 'b2=-0.1'),
+    (dict(b2=1.0), 'b2=1.0')])
+def test_numbers_that_no_training_can_have_are_refused(kwargs, match):
+  with pytest.raises(UsageError, match=match) as error:
+    adamw(**{'learning_rate': 0.1, **kwargs})
+  assert '\n' not in str(error.value)
+
+
 def test_weight_decay_is_decoupled_and_clipping_bounds_the_gradient():
   params = {'w': jnp.full(4, 2.0)}
   zero = {'w': jnp.zeros(4)}

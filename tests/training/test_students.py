@@ -13,7 +13,7 @@ from adm_jax import config as config_lib
 from adm_jax.errors import UsageError
 from adm_jax.process import continuous, schedules
 from adm_jax.process.diffusion import Diffusion, Eps, FixedSmall, TemperedEps, V, predict
-from adm_jax.training import fine_tuning, student_recipes, tasks
+from adm_jax.training import distillation, fine_tuning, student_recipes, tasks
 from adm_jax.weights import folders, pretrained
 
 SCHEDULE = schedules.cosine(num_steps=1000)
@@ -67,6 +67,16 @@ def test_a_student_begins_as_its_teacher_whatever_the_class_and_the_scale(tmp_pa
   for y, scale in ((0, 0.0), (4, 3.0)):
     found = student.apply(params, x, t, jnp.full(3, y), scale=jnp.full(3, scale))
     np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_a_second_stage_may_compute_in_another_way_than_the_first(tmp_path):
+  teacher = str(tiny_models.student(tmp_path / 'guided', steps=None))
+  student = dataclasses.replace(folders.load(teacher).network, steps=(2,))
+  task = distillation.progressive(
+      student.having(remat='full', attention_implementation='xla'), teacher)
+  assert task.network.module.remat == 'full'
+  with pytest.raises(UsageError, match='is another network than the student'):
+    distillation.progressive(student.having(depth=2), teacher)
 
 
 def test_a_student_that_is_to_go_on_with_eps_needs_a_teacher_of_it(tmp_path):

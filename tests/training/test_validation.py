@@ -1,6 +1,7 @@
 """What is measured on held-out images is right, repeatable, and changes nothing of training."""
 
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -99,6 +100,8 @@ def test_a_diffusion_model_is_validated_too(tmp_path):
 
 @pytest.mark.parametrize('kwargs, message', [
     (dict(validate_every=2), 'nothing to validate on'), (dict(validate_every=-1), 'give 0'),
+    (dict(data=SimpleNamespace(name='mine', image_shape=(8, 8, 1)), validation=digits('held_out')),
+     'SimpleNamespace is no source of images, for want of class_names'),
     (dict(validation=ArraySource('other', np.zeros((2, 8, 8, 1), np.uint8), np.zeros(2, np.int32),
                                  ('a', 'b'))), 'other classes'),
     (dict(validation=ArraySource('large', np.zeros((2, 9, 9, 1), np.uint8), np.zeros(2, np.int32),
