@@ -50,13 +50,17 @@ def build(node: Any) -> Any:
   """Makes the calls of a config, innermost first.
 
   Raises:
-    UsageError: a part of it says no function, or not all that its function needs.
+    UsageError: a part of it says no function, not all that its function needs, or more.
   """
   if isinstance(node, (list, tuple)):
     return type(node)(build(value) for value in node)
   if not isinstance(node, ConfigDict):
     return node
-  missing = [name for name, parameter in _parameters(node).items()
+  parameters = function_parameters(node)
+  for name in node:
+    if name != FN and name not in parameters:
+      raise UsageError(f'{name_of(node[FN])} has no argument {name!r}{_near(name, parameters)}')
+  missing = [name for name, parameter in parameters.items()
              if parameter.default is parameter.empty and name not in node
              and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)]
   if missing:
@@ -66,8 +70,12 @@ def build(node: Any) -> Any:
   return kwargs.pop(FN)(**kwargs)
 
 
-def _parameters(node: ConfigDict) -> Mapping[str, inspect.Parameter]:
-  """The parameters of the function that a part of a config calls."""
+def function_parameters(node: ConfigDict) -> Mapping[str, inspect.Parameter]:
+  """Returns the parameters of the function that a part of a config calls.
+
+  Raises:
+    UsageError: it says no function.
+  """
   if FN not in node:
     words = ', '.join(['FUNCTION', *(f'{name}=...' for name in node)])
     raise UsageError('a part of the config cannot be built, for it says no function: write '
@@ -205,7 +213,7 @@ def override(config: ConfigDict, arguments: Sequence[str],
 
 def _parse(text: str, node: ConfigDict, name: str) -> Any:
   """The value that `text` means for the key `name` of a call."""
-  old, parameter = node[name], _parameters(node)[name]
+  old, parameter = node[name], function_parameters(node)[name]
   value = _literal(text)
   if isinstance(old, float) and type(value) is int:
     value = float(value)

@@ -104,11 +104,18 @@ def test_a_value_that_cannot_be_stored_is_one_line():
   assert '\n' not in str(error.value)
 
 
+def _mistyped():
+  config = tiny.get_config()
+  config.optimizer.learning_rat = 1e-4  # call() was not asked
+  return config
+
+
 @pytest.mark.parametrize('config, message', [
     (call(Run, total_steps=3), 'loop:Run cannot be built without data, task, timestep_sampler, '),
     (tiny.get_config(data=config_lib.ConfigDict({'path': 'imgs'})),
-     r'says no function: write call\(FUNCTION, path=...\)')])
-def test_a_call_that_lacks_something_says_what(config, message):
+     r'says no function: write call\(FUNCTION, path=...\)'),
+    (_mistyped(), "adamw has no argument 'learning_rat': did you mean 'learning_rate'")])
+def test_a_call_that_lacks_something_or_has_too_much_says_what(config, message):
   with pytest.raises(UsageError, match=message) as error:
     config_lib.build(config)
   assert '\n' not in str(error.value)

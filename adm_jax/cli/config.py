@@ -36,6 +36,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     return 0
   config = config_lib.load(arguments.name, overrides)
   get_config = config_lib.function(arguments.name)
+  explained_calls = list(explanations(config))  # or a mistake, before anything is printed
   print(f'{_summary(config_lib.find(arguments.name))}\n\n'
         f'adm train --config {arguments.name} --workdir DIR, and what is to be otherwise of:')
   given = {word.removeprefix('--config.').partition('=')[0]: word.partition('=')[2]
@@ -43,7 +44,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
   explained = arguments_of(get_config)
   for name, default in config_lib.choices_of(get_config).items():
     _show(name, given.get(name, default), explained.get(name, ''))
-  for key, value, text in explanations(config):
+  for key, value, text in explained_calls:
     _show(key, value, text) if text is not None else print(f'\n{key or "run"}: {value}')
   return 0
 
@@ -55,6 +56,7 @@ def explanations(config: Any, prefix: str = '') -> Iterator[tuple[str, Any, str 
   """
   from adm_jax import config as config_lib
 
+  config_lib.function_parameters(config)  # of what says no function there is nothing to explain
   function = config[config_lib.FN]
   explained, calls = arguments_of(function), []
   yield prefix.removesuffix('.'), config_lib.name_of(function), None

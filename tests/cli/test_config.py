@@ -51,11 +51,13 @@ def test_sizes_are_other_networks_whose_parts_can_be_overridden(tmp_path):
     ('config folder --config.size=huge', 'give tiny, small, base'),
     ('config own.py --config.rate=fast', 'not of the right type, float'),
     ('config folder --config.sise=tiny', "did you mean 'size'"),
-    ('config --config.size=tiny', 'give its name'),
+    ('config --config.size=tiny', 'give its name'), ('config bare.py', 'says no function'),
     ('train --config digits --workdir x', 'digits_unet')])
 def test_a_mistake_is_one_line(tmp_path, monkeypatch, capsys, words, message):
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'own.py').write_text('def get_config(rate=0.5):\n  return None')
+  (tmp_path / 'bare.py').write_text('import ml_collections\n\ndef get_config():\n'
+                                    '  return ml_collections.ConfigDict({"path": "photos"})')
   assert main(words.split()) == 2
   captured = capsys.readouterr()
   assert message in captured.err and captured.err.count('\n') == 1 and not captured.out
