@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from typing import Iterator
+from typing import Iterable, Iterator
 
 import jax
 
@@ -17,6 +17,15 @@ def of_device(device: jax.Device) -> int | None:
   if device.platform == 'cpu':
     return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
   return (device.memory_stats() or {}).get('bytes_limit')
+
+
+def of_each(devices: Iterable[jax.Device]) -> int | None:
+  """Returns what `of_device` says of devices of one kind.
+
+  One of this process is asked: JAX raises where it is to say something of another's.
+  """
+  own = [device for device in devices if device.process_index == jax.process_index()]
+  return of_device(own[0]) if own else None
 
 
 @contextlib.contextmanager

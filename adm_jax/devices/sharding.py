@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from adm_jax.devices import target
+from adm_jax.devices import memory, target
 from adm_jax.errors import UsageError
 
 Array = jax.Array
@@ -313,10 +313,10 @@ def _of_all(mesh: Mesh, array: Array) -> Array:
 def fsdp_needed(num_bytes: int, devices: Sequence[jax.Device] | None = None) -> int:
   """The least number of devices that parameters of `num_bytes` must be split over to fit."""
   devices = jax.devices() if devices is None else devices
-  memory = (devices[0].memory_stats() or {}).get('bytes_limit')
-  if memory is None:  # a CPU, which does not say
+  have = memory.of_each(devices)
+  if have is None:
     return 1
-  fitting = [n for n in _divisors(len(devices)) if num_bytes <= n * _MOST_FOR_PARAMS * memory]
+  fitting = [n for n in _divisors(len(devices)) if num_bytes <= n * _MOST_FOR_PARAMS * have]
   return fitting[0] if fitting else len(devices)
 
 

@@ -5,7 +5,7 @@ Letters: B batch, L tokens, C channels, N heads, D head width.
 
 import contextlib
 import math
-from typing import Any, Callable
+from typing import Any, Callable, Iterable
 
 import flax.linen as nn
 import jax
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from adm_jax.devices import sharding, target
 from adm_jax.devices.target import Target
+from adm_jax.errors import UsageError
 
 Array = jax.Array
 Dtype = Any
@@ -125,9 +126,9 @@ def attention_implementation(dtype: Dtype, length: int, head_width: int, target:
 
   Fused kernels never write the [B N L L] logits to memory, forward or backward.
 
-  cuDNN's, for NVIDIA's GPUs, wants 16-bit numbers, heads of at most 128 channels (256 from compute
-  capability 9 on), a multiple of 8; at a length of 64 the logits are too small to matter. An
-  exported program gets 'xla', as it may meet any GPU.
+  cuDNN's, for NVIDIA's GPUs from compute capability 8 on, wants 16-bit numbers and heads of at most
+  128 channels (256 from 9 on), a multiple of 8; at a length of 64 the logits are too small to
+  matter. An exported program gets 'xla', as it may meet any GPU.
 
   JAX's own for TPUs wants whole blocks; at lengths below 1024 it only breaks even.
   """
@@ -135,10 +136,21 @@ def attention_implementation(dtype: Dtype, length: int, head_width: int, target:
     return 'xla'
   if target.platform == 'tpu':
     return 'flash' if length % _BLOCK == 0 and head_width <= 256 else 'xla'
-  if target.compute_capability is None:
+  if target.compute_capability is None or target.compute_capability < 8:
     return 'xla'
   widest = 256 if target.compute_capability >= 9 else 128
   return 'cudnn' if length >= 256 and head_width % 8 == 0 and head_width <= widest else 'xla'
+
+
+def check_implementation(implementation: str | None, lengths: Iterable[int]) -> None:
+  """Raises UsageError unless `attend` has this implementation for all these numbers of tokens."""
+  if implementation not in (None, 'xla', 'cudnn', 'flash'):
+    raise UsageError(f'attention_implementation={implementation!r} is unknown: give xla, cudnn, '
+                     'flash, or None, which chooses for each level')
+  odd = [length for length in lengths if length % _BLOCK]
+  if implementation == 'flash' and odd:
+    raise UsageError(f'attention_implementation=flash takes multiples of {_BLOCK} tokens, and a '
+                     f'level with attention has {odd[0]}: give None, which chooses for each level')
 
 
 def _flash(q: Array, k: Array, v: Array) -> Array:

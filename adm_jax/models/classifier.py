@@ -74,6 +74,7 @@ class Classifier(nn.Module):
     widths, attended = encoder_lib.network_levels(self)
     for level in (*attended, -1):
       num_heads(widths[level], self.num_heads, self.head_channels)
+    encoder_lib.check_attention(self)
     remat(self.remat)
     if self.pool not in ('attention', 'adaptive', 'spatial', 'spatial_v2'):
       raise UsageError(f'pool {self.pool!r} is unknown: give attention, adaptive, spatial or '

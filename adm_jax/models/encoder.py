@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from adm_jax.errors import UsageError
+from adm_jax.models.attention import check_implementation
 from adm_jax.models.blocks import (
   Resample,
   conv,
@@ -71,11 +72,13 @@ def widths(channels: int, channel_mult: tuple[float, ...], num_groups: int) -> t
 
 def check_numbers(network: nn.Module) -> None:
   """Raises UsageError for numbers that no network with the attributes of `UNet` can have."""
-  for name in ('depth', 'channels', 'num_groups', 'num_heads', 'head_channels', 'num_classes',
-               'in_channels'):
-    value = getattr(network, name)
+  for name in ('depth', 'channels', 'num_groups', 'num_heads', 'num_heads_upsample',
+               'head_channels', 'num_classes', 'in_channels'):
+    value = getattr(network, name, None)
     if value is not None and value < 1:
-      raise UsageError(f'{name}={value}: give at least 1')
+      # The reference's -1, for none.
+      none = ', or None' if name in ('num_heads_upsample', 'head_channels') else ''
+      raise UsageError(f'{name}={value}: give at least 1{none}')
   for name in ('dtype', 'param_dtype'):
     given = getattr(network, name)
     try:
@@ -102,6 +105,14 @@ def network_levels(network: nn.Module) -> tuple[tuple[int, ...], tuple[int, ...]
   return (widths(network.channels, network.channel_mult, network.num_groups),
           attention_levels(network.image_size, network.attention_resolutions,
                            len(network.channel_mult)))
+
+
+def check_attention(network: nn.Module) -> None:
+  """Raises UsageError for a kernel of attention that the network's levels cannot have."""
+  (height, width), (_, attended) = height_width(network.image_size), network_levels(network)
+  middle = len(network.channel_mult) - 1
+  check_implementation(network.attention_implementation, [
+      (height >> level) * (width >> level) for level in (*attended, middle)])
 
 
 def network_blocks(network: nn.Module) -> tuple[Callable[..., nn.Module], Callable[..., nn.Module]]:

@@ -46,7 +46,7 @@ class Judge(nn.Module):
                        f'{len(self.channels)} times: give sides from {least} on, or fewer channels')
     # Deep in ReLUs, torch's initialization of `blocks` would shrink what the network sees.
     layer = functools.partial(self._layer, kernel_init=nn.initializers.he_normal())
-    conv = functools.partial(layer, nn.Conv, self.dtype, kernel_size=(3, 3),
+    conv = functools.partial(layer, nn.Conv, self.dtype, kernel_size=(3, 3), padding=1,
                              conv_general_dilated=convolution.conv_general_dilated)
     h = x
     for i, channels in enumerate(self.channels):

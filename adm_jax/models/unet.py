@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from adm_jax.errors import UsageError
 from adm_jax.models import encoder as encoder_lib
 from adm_jax.models.blocks import Norm, Resample, conv, num_heads, remat, upsample
 
@@ -74,6 +75,7 @@ class UNet(nn.Module):
     for level in (*attended, -1):
       for count in (self.num_heads, self.num_heads_upsample or self.num_heads):
         num_heads(widths[level], count, self.head_channels)
+    encoder_lib.check_attention(self)
     remat(self.remat)
 
   @nn.compact
@@ -91,6 +93,9 @@ class UNet(nn.Module):
     Returns:
       f32[B H W out_channels].
     """
+    if (scale is None) == self.takes_scale:
+      raise UsageError('the network takes a guidance scale: give one for each image'
+                       if scale is None else 'the network takes no guidance scale: call it without')
     dtypes = dict(dtype=self.dtype, param_dtype=self.param_dtype)
     res_block, attention = encoder_lib.network_blocks(self)
     widths, attended = encoder_lib.network_levels(self)

@@ -26,7 +26,7 @@ class Schedule:
   An immutable value, compared by content; static under `jit` (its tables become constants).
 
   Attributes:
-    betas: f64[S], in (0, 1]: the variance that each step adds.
+    betas: f64[S], in (0, 1): the variance that each step adds; 1 would leave nothing of the image.
     timesteps: i64[S], rising: the index of each step in the process the network is trained on.
       `arange(S)` unless respaced.
     num_train_steps: T, the number of steps of that original process.
@@ -40,9 +40,12 @@ class Schedule:
   rescale_timesteps: bool = False
 
   def __post_init__(self):
-    if self.betas.ndim != 1 or not ((self.betas > 0) & (self.betas <= 1)).all():
-      raise UsageError('betas must be one row of numbers in (0, 1]; '
-                       f'got shape {self.betas.shape}, {self.betas.min()} to {self.betas.max()}')
+    if self.betas.ndim != 1 or not self.betas.size:
+      raise UsageError(f'betas of shape {self.betas.shape}: give one row of at least 1')
+    if not ((self.betas > 0) & (self.betas < 1)).all():
+      raise UsageError(f'betas from {self.betas.min():g} to {self.betas.max():g}: give numbers '
+                       'above 0 and below 1; linear has them from 21 steps on, cosine with a '
+                       'max_beta below 1')
 
   def _content(self):
     return (self.betas.tobytes(), self.timesteps.tobytes(), self.num_train_steps,

@@ -10,6 +10,8 @@ from typing import Any, Callable, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from adm_jax.errors import UsageError
+
 Array = jax.Array
 
 
@@ -61,7 +63,15 @@ def loss_second_moment(num_steps: int, *, history: int = 10,
     num_steps: T of the process.
     history: of how many of a timestep's latest losses the mean is taken.
     uniform_probability: what is spread evenly all the same, so that no timestep is forgotten.
+
+  Raises:
+    UsageError: no history, or no such share.
   """
+  if history < 1:
+    raise UsageError(f'history={history}: give at least 1')
+  if not 0 < uniform_probability <= 1:
+    raise UsageError(f'uniform_probability={uniform_probability}: give a share above 0, at most 1')
+
   def init():
     return LossHistory(jnp.zeros((num_steps, history)), jnp.zeros(num_steps, jnp.int32))
 

@@ -3,7 +3,11 @@
 import dataclasses
 from typing import Any, Callable, Mapping
 
+import jax
+import numpy as np
+
 from adm_jax.errors import UsageError
+from adm_jax.io import digests, functions
 from adm_jax.process.schedules import Schedule
 from adm_jax.sampling import solvers, spacings
 from adm_jax.sampling.steps import Step, descend
@@ -20,12 +24,23 @@ class Course:
     respacing: which steps of the process there are ('250', 'ddim25', '90,60,60,20,20'; '' for all);
       None: the paper's for the model, or 250 of them.
     steps: where the solver goes in the respaced schedule.
-    words: JSON values that say where that is, for a job's description.
+    words: JSON values that say where that is, for a job's description; where all are None, a digest
+      of the steps says it.
+    name: what a function that chose the steps is called there; a job may go on under another.
   """
   respacing: str | None = None
   steps: Callable[[Schedule], Step] = descend
   words: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {
       'steps': None, 'spacing': None, 'churn': None, 'from_step': None})
+  name: str | None = None
+
+  def described(self, found: Step, schedule: Schedule) -> dict[str, Any]:
+    """Returns JSON values that tell the steps `found` in `schedule` from others."""
+    told = self.steps is descend or any(word is not None for word in self.words.values())
+    if told or _content(found) == _content(descend(schedule)):
+      return dict(self.words)
+    return {**self.words, 'steps': len(found.t),
+            'spacing': {'name': self.name, 'digest': digests.short(_content(found))}}
 
 
 def of(steps: int | str | Course | None, spacing: str | Callable | None,
@@ -56,8 +71,15 @@ def of(steps: int | str | Course | None, spacing: str | Callable | None,
     return Course(None if steps is None else str(steps))
   if steps is None and spacing is None:
     return Course()
-  place = spacings.by_name(spacing or 'time') if not callable(spacing) else spacing
   num = DEFAULT_STEPS if steps is None else steps
-  name = spacing if isinstance(spacing, str) or spacing is None else spacing.__name__
-  return Course('', lambda schedule: place(schedule, num), {**Course().words, 'steps': steps,
-                                                            'spacing': name})
+  if callable(spacing):
+    function = getattr(spacing, 'func', spacing)  # of a partial, as `spacings.by_name` returns
+    return Course('', lambda schedule: spacing(schedule, num),
+                  name=getattr(function, '__name__', type(function).__name__))
+  place = spacings.by_name(spacing or 'time')
+  return Course('', lambda schedule: place(schedule, num), {
+      **Course().words, 'steps': steps, 'spacing': spacing and functions.described(spacing)})
+
+
+def _content(steps: Step) -> bytes:
+  return b''.join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(steps))

@@ -1,4 +1,4 @@
-"""Runs what `exporting` wrote: the program and its weights, and none of the code that made them."""
+"""Runs what `export` wrote: the program and its weights, and none of the code that made them."""
 
 import math
 import pathlib

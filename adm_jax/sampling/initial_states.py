@@ -188,12 +188,15 @@ def noised(adm: Pipeline, images: np.ndarray, seed: int) -> Start:
 
 
 def encoded(adm: Pipeline, images: np.ndarray, labels: np.ndarray | None) -> Start:
-  """The codes of `images` uint8[N H W C]: DDIM run backwards, up to the noisiest step.
+  """The codes of `images` uint8[N H W C]: DDIM run backwards, up to where `adm` starts.
 
   Sampling from them by DDIM with eta 0 gives the images again (ADM paper, appendix F).
   """
-  encode = dataclasses.replace(adm.sampler, solver=solvers.ddim(),
-                               steps=ascend(adm.diffusion.schedule))
+  # Some spacings, and `from_step`, start below the noisiest step.
+  first = int(adm.sampler.steps.t[0])
+  steps = jax.tree.map(lambda leaf: leaf[:first], ascend(adm.diffusion.schedule))
+  encode = dataclasses.replace(adm.sampler, solver=solvers.ddim(), steps=steps)
+
   def start(index):
     keys = image_keys(jax.random.key(0), index)  # DDIM draws no noise
     return encode(adm.params, keys, None if labels is None else labels[index],

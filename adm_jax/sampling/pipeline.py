@@ -119,7 +119,7 @@ class Pipeline:
                                      course)
     bound = _bound(self.guidance, run, self.dtype, [each.trained for each in self.bound])
     kept = {name: self.description[name] for name in ('model', 'clip', 'dtype')}
-    words = _words(solver, respacing, course)
+    words = _words(run, respacing, course)
     key = _key(words, run.steps)
     if key not in self.samplers:
       denoiser = dataclasses.replace(self.sampler.denoiser, diffusion=diffusion, guidance=bound)
@@ -137,7 +137,8 @@ class Pipeline:
       between: (low, high), the sigma between which there is guidance of any kind.
 
     Raises:
-      UsageError: nothing guides, or several kinds do: then give them to `with_guidance`.
+      UsageError: nothing guides, or several kinds do: then give them to `with_guidance`. Or what
+        guides has no interval.
     """
     scaled = [value for value in self.guidance if hasattr(value, 'scale')]
     if not scaled or (scale is not None and len(scaled) > 1):
@@ -145,9 +146,10 @@ class Pipeline:
                        'or give all of them to with_guidance')
     changes = {name: value for name, value in (('scale', scale), ('between', between))
                if value is not None}
-    return self.with_guidance(tuple(
-        dataclasses.replace(value, **changes) if hasattr(value, 'scale') else value
-        for value in self.guidance))
+    for name in changes:
+      if not any(hasattr(value, name) for value in self.guidance):
+        raise UsageError(f'the guidance {_kinds(self.guidance)} has no {name}: leave it out')
+    return self.with_guidance(tuple(_changed(value, changes) for value in self.guidance))
 
   def with_guidance(self, guidance: Sequence[Guidance]) -> 'Pipeline':
     """Returns the pipeline with other scales, intervals and the like of the same guidance.
@@ -283,16 +285,19 @@ class Pipeline:
     """Returns how many of `num` images to sample at once, where at most `batch_size` are wanted.
 
     Raises:
-      UsageError: not even the images of a batch have room, whatever the networks need.
+      UsageError: no such number, or not even the images of a batch have room, whatever the networks
+        need.
     """
+    if batch_size is not None:
+      check_num('batch_size', batch_size)
     batch_size = min(batch_size or self.default_batch_size, padded(num))
-    device = self.sampler.mesh.devices.flat[0]
+    devices = self.sampler.mesh.devices.flat
     # x and x_0 in float32 and the same again of the step before.
     needed = 16 * math.prod(self.sampler.shape) * batch_size // self.sampler.mesh.size
-    have = memory.of_device(device)
+    have = memory.of_each(devices)
     if have is not None and needed > have:
       raise UsageError(f'batch_size={batch_size:,}: its images alone take {needed / 1e9:,.0f} GB '
-                       f'of each {device.device_kind}, which has {have / 1e9:,.0f}: give less')
+                       f'of each {devices[0].device_kind}, which has {have / 1e9:,.0f}: give less')
     return batch_size
 
   def _check_low_res(self, low_res: np.ndarray, num: int) -> np.ndarray:
@@ -380,7 +385,7 @@ def load(model: Name | Trained, *, guidance: Sequence[Guidance] = (),
   devices = jax.local_devices() if devices is None else devices
   mesh = sharding.mesh(sharding.fsdp_needed(size, devices) if fsdp is None else fsdp, devices)
   sampler = Sampler(denoiser, solver, run.steps, network.image_shape, mesh)
-  words = _words(solver, respacing, course)
+  words = _words(run, respacing, course)
   description = {'model': pretrained.describe(model, trained), 'clip': clip, 'dtype': dtype,
                  **words, **_described(bound)}
   named = [trained, *(each.trained for each in bound if each.trained is not None)]
@@ -419,9 +424,10 @@ def _read_dtypes(denoiser: GuidedNetwork, weights: dict[str, Any], dtype: str) -
   return {name: found[name] for name in weights}
 
 
-def _words(solver: solvers.Solver, respacing: str, course: courses.Course) -> dict[str, Any]:
+def _words(run: Run, respacing: str, course: courses.Course) -> dict[str, Any]:
   """What of a description the steps and the solver are."""
-  return {'respacing': respacing, 'solver': solver.name, **dict(solver.settings), **course.words}
+  return {'respacing': respacing, 'solver': run.solver.name, **dict(run.solver.settings),
+          **course.described(run.steps, run.schedule)}
 
 
 def _key(words: dict[str, Any], steps: Step) -> str:
@@ -472,6 +478,12 @@ def _of_different_roles(bound: Iterable[Bound]) -> tuple[Bound, ...]:
 def _described(bound: Sequence[Bound]) -> dict[str, Any]:
   return {'guidance': {each.role: each.description for each in bound},
           'order': [each.role for each in bound]}
+
+
+def _changed(value: Guidance, changes: dict[str, Any]) -> Guidance:
+  """`value` with those of the changes for which it has a field."""
+  own = {name: new for name, new in changes.items() if hasattr(value, name)}
+  return dataclasses.replace(value, **own) if own else value
 
 
 def _kinds(guidance: Sequence[Guidance]) -> str:

@@ -317,7 +317,8 @@ def sample_job(sampler: Sampler, params: Any, *, key: Array, num: int, batch_siz
   end = num if end is None else end
   for first in range(begin, end, batch_size):
     count = min(batch_size, end - first)
-    index = np.minimum(np.arange(first, first + batch_size), num - 1)
+    # Padding asks for nothing from `end` on, which may not be there yet.
+    index = np.minimum(np.arange(first, first + batch_size), end - 1)
     def report(steps, count=count):
       if progress is not None:
         progress(steps * count)

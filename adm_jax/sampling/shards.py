@@ -34,6 +34,9 @@ from adm_jax.stored_configs import differences
 _IMAGES_PER_SHARD, _SECONDS_PER_SHARD = 500, 10
 BASE = 'base'
 _JOB, _SHARDS, _SAMPLES = 'job.json', 'shards', 'samples.npz'
+# What a stored job may lack: it is of before this was written, when the command line's `churn` said
+# it already, or of a solver that is not churned, which is the same along steps that add no noise.
+_UNTOLD = {'noise_scale'}
 
 
 def check_folder(folder: pathlib.Path) -> None:
@@ -62,7 +65,8 @@ def check_space(folder: pathlib.Path, num: int, shape: tuple[int, int, int]) -> 
   """
   if not files.is_local(folder) or (folder / _SAMPLES).exists():
     return
-  there = sum(path.stat().st_size for path in (folder / _SHARDS).glob('*.bin'))
+  # Without the temporary files of other processes, which may move at any moment.
+  there = sum(_size(path) for path in files.listed(folder / _SHARDS) if path.name[0] != '.')
   needed = 2 * num * math.prod(shape) - there
   root = next(path for path in (folder, *folder.parents) if path.exists())
   free = shutil.disk_usage(root).free
@@ -70,6 +74,13 @@ def check_space(folder: pathlib.Path, num: int, shape: tuple[int, int, int]) -> 
     raise UsageError(f'{num:,} images of {" x ".join(map(str, shape))} take {needed / 1e9:,.1f} GB '
                      f'on the way, and {root} has {free / 1e9:,.1f} free: ask for fewer, or give a '
                      'folder elsewhere')
+
+
+def _size(path: pathlib.Path) -> int:
+  try:
+    return path.stat().st_size
+  except FileNotFoundError:  # joined by another process, and removed
+    return 0
 
 
 class Damaged(UsageError):
@@ -391,8 +402,9 @@ def _describe(folder: pathlib.Path, text: str, writer: str) -> None:
       part.write_text(text)
     return
   try:
-    stored = json.dumps(_as_now(json.loads(path.read_text())))
-    changed = differences(stored, text, _names(json.loads(text)))
+    stored = _as_now(json.loads(path.read_text()))
+    changed = differences(json.dumps(stored), text,
+                          (*_names(json.loads(text)), *_UNTOLD.difference(stored)))
   except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
     raise UsageError(f'{path} was not written by this command: give another folder') from error
   if changed:

@@ -21,7 +21,8 @@ class Step:
   Sigmas are EDM's noise levels sqrt((1 - alpha_bar) / alpha_bar), 0 for clean data, rounded from
   float64 where alpha_bar in float32 has lost the digits of 1 - alpha_bar.
   """
-  index: Array           # i32: position in the run from 0, names the step's noise
+  index: Array           # i32: position in the whole run, of which these may be the last steps;
+                         # names the step's noise
   left: Array            # i32: steps that follow to clean data; many if it does not end there
   t: Array               # i32: index of the schedule, where the denoiser is asked
   alpha_bar: Array       # f32: there

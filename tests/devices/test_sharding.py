@@ -101,11 +101,19 @@ def test_a_device_that_does_not_say_its_memory_holds_all():
 
 
 class _Device:
+  platform = 'gpu'
+
+  def __init__(self, process_index=0):
+    self.process_index = process_index
 
   def memory_stats(self):
+    if self.process_index != jax.process_index():
+      raise jax.errors.JaxRuntimeError('MemoryStats is only supported for addressable PjRt devices')
     return {'bytes_limit': 16 * 2**30}
 
 
 @pytest.mark.parametrize('gib, wanted', [(1, 1), (6, 1), (7, 2), (20, 4), (10**6, 8)])
 def test_weights_are_split_once_they_take_too_much_of_a_device(gib, wanted):
-  assert sharding.fsdp_needed(gib * 2**30, [_Device()] * 8) == wanted
+  """Also where the first devices are another process's, which do not say what they have."""
+  for devices in ([_Device()] * 8, [_Device(1)] * 4 + [_Device()] * 4):
+    assert sharding.fsdp_needed(gib * 2**30, devices) == wanted

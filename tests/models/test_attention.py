@@ -15,7 +15,8 @@ from jax.experimental.pallas import tpu as pltpu
 from adm_jax.devices.target import ANY, Target, tracing_for
 from adm_jax.models import attention, blocks
 
-HOPPER, AMPERE, TPU = Target('gpu', 9.0), Target('gpu', 8.0), Target('tpu')
+HOPPER, AMPERE, TURING = Target('gpu', 9.0), Target('gpu', 8.0), Target('gpu', 7.5)
+TPU = Target('tpu')
 
 
 def normal(seed, *shape):
@@ -39,6 +40,7 @@ def test_attention_is_its_formula():
     (HOPPER, 'bfloat16', 1024, 64, 'cudnn'), (HOPPER, 'bfloat16', 256, 192, 'cudnn'),
     (HOPPER, 'bfloat16', 256, 256, 'cudnn'), (HOPPER, 'float16', 1024, 96, 'cudnn'),
     (AMPERE, 'bfloat16', 256, 192, 'xla'), (AMPERE, 'bfloat16', 1024, 128, 'cudnn'),
+    (TURING, 'bfloat16', 1024, 64, 'xla'), (TURING, 'float16', 1024, 64, 'xla'),
     (HOPPER, 'float32', 1024, 64, 'xla'), (HOPPER, 'bfloat16', 64, 64, 'xla'),
     (HOPPER, 'bfloat16', 1024, 60, 'xla'), (Target('gpu'), 'bfloat16', 1024, 64, 'xla'),
     (TPU, 'bfloat16', 1024, 64, 'flash'), (TPU, 'bfloat16', 4096, 64, 'flash'),
@@ -46,7 +48,7 @@ def test_attention_is_its_formula():
     (TPU, 'float32', 1024, 64, 'xla'), (ANY, 'bfloat16', 1024, 64, 'xla'),
     (Target('cpu'), 'bfloat16', 1024, 64, 'xla')])
 def test_a_fused_kernel_is_chosen_where_it_runs_and_pays(target, dtype, length, width, wanted):
-  """The shapes of ADM 64, 128 and the upsamplers, on Hopper, Ampere and TPUs."""
+  """The shapes of ADM 64, 128 and the upsamplers, on Hopper, Ampere, Turing and TPUs."""
   assert attention.attention_implementation(dtype, length, width, target) == wanted
 
 

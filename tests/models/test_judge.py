@@ -35,6 +35,13 @@ def test_the_gradient_reaches_every_parameter():
     assert jnp.abs(leaf).max() > 0, jax.tree_util.keystr(path)
 
 
+def test_its_convolutions_have_the_gradient_that_is_fast_in_a_scan():
+  module, params, x = small()
+  program = jax.make_jaxpr(lambda x: module.apply({'params': params}, x, None))(x)
+  kinds = [equation.primitive.name for equation in program.eqns]
+  assert kinds.count('custom_vjp_call') == 2 and 'conv_general_dilated' not in kinds
+
+
 def test_images_that_cannot_be_halved_so_often_are_refused():
   with pytest.raises(UsageError, match='7 x 9 cannot be halved 3 times: give sides from 8 on'):
     Judge(num_classes=2).init(jax.random.key(0), jnp.zeros((1, 7, 9, 1)), None)

@@ -258,6 +258,9 @@ def test_low_resolution_of_another_batch_or_channels_is_refused(shape):
     (dict(channel_mult=(1, 1.25)), '40 channels .* 32 groups'),
     (dict(num_heads=3), '64 channels .* by 3 attention heads'),
     (dict(num_heads_upsample=3), '64 channels .* by 3 attention heads'),
+    (dict(num_heads_upsample=-1), 'num_heads_upsample=-1: give at least 1, or None'),
+    (dict(attention_implementation='fast'), "'fast' is unknown: give xla, cudnn, flash, or None"),
+    (dict(attention_implementation='flash'), 'multiples of 1024 tokens, and a level .* has 16'),
     (dict(head_channels=48), '64 channels .* heads of 48'),
     (dict(remat='some'), "remat 'some' is unknown: give none")])
 def test_a_description_that_cannot_work_is_refused_at_once(kwargs, words):
@@ -273,6 +276,14 @@ def test_images_that_do_not_fit_are_refused(params, change, words):
   x, t, y = inputs(**change)
   with pytest.raises(UsageError, match=words):
     UNET.apply({'params': params}, x, t, y)
+
+
+def test_a_scale_goes_with_networks_that_take_one(params):
+  x, t, y = inputs()
+  with pytest.raises(UsageError, match='takes no guidance scale'):
+    UNET.apply({'params': params}, x, t, y, scale=jnp.ones(2))
+  with pytest.raises(UsageError, match='takes a guidance scale: give one for each'):
+    dataclasses.replace(UNET, takes_scale=True).apply({'params': params}, x, t, y)
 
 
 def test_labels_go_with_classes(params):

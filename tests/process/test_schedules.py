@@ -193,13 +193,21 @@ def test_the_shortest_processes_have_finite_tables(num_steps):
     assert (schedule.large_variance > 0).all()
 
 
-@pytest.mark.parametrize('betas', [[0.1, 0.0], [0.1, 1.5], [[0.1]], [-0.1], [np.nan]])
+@pytest.mark.parametrize('betas', [[0.1, 0.0], [0.1, 1.0], [[0.1]], [-0.1], [np.nan], []])
 def test_variances_outside_0_to_1_are_refused(betas):
-  with pytest.raises(UsageError, match='betas must be'):
+  """And a beta of 1, after which alpha_bar would be 0, and sigma infinite."""
+  with pytest.raises(UsageError, match='betas .*: give'):
     schedules.from_betas(betas)
 
 
 def test_too_few_linear_steps_are_refused():
-  """Scaled by 1000 / T, beta would pass 1."""
-  with pytest.raises(UsageError, match='betas must be'):
-    schedules.linear(num_steps=10)
+  """Scaled by 1000 / T, beta would reach 1."""
+  for num_steps in (10, 20):
+    with pytest.raises(UsageError, match='linear has them from 21 steps on'):
+      schedules.linear(num_steps=num_steps)
+  assert np.isfinite(schedules.linear(num_steps=21).sigma).all()
+
+
+def test_cosine_without_a_cap_is_refused():
+  with pytest.raises(UsageError, match='cosine with a max_beta below 1'):
+    schedules.cosine(num_steps=50, max_beta=1.0)

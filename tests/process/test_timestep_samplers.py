@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from adm_jax.errors import UsageError
 from adm_jax.process.timestep_samplers import (
   LossHistory,
   loss_second_moment,
@@ -132,3 +133,12 @@ def test_the_history_is_the_latest_losses():
 
 def test_uniform_sampling_keeps_no_state():
   assert not jax.tree.leaves(uniform(5).update((), jnp.arange(3), jnp.ones(3)))
+
+
+@pytest.mark.parametrize('kwargs, message', [
+    ({'history': 0}, 'history=0: give at least 1'),
+    ({'uniform_probability': 0.0}, 'uniform_probability=0.0: give'),
+    ({'uniform_probability': 1.5}, 'uniform_probability=1.5: give')])
+def test_weights_that_would_not_be_numbers_are_refused(kwargs, message):
+  with pytest.raises(UsageError, match=message):
+    loss_second_moment(6, **kwargs)

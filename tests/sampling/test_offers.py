@@ -53,6 +53,7 @@ def checked(*words):
   sampling_options.add_guidance_arguments(parser)
   sampling_options.add_step_arguments(parser)
   arguments = parser.parse_args(['--model', 'any', '--classifier', 'any', *words])
+  sampling_options.fill_in_solver(arguments)
   sampling_options.check(arguments)
   return arguments
 

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_models
@@ -11,8 +13,8 @@ import tiny_models
 from adm_jax.errors import UsageError
 from adm_jax.io.pixels import to_float
 from adm_jax.process import schedules
-from adm_jax.sampling import initial_states, pipeline, solvers, spacings
-from adm_jax.sampling.guidance import ByClassifier, ByWeakerModel, ClassifierFree
+from adm_jax.sampling import courses, initial_states, pipeline, solvers, spacings
+from adm_jax.sampling.guidance import Bound, ByClassifier, ByWeakerModel, ClassifierFree
 from adm_jax.sampling.sampler import image_keys, padded
 from adm_jax.weights import folders
 
@@ -236,6 +238,36 @@ def test_numbers_of_images_that_share_a_batch_compile_nothing(adm, compilations)
   assert all(num <= padded(num) <= 4 / 3 * num for num in range(1, 2000))
 
 
+@pytest.mark.parametrize('batch_size', [0, -1, 2.5])
+def test_a_batch_of_no_number_of_images_is_refused(adm, batch_size):
+  with pytest.raises(UsageError, match=f'batch_size={batch_size}: give a whole number from 1'):
+    adm(LABELS, batch_size=batch_size)
+
+
+def test_the_room_for_a_batch_is_what_this_process_s_device_says(adm):
+  """The first device of a mesh may be another process's, which does not say."""
+  def device(process_index):
+    def memory_stats():
+      assert process_index == jax.process_index()
+      return {'bytes_limit': 1000}
+    return types.SimpleNamespace(platform='gpu', device_kind='GPU', process_index=process_index,
+                                 memory_stats=memory_stats)
+  mesh = types.SimpleNamespace(devices=np.array([device(1), device(0)]), size=2)
+  shared = dataclasses.replace(adm, sampler=types.SimpleNamespace(shape=(8, 8, 3), mesh=mesh))
+  with pytest.raises(UsageError, match='of each GPU, which has'):
+    shared.check_batch_size(4, 4)
+
+
+def test_another_scale_of_churned_noise_is_another_sampler(adm):
+  course = courses.Course('', lambda schedule: spacings.churned(
+      schedule, spacings.karras(schedule, 4), 1.0))
+  one, other = (adm.with_steps(course, solver=solvers.churned(solvers.euler(), scale))
+                for scale in (1.0, 3.0))
+  assert one.sampler is not other.sampler
+  assert one.sampler is one.with_steps(course).sampler
+  assert [each.description['noise_scale'] for each in (one, other)] == [1.0, 3.0]
+
+
 @pytest.mark.parametrize('kwargs, message', [
     ({'solver': 'dddim'}, 'did you mean ddim'), ({'solver': 3}, 'solver=3: give its name'),
     ({'solver': solvers.ddim}, 'what a function of adm_jax.solvers returns'),
@@ -254,6 +286,25 @@ def test_a_mistake_in_loading_is_one_line(models, kwargs, message):
 def test_a_scale_that_is_no_number_is_one_line(adm, scale):
   with pytest.raises(UsageError, match='a guidance scale of'):
     adm(LABELS, scale=scale)
+
+
+@dataclasses.dataclass(frozen=True)
+class Everywhere:
+  """Guidance with a scale, and without an interval, as a student's."""
+  scale: float = 1.0
+
+  def bind(self, run, dtype, loaded=None):
+    return Bound('everywhere', lambda conditional, context: conditional, (Everywhere,),
+                 {'scale': self.scale})
+
+
+def test_an_interval_is_of_the_guidance_that_has_one(models):
+  def load(*guidance):
+    return pipeline.load(models['unet'], guidance=guidance, steps='5')
+  both = load(ByClassifier(models['classifier'], 2.0), Everywhere()).guided(between=(0.5, 20.0))
+  assert both.guidance[0].between == (0.5, 20.0) and both.guidance[1] == Everywhere()
+  with pytest.raises(UsageError, match='the guidance Everywhere has no between: leave it out'):
+    load(Everywhere()).guided(between=(0.5, 20.0))
 
 
 def test_other_guidance_is_another_pipeline(adm, models):
@@ -288,6 +339,20 @@ def test_codes_decode_to_the_images(zero, images):
   # The first step of the process is undone, but was never taken (ADM paper, appendix F).
   wanted = np.asarray(to_float(images)) / np.sqrt(first)
   np.testing.assert_allclose(again, (wanted + 1) * 127.5, atol=1.01)
+
+
+def test_codes_lie_where_decoding_starts(zero, images):
+  """Below the noisiest step, for a run that starts in the middle."""
+  def predict_nothing(params, x, time, labels, **kwargs):
+    return jnp.zeros((*x.shape[:-1], 6))
+  network = types.SimpleNamespace(apply=predict_nothing, num_classes=tiny_models.NUM_CLASSES)
+  adm = dataclasses.replace(zero, sampler=dataclasses.replace(
+      zero.sampler, denoiser=dataclasses.replace(zero.sampler.denoiser, network=network),
+      steps=initial_states.from_step(500)(zero.diffusion.schedule)))
+  images = images // 2 + 60
+  first, last = zero.diffusion.schedule.alpha_bar[[0, 2]]
+  np.testing.assert_allclose(initial_states.codes(adm, images, LABELS),
+                             np.sqrt(last / first) * to_float(images), atol=1e-5)
 
 
 def test_noised_images_have_the_moments_of_q(zero, models):

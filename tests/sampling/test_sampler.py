@@ -231,6 +231,21 @@ def test_a_run_may_start_from_given_images():
   np.testing.assert_allclose(np.concatenate(batches), sampler(1.0, keys), atol=1e-6)
 
 
+def test_a_part_of_a_job_asks_for_nothing_beyond_its_end():
+  """What comes after may not be there yet; the images are those of the whole job, to the bit."""
+  start = initial_noise(image_keys(jax.random.key(0), jnp.arange(11)), (2, 2, 3))
+  asked = []
+  def x(index):
+    asked.extend(index)
+    return start[index]
+  def job(**part):
+    return np.concatenate(list(sample_job(toy_sampler(solvers.ancestral()), 1.0, key=key(0), num=11,
+                                          batch_size=4, x=x, **part)))
+  part = job(begin=1, end=7)
+  assert set(asked) == set(range(1, 7))
+  np.testing.assert_array_equal(part, job()[1:7])
+
+
 def test_a_job_reports_every_step_of_every_image_once():
   """Padding is no progress."""
   done = []

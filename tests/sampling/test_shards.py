@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import types
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -123,6 +125,34 @@ def test_a_model_may_be_called_by_another_path(tmp_path):
   with pytest.raises(UsageError, match='another job'), \
       _open(tmp_path, {'version': 2, 'model': {'name': 'a', 'fingerprint': 2}}):
     pass
+
+
+def test_a_churned_job_of_before_goes_on_and_now_keeps_its_scale_of_noise(tmp_path):
+  """What the command line stored said it in its own words alone."""
+  before = {'version': 2, 'solver': 'heun', 'churn': '1,0.05,50,1.003'}
+  for folder, description in (('before', before), ('now', {**before, 'noise_scale': 1.003})):
+    with _open(tmp_path / folder, description):
+      pass
+    with _open(tmp_path / folder, {**before, 'noise_scale': 1.003}):
+      pass
+  with pytest.raises(UsageError, match='noise_scale: 1.003 before, 3.0 now'), \
+      _open(tmp_path / 'now', {**before, 'noise_scale': 3.0}):
+    pass
+
+
+def test_only_whole_shards_count_where_room_is_looked_for(tmp_path, monkeypatch):
+  """Not what other processes are writing, nor what they remove while it is looked at."""
+  with _open(tmp_path) as job:
+    job.fill(0, [IMAGES[:5]])
+  shard, = (tmp_path / 'shards').iterdir()
+  (tmp_path / 'shards' / f'.{shard.stem}.part1of2.bin').write_bytes(bytes(100))
+  (tmp_path / 'shards' / 'gone.bin').symlink_to(tmp_path / 'nowhere')
+  needed = 2 * IMAGES.nbytes - IMAGES[:5].nbytes
+  for free in (needed, needed - 1):
+    monkeypatch.setattr(shards.shutil, 'disk_usage',
+                        lambda root, free=free: types.SimpleNamespace(free=free))
+    with pytest.raises(UsageError, match='on the way') if free < needed else nullcontext():
+      shards.check_space(tmp_path, NUM, SHAPE)
 
 
 @pytest.mark.parametrize('content', ['[1, 2]', 'text', ''])

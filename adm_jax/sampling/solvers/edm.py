@@ -44,7 +44,8 @@ def churned(solver: Solver, noise_scale: float = 1.0) -> Solver:
     added = jnp.sqrt((step.sigma - step.sigma_start) * (step.sigma + step.sigma_start))
     x = (scale(step.sigma_start) * x + noise_scale * added * noise) / scale(step.sigma)
     return solver.step(denoise, x, memory, step, noise)
-  return solver._replace(step=step, deterministic=False)
+  return solver._replace(step=step, deterministic=False,
+                         settings=(*solver.settings, ('noise_scale', noise_scale)))
 
 
 OFFERED = euler, heun
