@@ -54,7 +54,7 @@ def test_a_good_config_is_built(tmp_path):
     (_with({'a': [_CALL]}, *_NETWORK), 'open_source, which is not one of the functions'),
     # Values that the functions are not for.
     (_with([], *_NETWORK), 'built'), (_with(3, *_MODULE), 'built|module'),
-    (_with(1, *_MODULE, 'colour'), "unexpected keyword argument 'colour'"),
+    (_with(1, *_MODULE, 'colour'), "has no argument 'colour'"),
     (_with('many', *_MODULE, 'channels'), 'built'),
     (_with(10**9, *_MODULE, 'channels'), 'at most 65536'),
     (_with(-32, *_MODULE, 'channels'), 'at least 1'),

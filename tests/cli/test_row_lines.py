@@ -6,7 +6,7 @@ import shlex
 import pytest
 import tiny_models
 
-from adm_jax.cli import sample
+from adm_jax.cli import sample, sampling_options
 from adm_jax.cli.parser import Parser
 from adm_jax.evaluation import reproduce, tables
 from adm_jax.evaluation.reproduce import SampleOptions
@@ -24,6 +24,7 @@ def _read(sampled, options):
   program, command, *words = shlex.split(reproduce.command(sampled, options))
   assert (program, command) == ('adm', 'sample')
   arguments = parser.parse_args([*words, '--out', 'OUT'])
+  sampling_options.fill_in_solver(arguments)
   sample.check(arguments)
   return arguments
 
