@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from adm_jax.errors import UsageError
 from adm_jax.models import encoder as encoder_lib
 from adm_jax.models.attention import attend
-from adm_jax.models.blocks import Norm, conv, dense, num_heads, queries_keys_values, remat
+from adm_jax.models.blocks import Norm, conv, dense, num_heads, queries_keys_values
 
 Array = jax.Array
 Dtype = Any
@@ -70,12 +70,7 @@ class Classifier(nn.Module):
 
   def __post_init__(self):
     super().__post_init__()
-    encoder_lib.check_numbers(self)
-    widths, attended = encoder_lib.network_levels(self)
-    for level in (*attended, -1):
-      num_heads(widths[level], self.num_heads, self.head_channels)
-    encoder_lib.check_attention(self)
-    remat(self.remat)
+    encoder_lib.check(self, (self.num_heads,))
     if self.pool not in ('attention', 'adaptive', 'spatial', 'spatial_v2'):
       raise UsageError(f'pool {self.pool!r} is unknown: give attention, adaptive, spatial or '
                        'spatial_v2')

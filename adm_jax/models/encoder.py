@@ -70,8 +70,27 @@ def widths(channels: int, channel_mult: tuple[float, ...], num_groups: int) -> t
   return result
 
 
-def check_numbers(network: nn.Module) -> None:
-  """Raises UsageError for numbers that no network with the attributes of `UNet` can have."""
+def check(network: nn.Module, heads: tuple[int, ...]) -> None:
+  """Refuses what cannot work when a network is described, before anything compiles.
+
+  Args:
+    network: a module with the attributes of `UNet`.
+    heads: how many its levels have, unless their width is given.
+
+  Raises:
+    UsageError: attributes that no network can have.
+  """
+  _check_numbers(network)
+  (height, width), (channels, attended) = height_width(network.image_size), network_levels(network)
+  for level in (*attended, -1):
+    for count in heads:
+      num_heads(channels[level], count, network.head_channels)
+  check_implementation(network.attention_implementation, [
+      (height >> level) * (width >> level) for level in (*attended, len(channels) - 1)])
+  remat(network.remat)
+
+
+def _check_numbers(network: nn.Module) -> None:
   for name in ('depth', 'channels', 'num_groups', 'num_heads', 'num_heads_upsample',
                'head_channels', 'num_classes', 'in_channels'):
     value = getattr(network, name, None)
@@ -105,14 +124,6 @@ def network_levels(network: nn.Module) -> tuple[tuple[int, ...], tuple[int, ...]
   return (widths(network.channels, network.channel_mult, network.num_groups),
           attention_levels(network.image_size, network.attention_resolutions,
                            len(network.channel_mult)))
-
-
-def check_attention(network: nn.Module) -> None:
-  """Raises UsageError for a kernel of attention that the network's levels cannot have."""
-  (height, width), (_, attended) = height_width(network.image_size), network_levels(network)
-  middle = len(network.channel_mult) - 1
-  check_implementation(network.attention_implementation, [
-      (height >> level) * (width >> level) for level in (*attended, middle)])
 
 
 def network_blocks(network: nn.Module) -> tuple[Callable[..., nn.Module], Callable[..., nn.Module]]:

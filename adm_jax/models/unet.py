@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from adm_jax.errors import UsageError
 from adm_jax.models import encoder as encoder_lib
-from adm_jax.models.blocks import Norm, Resample, conv, num_heads, remat, upsample
+from adm_jax.models.blocks import Norm, Resample, conv, upsample
 
 Array = jax.Array
 Dtype = Any
@@ -69,14 +69,7 @@ class UNet(nn.Module):
 
   def __post_init__(self):
     super().__post_init__()
-    # What cannot work is refused when the network is described, before anything compiles.
-    encoder_lib.check_numbers(self)
-    widths, attended = encoder_lib.network_levels(self)
-    for level in (*attended, -1):
-      for count in (self.num_heads, self.num_heads_upsample or self.num_heads):
-        num_heads(widths[level], count, self.head_channels)
-    encoder_lib.check_attention(self)
-    remat(self.remat)
+    encoder_lib.check(self, (self.num_heads, self.num_heads_upsample or self.num_heads))
 
   @nn.compact
   def __call__(self, x: Array, t: Array, y: Array | None = None, *, scale: Array | None = None,
