@@ -75,7 +75,8 @@ class Settings:
     pipeline.check_seed(self.seed)
 
 
-def first_picture(out: pathlib.Path, name: str = shipped.FIRST, *, rows: int) -> pathlib.Path:
+def first_picture(out: pathlib.Path, name: str = shipped.FIRST, *, rows: int,
+                  steps: int = 20) -> pathlib.Path:
   """Draws images of a model that comes with the package, a class a column; returns the picture.
 
   What is there already is not drawn again.
@@ -84,9 +85,10 @@ def first_picture(out: pathlib.Path, name: str = shipped.FIRST, *, rows: int) ->
     out: a folder; the images are a job in OUT/NAME, the picture is OUT/NAME.png.
     name: of the model.
     rows: images of each class.
+    steps: of DPM-Solver++(2M), as Karras et al. space them: it is to be there at once.
   """
-  best = shipped.sampling(name)
-  adm = pipeline.load(name, guidance=(ClassifierFree(best.cfg_scale),), steps=best.respacing)
+  adm = pipeline.load(name, guidance=(ClassifierFree(shipped.sampling(name).cfg_scale),),
+                      solver='dpm++2m', steps=steps, spacing='karras')
   path = out / f'{name}.png'
   made = SamplingJob(adm, num=rows * adm.num_classes, classes=range(adm.num_classes)).write(
       out / name)

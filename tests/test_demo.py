@@ -7,7 +7,6 @@ from PIL import Image
 from adm_jax import demo
 from adm_jax.errors import UsageError
 from adm_jax.io import progress
-from adm_jax.weights import shipped
 
 SETTINGS = demo.Settings(num=20, respacing='5', batch_size=16, likelihood_images=4,
                          likelihood_respacing='10', encoded=2, encoding_respacing='5',
@@ -41,12 +40,11 @@ def test_a_seed_without_a_key_is_refused_before_anything_is_trained(seed):
     demo.Settings(seed=seed)
 
 
-def test_its_first_picture_is_a_job_that_is_done_once(tmp_path, monkeypatch):
-  monkeypatch.setattr(demo.shipped, 'sampling', lambda name: shipped.Sampling(2.0, '2'))
-  path = demo.first_picture(tmp_path, rows=1)
+def test_its_first_picture_is_a_job_that_is_done_once(tmp_path):
+  path = demo.first_picture(tmp_path, rows=1, steps=2)
   assert Image.open(path).size[0] > 10 * 28
   before = path.stat().st_mtime_ns
-  assert demo.first_picture(tmp_path, rows=1) == path and path.stat().st_mtime_ns == before
+  assert demo.first_picture(tmp_path, rows=1, steps=2) == path and path.stat().st_mtime_ns == before
   with np.load(tmp_path / 'fashion' / 'samples.npz') as file:
     np.testing.assert_array_equal(file['arr_1'], np.arange(10))
 
