@@ -11,7 +11,7 @@
 import time
 from typing import Any, Iterable, Iterator
 
-_BEGIN = time.perf_counter()  # `main` imports this module before the commands, and these JAX
+_BEGIN = time.perf_counter()  # `main` imports this module before the commands; JAX comes later
 
 
 class Clock:
