@@ -106,7 +106,10 @@ def straighten(image: Image.Image, channels: int) -> Image.Image:
   if image.mode == wanted and not image.has_transparency_data:  # PNGs may name a color for it
     return image
   if image.mode.startswith('I'):
-    levels = np.divide(np.asarray(image).clip(0, 65535), 257, dtype=np.float32)
+    levels = np.asarray(image)
+    if 'transparency' in image.info:  # one level, where Pillow would compare what is left of it
+      levels = np.where(levels == image.info['transparency'], 65535, levels)
+    levels = np.divide(levels.clip(0, 65535), 257, dtype=np.float32)
     image = Image.fromarray(levels.round(out=levels).astype(np.uint8))
   elif image.has_transparency_data:
     white = Image.new('RGBA', image.size, 'white')

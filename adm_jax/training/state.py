@@ -88,6 +88,8 @@ def adamw(learning_rate: float, *, weight_decay: float = 0.0, linear_decay_steps
   for name, value in (('b1', b1), ('b2', b2)):
     if not 0 <= value < 1:
       raise UsageError(f'{name}={value}: give a number in [0, 1)')
+  if not 0 <= eps < float('inf'):
+    raise UsageError(f'eps={eps}: give 0 or a number above it')
   rate, num_updates = learning_rate, None
   if linear_decay_steps is not None:
     num_updates = linear_decay_steps + decay_after_step

@@ -130,3 +130,12 @@ def test_sixteen_bits_become_eight_by_the_nearest_level():
   Image.fromarray(levels.astype(np.uint16)).save(file, 'PNG')
   got = decoding.Decoder(None, None, channels=1)(file.getvalue())[..., 0]
   np.testing.assert_array_equal(got, np.rint(levels / 257))
+
+
+def test_the_level_that_sixteen_bits_name_transparent_is_white():
+  levels = np.arange(65536).reshape(256, 256)
+  file = io.BytesIO()
+  Image.fromarray(levels.astype(np.uint16)).save(file, 'PNG', transparency=300)
+  got = decoding.Decoder(None, None)(file.getvalue())
+  expected = np.where(levels == 300, 255, np.rint(levels / 257))
+  np.testing.assert_array_equal(got, np.repeat(expected[..., None], 3, axis=2))

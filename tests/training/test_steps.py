@@ -300,7 +300,7 @@ def test_a_decay_ends_after_as_many_updates_as_it_says(lags):
     (dict(learning_rate=0.0), 'learning_rate=0.0'), (dict(weight_decay=-0.1), 'weight_decay=-0.1'),
     (dict(linear_decay_steps=0), 'linear_decay_steps=0'), (dict(clip_norm=0.0), 'clip_norm=0.0'),
     (dict(clip_norm=-1.0), 'clip_norm=-1.0'), (dict(b1=1.0), 'b1=1.0'), (dict(b2=-0.1), 'b2=-0.1'),
-    (dict(b2=1.0), 'b2=1.0')])
+    (dict(b2=1.0), 'b2=1.0'), (dict(eps=-1e-8), 'eps=-1e-08')])
 def test_numbers_that_no_training_can_have_are_refused(kwargs, match):
   with pytest.raises(UsageError, match=match) as error:
     adamw(**{'learning_rate': 0.1, **kwargs})
