@@ -27,14 +27,14 @@ def get_config():
       data=recipes.images_of('tfds:cifar10', 32),
       task=call(tasks.diffusion, network=network, objective=losses.mse, label_dropout=0.1),
       timestep_sampler=call(uniform, num_steps=1000),
-      optimizer=call(adamw, learning_rate=1.5e-3, linear_decay_steps=20_000, clip_norm=1.0),
+      optimizer=call(adamw, learning_rate=1.5e-3, linear_decay_steps=16_000, clip_norm=1.0),
       loader=call(Loader, flip=True),
       batch_size=64,
       microbatches=4,  # all at once takes 3.8 GB, which the system hands out anew for each step
-      total_steps=20_000,
+      total_steps=16_000,
       ema_rates=(0.999,),
       ema_warmup=True,
       log_every=50,
       save_every=250,
-      sample_every=2500,
+      sample_every=2000,
   )
