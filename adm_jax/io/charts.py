@@ -103,12 +103,48 @@ def _draw_chart(pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont, chart: C
     y = at(x_range[0], level)[1]
     for x in range(int(west), int(east), 9):
       pen.line(_fine(x, y, min(x + 5, east), y), fill=_LEVEL, width=_FINE)
-    pen.text(_fine(east - 4, y - 3), printable(name), fill=_LEVEL, font=font, anchor='rs')
-  for i, line in enumerate(chart.lines):
-    points = [at(x, y) for x, y in zip(line.x, line.y, strict=True)]
+  drawn = [[at(x, y) for x, y in zip(line.x, line.y, strict=True)] for line in chart.lines]
+  for i, points in enumerate(drawn):
     pen.line([_fine(*point) for point in points], fill=_color(i), width=2 * _FINE, joint='curve')
     for x, y in points:
       pen.ellipse(_fine(x - 3, y - 3, x + 3, y + 3), fill=_color(i))
+  for name, level in chart.levels.items():
+    length = font.getlength(printable(name)) / _FINE
+    x, y = _free(np.linspace(east - 4 - length, west + 4, 9), at(x_range[0], level)[1],
+                 (north, south), length, drawn)
+    pen.text(_fine(x, y), printable(name), fill=_LEVEL, font=font, anchor='ls')
+
+
+def _free(lefts: np.ndarray, level: float, field: tuple[float, float], length: float,
+          drawn: Sequence[Sequence[tuple[float, float]]]) -> tuple[float, float]:
+  """Where a level's name, above or below it, is farthest from the lines.
+
+  Args:
+    lefts: where it may begin, f[N].
+    level: of which it is the name; y grows downwards.
+    field: (north, south), in which the name has to lie.
+    length: of the name.
+    drawn: the lines' points.
+
+  Returns:
+    (x, y), the left end of its base line.
+  """
+  passed = [_between(np.array(points, float)) for points in drawn if points]
+  passed = np.concatenate([np.empty((0, 2)), *passed])
+
+  def room(place):
+    x, y = place
+    low, high = np.array([x, y - _TEXT]), np.array([x + length, y])
+    away = np.linalg.norm(passed - passed.clip(low, high), axis=1)
+    return field[0] < y - _TEXT and y < field[1], away.min(initial=np.inf)
+  return max(((x, y) for y in (level - 4, level + 3 + _TEXT) for x in lefts), key=room)
+
+
+def _between(points: np.ndarray) -> np.ndarray:
+  """Points f[M, 2] along a line, at most pixels apart, of its corners f[N, 2]."""
+  gone = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
+  along = np.linspace(0, gone[-1], int(gone[-1]) + 2)
+  return np.stack([np.interp(along, gone, column) for column in points.T], axis=1)
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:

@@ -8,34 +8,47 @@ from adm_jax.evaluation import sweep, sweep_pages
 
 DOCS = pathlib.Path(__file__).parents[2] / 'docs'
 FOUND = sweep.from_json((DOCS / 'trade_off.json').read_text())
-MEASURES = [point.measures for point in FOUND.points]
+KINDS = {kind: [point for point in FOUND.points if point.guidance == kind]
+         for kind in ('classifier-free', 'classifier', 'unconditional+classifier')}
+# Beyond the second, samples grow brighter than photographs. A weak classifier makes a model that is
+# told no class worse before it makes it better, in the paper's table 4 too.
+RISES = {'classifier-free': (1, 2), 'classifier': (0, 5), 'unconditional+classifier': (1, 10)}
 
 
 def test_the_page_has_the_table_of_what_was_measured():
   assert sweep_pages.table(FOUND) in (DOCS / 'trade_off.md').read_text()
 
 
-def test_recall_falls_with_the_scale_and_precision_rises_up_to_2():
-  points = FOUND.points
-  scales = [point.scale for point in points]
-  assert scales == [1, 1.5, 2, 3, 5, 8]
-  precision = [point.measures.precision for point in points if point.scale <= 2]
-  assert precision == sorted(precision) and precision[-1] > precision[0] + 0.02
+def test_the_three_kinds_of_guidance_are_there_at_scales_from_none_to_strong():
+  scales = {kind: [point.scale for point in points] for kind, points in KINDS.items()}
+  assert scales == {'classifier-free': [1, 1.5, 2, 3, 5, 8], 'classifier': [0, 1, 2, 5, 10],
+                    'unconditional+classifier': [0, 1, 2, 5, 10]}
+  assert {point.measures.num for point in FOUND.points} == {2000} == {FOUND.training[0].num}
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_precision_rises_and_recall_falls_with_the_scale(kind):
+  first, last = RISES[kind]
+  points = [point for point in KINDS[kind] if point.scale >= first]
   recall = [point.measures.recall for point in points]
-  assert recall == sorted(recall, reverse=True) and recall[-1] < recall[0] - 0.2
+  assert recall == sorted(recall, reverse=True) and recall[-1] < recall[0] - 0.1
+  precision = [point.measures.precision for point in points if point.scale <= last]
+  assert precision == sorted(precision) and precision[-1] > precision[0] + 0.04
 
 
-def test_guided_samples_are_of_the_asked_class():
-  """As often, nearly, as the judge is right on real images."""
+@pytest.mark.parametrize('kind', ['classifier-free', 'classifier'])
+def test_guided_samples_are_of_the_asked_class(kind):
+  """As often as the judge is right on real images."""
   assert FOUND.accuracy >= 0.9
-  assert max(measures.agreement for measures in MEASURES) >= 0.92 * FOUND.accuracy
+  assert max(point.measures.agreement for point in KINDS[kind]) >= FOUND.accuracy
 
 
-def test_conditional_samples_are_near_the_real_images():
+@pytest.mark.parametrize('kind', ['classifier-free', 'classifier'])
+def test_guidance_brings_conditional_samples_near_the_real_images(kind):
   """In units of what as many training images have."""
-  real = FOUND.training[0]
-  assert {measures.num for measures in MEASURES} == {real.num}
-  assert FOUND.nearest.measures.frechet_distance <= 5 * real.frechet_distance
+  nearest = min(point.measures.frechet_distance for point in KINDS[kind])
+  assert nearest <= 5 * FOUND.training[0].frechet_distance
+  assert nearest <= KINDS[kind][0].measures.frechet_distance / 2
 
 
 def test_samples_are_no_copies():

@@ -40,3 +40,14 @@ def test_a_single_point_is_a_chart_with_its_point_in_the_middle(y):
   image = charts.draw([Chart('y', 'x', (Line('one', (2.0,), (y,)),))] * 3, width=400, height=300)
   assert image.size == (800, 626)
   assert np.abs(np.asarray(image)[144, 221].astype(int) - BLUE).max() < 8
+
+
+def test_a_levels_name_is_clear_of_the_lines():
+  """One runs above it to the right, one below it to the left."""
+  lines = (Line('a', (0, 5, 10), (9, 4.3, 4.3)), Line('b', (0, 5, 10), (3.7, 3.7, 0)))
+  named, unnamed = (np.asarray(charts.draw([Chart('y', 'x', lines, {name: 4})], columns=1), int)
+                    for name in ('the level', ''))
+  text = np.argwhere(np.abs(named - unnamed).sum(axis=-1) > 100)
+  drawn = np.concatenate([np.argwhere(np.abs(named - color).sum(axis=-1)[:300] < 40)
+                          for color in (BLUE, RED)])
+  assert np.linalg.norm(text[:, None] - drawn, axis=-1).min() > 8
