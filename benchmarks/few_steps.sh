@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains the students of the digits, and makes the section of docs/few_steps.md on them anew: about
-# an hour on 2 CPU cores. Stopped, it goes on. The demo comes first, in the length that
+# two hours on 2 CPU cores; the pictures take matplotlib. Stopped, it goes on. The demo comes first, in the length that
 # docs/few_evaluations.md says.
 #
 #   bash benchmarks/few_steps.sh runs/longer runs/few_steps

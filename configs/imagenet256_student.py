@@ -4,7 +4,7 @@
   adm train --config imagenet256_student --config.stage=few --workdir runs/student
     --init-from runs/guided
 
-Batch, updates and the teacher's rising steps are those of Heek et al. (2024), but for the batch.
+Updates and the teacher's rising steps are those of Heek et al. (2024); the batch is smaller.
 """
 
 from adm_jax.configs import imagenet256

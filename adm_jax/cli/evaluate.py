@@ -65,7 +65,7 @@ def words(arguments, extractor, *sides):
 
 def add_extractor_arguments(parser):
   """What both commands that look at images ask for."""
-  parser.add_argument('--extractor', metavar='DIR|FILE.py:FUNCTION',
+  parser.add_argument('--extractor', metavar='NAME|DIR|FILE.py:FUNCTION',
                       help='a trained classifier, or a function of uint8 images (B, H, W, C) to '
                            'vectors (B, D); default: Inception')
   parser.add_argument('--features', metavar='FILE',

@@ -1,6 +1,7 @@
 """List the published models: parameters, size, the paper's row, and which are already here.
 
-`adm models NAME` shows all of one, with its largest arrays of parameters; nothing is fetched.
+`adm models NAME` shows all of one: the card of a model that comes with the package; of a published
+one its flags, and its largest arrays of parameters. Nothing is fetched.
 `adm convert NAME --out DIR` fetches and converts one. ADM_CACHE moves the folder of downloads.
 """
 
@@ -24,6 +25,9 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
   if rest:
     raise UsageError(f'adm models does not understand {" ".join(rest)}; see adm models --help')
   if arguments.name in shipped.names():
+    if arguments.all_arrays:
+      raise UsageError(f'--all-arrays is of a published model, and {arguments.name} comes with the '
+                       'package: leave it out')
     print(shipped.card(arguments.name))
     return 0
   if arguments.name is not None:

@@ -17,11 +17,11 @@ from adm_jax.io import progress
 
 def add_arguments(parser):
   parser.add_argument('--model', required=True, metavar='NAME|DIR|FILE',
-                      help='a published model, a work directory, converted weights, a .pt file')
+                      help='one of adm models, a work directory, converted weights, a .pt file')
   parser.add_argument('--config', metavar='FILE.py',
                       help='of a network of your own: the config that it was trained with')
   parser.add_argument('--weights', metavar='PATH|WHICH', help='see adm sample')
-  parser.add_argument('--data', required=True, metavar='CONFIG.py|DIR|ZIP|FILE.npz',
+  parser.add_argument('--data', required=True, metavar='CONFIG|DIR|ZIP|FILE.npz',
                       help='a config, whose data is taken; a folder of images; or an .npz')
   parser.add_argument('--labels', default='folders', metavar='folders|prefix|FILE',
                       help="where a class-conditional model's labels come from; default: folders")

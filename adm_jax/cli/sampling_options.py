@@ -31,7 +31,7 @@ _NAMES = 'docs/solvers.md lists them, and so does the answer to a name that is n
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--model', metavar='NAME|DIR|FILE',
-                      help='a published model, a work directory, converted weights, a .pt file; '
+                      help='one of adm models, a work directory, converted weights, a .pt file; '
                       'default of adm sample: one that comes with the package')
   parser.add_argument('--weights', metavar='PATH|WHICH',
                       help="a published model's file; or of a work directory 'params' or an "
@@ -44,7 +44,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--scale', metavar='S[,LAST]',
                       help="of the classifier's gradient, or what a distilled model is told; of "
                       "two, it goes evenly from the first step's to the last's; default: the "
-                      "paper's, or 1")
+                      "paper's, or 1; of a distilled model the middle of its range")
   parser.set_defaults(distilled=False)  # until `fill_in_solver` has looked
 
 

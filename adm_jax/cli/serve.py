@@ -17,7 +17,7 @@ from adm_jax.errors import UsageError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--model', metavar='NAME|DIR',
-                      help='a published model, a work directory or converted weights; default: '
+                      help='one of adm models, a work directory or converted weights; default: '
                       'those that come with the package')
   parser.add_argument('--classifier', metavar='NAME|DIR', help='what guides it')
   parser.add_argument('--student', metavar='NAME|DIR', help='what was distilled from it')

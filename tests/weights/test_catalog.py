@@ -41,6 +41,7 @@ def test_models_are_listed_and_shown(capsys, monkeypatch, tmp_path):
   assert main(['models', 'imagenet256-uncond', '--all-arrays']) == 0
   assert '| conv_out/bias ' in capsys.readouterr().out
   assert main(['models', '--all-arrays']) == 2
+  assert main(['models', 'fashion', '--all-arrays']) == 2
   assert main(['models', 'imagenet']) == 2
 
 

@@ -6,8 +6,8 @@ says:
     ancestral (algorithm 1):  mean <- mean + variance * gradient
     DDIM (algorithm 2):       eps  <- eps - sqrt(1 - alpha_bar_t) * gradient,  and x_0 with it
 
-Both take the gradient at x_t, as the reference does (not at the mean), and the moved x_0 is not
-clipped again unless asked.
+Both take the gradient at x_t, as the reference does (not at the mean), and the moved x_0 is
+clipped again as `clip` says, or else the solver.
 """
 
 import dataclasses
