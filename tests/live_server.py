@@ -47,7 +47,8 @@ class Visitor:
 
 def events(text: str) -> list[tuple[str, dict]]:
   """(name, data) of server-sent events."""
-  lines = (block.split('\n') for block in text.split('\n\n') if block)
+  lines = (block.split('\n') for block in text.split('\n\n')
+           if block and not block.startswith(':'))
   return [(name.removeprefix('event: '), json.loads(data.removeprefix('data: ')))
           for name, data in lines]
 

@@ -5,7 +5,7 @@ Each function here gives a function from indices i64[B] to x [B H W C], the `x` 
 """
 
 import dataclasses
-from typing import Any, Callable, Protocol
+from typing import Any, Callable, Iterator, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from adm_jax.io.pixels import to_float
 from adm_jax.process.diffusion import q_sample
 from adm_jax.sampling import solvers
 from adm_jax.sampling.pipeline import Pipeline
-from adm_jax.sampling.sampler import image_keys, initial_noise, normal_each
+from adm_jax.sampling.sampler import Sampler, image_keys, initial_noise, normal_each
 from adm_jax.sampling.steps import Step, ascend, descend
 
 Array = jax.Array
@@ -192,16 +192,37 @@ def encoded(adm: Pipeline, images: np.ndarray, labels: np.ndarray | None) -> Sta
 
   Sampling from them by DDIM with eta 0 gives the images again (ADM paper, appendix F).
   """
+  encode = encoder(adm)
+
+  def start(index):
+    *_, (x, _) = encoding(adm, encode, images, labels, index)
+    return x
+  return start
+
+
+def encoder(adm: Pipeline) -> Sampler:
+  """Returns DDIM backwards, from an image up to where `adm` starts: what `encoding` runs."""
   # Some spacings, and `from_step`, start below the noisiest step.
   first = int(adm.sampler.steps.t[0])
   steps = jax.tree.map(lambda leaf: leaf[:first], ascend(adm.diffusion.schedule))
-  encode = dataclasses.replace(adm.sampler, solver=solvers.ddim(), steps=steps)
+  return dataclasses.replace(adm.sampler, solver=solvers.ddim(), steps=steps)
 
-  def start(index):
-    keys = image_keys(jax.random.key(0), index)  # DDIM draws no noise
-    return encode(adm.params, keys, None if labels is None else labels[index],
-                  x=to_float(images[index]))
-  return start
+
+def encoding(adm: Pipeline, encode: Sampler, images: np.ndarray, labels: np.ndarray | None,
+             index: np.ndarray, chunks: int = 1) -> Iterator[tuple[Array, Array]]:
+  """Yields (x, x_0) after each of the chunks of one batch's encoding; the last x is its code.
+
+  Args:
+    adm: whose weights encode.
+    encode: `encoder(adm)`, which compiles once.
+    images: uint8[N H W C].
+    labels: i32[N], or None.
+    index: i64[B], those of the images that are encoded.
+    chunks: of the scan.
+  """
+  keys = image_keys(jax.random.key(0), index)  # DDIM draws no noise
+  return encode.progressive(adm.params, keys, None if labels is None else labels[index],
+                            x=to_float(images[index]), chunks=chunks)
 
 
 def codes(adm: Pipeline, images: np.ndarray, labels: np.ndarray | None) -> Array:
@@ -214,8 +235,7 @@ def codes(adm: Pipeline, images: np.ndarray, labels: np.ndarray | None) -> Array
 def between(a: Array, b: Array, num: int) -> Start:
   """`num` points from x_T `a` to `b`, both [H W C], ends included."""
   fractions = np.linspace(0, 1, num, dtype=np.float32)
-  blend = jax.jit(jax.vmap(slerp, in_axes=(None, None, 0)))
-  return lambda index: blend(a, b, fractions[index])
+  return lambda index: _on_the_way(a, b, fractions[index])
 
 
 def slerp(a: Array, b: Array, fraction: Array) -> Array:
@@ -231,6 +251,9 @@ def slerp(a: Array, b: Array, fraction: Array) -> Array:
   weights = [jnp.where(line, part, jnp.sin(part * angle) / sine) for part in
              (1 - fraction, fraction)]
   return weights[0] * a + weights[1] * b
+
+
+_on_the_way = jax.jit(jax.vmap(slerp, in_axes=(None, None, 0)))
 
 
 def noise_of_seed(adm: Pipeline, seed: int) -> Array:

@@ -32,6 +32,7 @@ from adm_jax.sampling.pipeline import Pipeline
 
 Array = jax.Array
 DENOISER, STEPS = 'denoiser.onnx', 'steps.json'
+_MOST_BYTES = 2**31 - 2**23  # of a protobuf, less what is not weights
 
 
 def check(out: pathlib.Path) -> None:
@@ -125,6 +126,10 @@ def _check_run(adm: Pipeline) -> None:
                      f'--solver ddim instead of {solver.name}, and no --eta')
   if len(adm.params['scales']) > 1:
     raise UsageError('the exported denoiser has one scale: guide it in one way')
+  size = sum(leaf.nbytes for leaf in jax.tree.leaves(adm.weights))
+  if size > _MOST_BYTES:
+    raise UsageError(f'the weights have {size / 1e9:.2f} GB, and a file of ONNX holds at most '
+                     f'{_MOST_BYTES / 1e9:.2f}: use StableHLO, adm export without --to')
 
 
 def _exported_scale(adm: Pipeline) -> float | None:

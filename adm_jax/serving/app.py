@@ -12,6 +12,7 @@ import dataclasses
 import importlib.resources
 import io
 import json
+import math
 import re
 from typing import Any, AsyncIterator, Callable, Iterator, Sequence
 
@@ -32,10 +33,11 @@ from adm_jax.serving.models import Model
 from adm_jax.serving.runs import Event, Studio, Wanted
 from adm_jax.serving.worker import Busy, Outbox, Outdated, Worker
 
-MOST_REQUEST, MOST_UPLOAD = 1 << 20, 8 << 20  # bytes
+MOST_WORDS, MOST_UPLOAD = 1 << 20, 8 << 20  # bytes
 _MOST_UPLOADED_PIXELS = 1 << 24
 _SECONDS_TO_SEND = 10  # a request
 _SECONDS_TO_READ = 30  # an event
+_SECONDS_OF_SILENCE = 15  # after which a line says that the server is there: proxies give up at 60
 _FILES = {'/': ('index.html', 'text/html'), '/page.css': ('page.css', 'text/css'),
           '/page.js': ('page.js', 'text/javascript')}
 
@@ -128,8 +130,10 @@ def _warm(served: Served) -> Iterator[Event]:
 
 
 def _run(served: Served) -> Callable:
+  most = most_request(served.models)
+
   async def answer(request: Request) -> Response:
-    asked = await _json(request)
+    asked = await _json(request, most)
     visitor, number = _visitor(asked)
     wanted = Wanted(*(_flag(asked, name) for name in ('film', 'score', 'arrows')))
     given = asked.get('runs')
@@ -148,12 +152,19 @@ def _run(served: Served) -> Callable:
   return answer
 
 
+def most_request(models: Sequence[Model]) -> int:
+  """The bytes of a request: its words, and an image in base64 for each kind of guidance."""
+  images = max(len(model.guides) * math.prod(model.network.image_shape) for model in models)
+  return MOST_WORDS + 4 * images // 3
+
+
 def _wake(loop: asyncio.AbstractEventLoop, ready: asyncio.Event) -> None:
   with contextlib.suppress(RuntimeError):  # the loop of a server that has ended
     loop.call_soon_threadsafe(ready.set)
 
 
-async def _events(outbox: Outbox, ready: asyncio.Event) -> AsyncIterator[Event]:
+async def _events(outbox: Outbox, ready: asyncio.Event) -> AsyncIterator[Event | None]:
+  """What comes, and None where nothing has come for a while."""
   while True:
     ready.clear()
     closed = outbox.closed  # before events are taken: nothing comes after it
@@ -161,7 +172,10 @@ async def _events(outbox: Outbox, ready: asyncio.Event) -> AsyncIterator[Event]:
       yield event
     if closed:
       return
-    await ready.wait()
+    try:
+      await asyncio.wait_for(ready.wait(), _SECONDS_OF_SILENCE)
+    except TimeoutError:
+      yield None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -169,10 +183,10 @@ class _Stream:
   """An ASGI response of server-sent events, which ends when its reader has gone or reads nothing.
 
   Attributes:
-    events: what to send.
+    events: what to send; of None a comment, which readers pass over.
     leave: called at the end.
   """
-  events: AsyncIterator[Event]
+  events: AsyncIterator[Event | None]
   leave: Callable[[], None]
 
   async def __call__(self, scope: dict[str, Any], receive: Callable, send: Callable) -> None:
@@ -190,7 +204,8 @@ class _Stream:
     await send({'type': 'http.response.start', 'status': 200, 'headers': [
         (b'content-type', b'text/event-stream; charset=utf-8'), (b'x-accel-buffering', b'no')]})
     async for event in self.events:
-      text = f'event: {event.name}\ndata: {json.dumps(event.data)}\n\n'
+      text = (': waiting\n\n' if event is None else
+              f'event: {event.name}\ndata: {json.dumps(event.data)}\n\n')
       async with asyncio.timeout(_SECONDS_TO_READ):
         await send({'type': 'http.response.body', 'body': text.encode(), 'more_body': True})
     await send({'type': 'http.response.body', 'body': b'', 'more_body': False})
@@ -234,11 +249,11 @@ def _decoded(data: bytes, model: Model) -> np.ndarray:
     raise UsageError(f'the picture: {decoding.reason(error)}') from error
 
 
-async def _json(request: Request) -> dict[str, Any]:
+async def _json(request: Request, most: int) -> dict[str, Any]:
   kind = request.headers.get('content-type', '').partition(';')[0].strip()
   if kind != 'application/json':  # which a foreign page's form cannot send
     raise Refused(415, f'{kind[:40]!r}: give application/json')
-  data = await body(request, MOST_REQUEST, _SECONDS_TO_SEND)
+  data = await body(request, most, _SECONDS_TO_SEND)
   try:
     found = json.loads(data)
   except (ValueError, RecursionError) as error:

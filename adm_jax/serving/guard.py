@@ -8,12 +8,12 @@ import urllib.parse
 from typing import Any, Callable
 
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from adm_jax.errors import UsageError
 
-COOKIE = 'adm_token'
+COOKIE = 'adm_token_{port}'  # browsers send a host's cookies to all its ports
 # Nothing from elsewhere, so that the page works offline, and nobody's page can frame it.
 HEADERS = {
     'Content-Security-Policy': "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -65,8 +65,9 @@ class Guard:
     try:
       cookie = self._check(Request(scope))
     except Refused as error:
-      return await complaint(error.status, error)(scope, receive, _with_headers(send, False, None))
-    await self.app(scope, receive, _with_headers(send, cookie, self.token))
+      return await complaint(error.status, error)(scope, receive, _with_headers(send))
+    await self.app(scope, receive, _with_headers(
+        send, f'{_cookie(scope)}={self.token}' if cookie else None))
 
   def _check(self, request: Request) -> bool:
     """Whether the token came in the address, so that a cookie should follow.
@@ -84,7 +85,7 @@ class Guard:
     given = request.query_params.get('token')
     if given is not None and _same(given, self.token):
       return True
-    if not _same(request.cookies.get(COOKIE, ''), self.token):
+    if not _same(request.cookies.get(_cookie(request.scope), ''), self.token):
       raise Refused(401, 'open the address that adm serve has printed, with its token')
     return False
 
@@ -107,12 +108,16 @@ def _same(given: str, token: str) -> bool:
   return hmac.compare_digest(given.encode(errors='replace'), token.encode())
 
 
-def _with_headers(send: Callable, cookie: bool, token: str | None) -> Callable:
+def _cookie(scope: dict[str, Any]) -> str:
+  return COOKIE.format(port=scope['server'][1])
+
+
+def _with_headers(send: Callable, cookie: str | None = None) -> Callable:
   async def send_with_headers(message):
     if message['type'] == 'http.response.start':
       extra = dict(HEADERS)
       if cookie:
-        extra['Set-Cookie'] = f'{COOKIE}={token}; HttpOnly; SameSite=Strict; Path=/'
+        extra['Set-Cookie'] = f'{cookie}; HttpOnly; SameSite=Strict; Path=/'
       message = {**message, 'headers': [*message['headers'], *(
           (name.lower().encode(), value.encode()) for name, value in extra.items())]}
     await send(message)
@@ -140,6 +145,8 @@ async def body(request: Request, most: int, timeout: float) -> bytes:
         found += chunk
         if len(found) > most:
           raise Refused(413, f'more than the {most:,} bytes that are read')
+  except ClientDisconnect as error:  # nobody reads the answer, but the server's log stays quiet
+    raise Refused(400, 'the visitor has left') from error
   except TimeoutError as error:
     raise Refused(408, f'the request did not come within {timeout:g} s') from error
   return bytes(found)

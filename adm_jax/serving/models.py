@@ -97,10 +97,10 @@ def _shipped() -> tuple[Model, ...]:
 
 def _model(name: str, network: Network, classifier: str | None, student: str | None,
            taught: Network | None) -> Model:
-  found = [pretrained.outline(each).class_names for each in (name, classifier) if each is not None]
-  count = network.num_classes
-  if count is None and classifier is not None:
-    count = _network(classifier).num_classes
+  given = [each for each in (name, classifier, student) if each is not None]
+  found = [pretrained.outline(each).class_names for each in given]
+  # A model without classes has those that its guidance gives it.
+  count = _first(each.num_classes for each in map(_network, given) if each.num_classes is not None)
   known = tuple(names[0] for names in class_names.imagenet())  # of a thousand without names
   names = _first(each for each in (*found, known) if each is not None and len(each) == count)
   return Model(name, network, names or tuple(map(str, range(count or 0))), classifier, student,

@@ -1,9 +1,11 @@
 """onnxruntime-web, which runs ONNX in browsers: what WebAssembly needs of npm's package."""
 
 import hashlib
+import lzma
 import os
 import pathlib
 import tarfile
+import zlib
 from typing import Callable
 
 from adm_jax.errors import UsageError, one_line
@@ -67,5 +69,5 @@ def _in_tarball(path: pathlib.Path) -> dict[str, bytes]:
     with tarfile.open(path) as tarball:
       return {wanted[member.name]: tarball.extractfile(member).read()
               for member in tarball if member.isfile() and member.name in wanted}
-  except (OSError, EOFError, tarfile.TarError) as error:
+  except (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError) as error:
     raise UsageError(f'{path} cannot be read ({one_line(error)}): {_INSTEAD}') from error

@@ -5,10 +5,11 @@ the same to the bit.
 """
 
 import base64
+import collections
 import dataclasses
 import io
 import time
-from typing import Any, Iterator, NamedTuple, Sequence
+from typing import Any, Generator, Iterator, NamedTuple, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from adm_jax.devices import sharding
 from adm_jax.errors import UsageError
 from adm_jax.io.pixels import to_uint8
 from adm_jax.sampling import initial_states
+from adm_jax.sampling.initial_states import Start
 from adm_jax.sampling.pipeline import Pipeline
 from adm_jax.sampling.sampler import divide, image_keys
 from adm_jax.serving.judging import Judges
@@ -29,6 +31,7 @@ from adm_jax.serving.words import Words
 Array = jax.Array
 PARTS = 10  # of a run, at most: as `Pipeline.batches` has them
 _PREVIEW_EVERY = 0.1  # seconds
+_MOST_CODES = 16  # of images that visitors gave, each as large as a batch on all devices
 
 
 class Event(NamedTuple):
@@ -56,6 +59,7 @@ class Studio:
 
   def __init__(self):
     self._pipelines, self._judges = Pipelines(), Judges()
+    self._codes: collections.OrderedDict[tuple, Array] = collections.OrderedDict()
 
   def run(self, runs: Sequence[Words], wanted: Wanted) -> Iterator[Event]:
     """Makes the images of each run in turn; nothing is computed between two events."""
@@ -64,60 +68,87 @@ class Studio:
         yield Event(event.name, {'run': number, **event.data})
 
   def _run(self, words: Words, wanted: Wanted) -> Iterator[Event]:
+    if not self._pipelines.has(words):
+      yield Event('loading', {'model': words.name})
     adm = self._pipelines(words)
     most = adm.check_batch_size(None, words.num)
-    if most < words.num:
-      raise UsageError(f'{words.num} images of {words.name}: at most {most} are shown at once')
+    if most < words.num and wanted != Wanted():
+      raise UsageError(f'a film, scores and the pull are of one batch, of {words.name} at most '
+                       f'{most} images: ask for fewer than {words.num}')
     size = sharding.round_up(most, adm.sampler.mesh.size)
     is_new = self._pipelines.is_new(words, size, adm)
     if is_new:
       yield Event('compiling', {})
     judge = self._judges(words.model) if wanted.score or wanted.arrows else None
-    index = np.minimum(np.arange(size), words.num - 1)
-    asked = np.array(words.labels(), np.int32)[index] if words.classes else None
-    labels = asked if words.takes_classes else None
-    begin = told = time.perf_counter()
-    seconds = 0.0
-    parts = adm.sampler.progressive(
-        adm.params, image_keys(adm.key(words.seed), index), labels,
-        x=self._start(words, adm, index), chunks=PARTS)
-    steps = adm.sampler.num_steps
-    for count, (x, x0) in enumerate(parts, 1):
-      jax.block_until_ready((x, x0))
-      seconds += time.perf_counter() - begin
-      done = count * (steps // divide(steps, PARTS))
-      looks = {} if judge is None else judge.looks(adm, x, asked, done, words.num, wanted.arrows)
-      if wanted.film:
-        looks |= {'x': _pngs(x, words.num), 'x0': _pngs(x0, words.num)}
-      if done >= steps:
-        yield Event('image', {
-            'images': _finished(words, x), **looks, 'ms': 1000 * seconds, 'compiled': is_new,
-            'step': done, 'steps': steps, 'evaluations': adm.sampler.num_evaluations,
-            'command': words.command(), 'python': words.python()})
-      elif looks or time.perf_counter() - told >= _PREVIEW_EVERY:
-        yield Event('part', {'step': done, 'steps': steps, 'x0': _pngs(x0, words.num), **looks})
-        told = time.perf_counter()
-      else:
-        yield Event('', {})  # nothing to tell, but a newer request may come in between
+    start = yield from self._start(words, adm)
+    asked = np.array(words.labels(), np.int32) if words.classes else None
+    steps, images, told, seconds = adm.sampler.num_steps, [], time.perf_counter(), 0.0
+    all_steps = steps * -(-words.num // size)
+    for first in range(0, words.num, size):
+      count = min(size, words.num - first)
+      index = np.minimum(np.arange(first, first + size), words.num - 1)
+      of_batch = None if asked is None else asked[index]
       begin = time.perf_counter()
+      parts = adm.sampler.progressive(
+          adm.params, image_keys(adm.key(words.seed), index),
+          of_batch if words.takes_classes else None,
+          x=None if start is None else start(index), chunks=PARTS)
+      for number, (x, x0) in enumerate(parts, 1):
+        jax.block_until_ready((x, x0))
+        seconds += time.perf_counter() - begin
+        self._pipelines.ran(words, size, adm)
+        _check_finite(words, x)
+        done = number * (steps // divide(steps, PARTS))
+        looks = {} if judge is None else judge.looks(adm, x, of_batch, done, count, wanted.arrows)
+        if wanted.film:
+          looks |= {'x': _pngs(x, count), 'x0': _pngs(x0, count)}
+        if done >= steps:
+          images += _pngs(x, count)
+        if len(images) == words.num:
+          yield Event('image', {
+              'images': images, **looks, 'ms': 1000 * seconds, 'compiled': is_new,
+              'step': all_steps, 'steps': all_steps, 'evaluations': adm.sampler.num_evaluations,
+              'command': words.command(), 'python': words.python()})
+        elif looks or time.perf_counter() - told >= _PREVIEW_EVERY:
+          shown = images if done >= steps else images + _pngs(x0, count)
+          yield Event('part', {'step': steps * (first // size) + done, 'steps': all_steps,
+                               'x0': shown, **looks})
+          told = time.perf_counter()
+        else:
+          yield Event('', {})  # nothing to tell, but a newer request may come in between
+        begin = time.perf_counter()
 
-  def _start(self, words: Words, adm: Pipeline, index: np.ndarray) -> Array | None:
-    """x [B H W C] to start from, or None."""
+  def _start(self, words: Words, adm: Pipeline) -> Generator[Event, None, Start | None]:
+    """Returns what says where images start: indices i64[B] -> x [B H W C]; or None."""
     if words.until is not None:
       ends = (initial_states.noise_of_seed(adm, seed) for seed in (words.seed, words.until))
-      return initial_states.between(*ends, words.num)(index)
+      return initial_states.between(*ends, words.num)
     if words.pixels is None:
       return None
+    plain = dataclasses.replace(words, guide=NONE)
+    key = plain.name, plain.steps, words.pixels, words.origin
+    if key not in self._codes:
+      yield from self._encode(key, plain)
+    self._codes.move_to_end(key)
+    return lambda index: self._codes[key]
+
+  def _encode(self, key: tuple, words: Words) -> Iterator[Event]:
+    """Keeps the code of an image, which all guidance and every scale start from."""
+    adm, encoder = self._pipelines(words), self._pipelines.encoder(words)
     image = np.frombuffer(words.pixels, np.uint8).reshape(1, *adm.sampler.shape)
-    plain = self._pipelines(dataclasses.replace(words, guide=NONE))
-    origin = None if plain.num_classes is None else np.array([words.origin], np.int32)
-    return initial_states.encoded(plain, image, origin)(index)
+    origin = None if adm.num_classes is None else np.array([words.origin], np.int32)
+    index = np.zeros(sharding.round_up(1, adm.sampler.mesh.size), int)
+    for x, _ in initial_states.encoding(adm, encoder, image, origin, index, chunks=PARTS):
+      jax.block_until_ready(x)
+      yield Event('', {})
+    self._codes[key] = x
+    while len(self._codes) > _MOST_CODES:
+      self._codes.popitem(last=False)
 
 
-def _finished(words: Words, x: Array) -> list[str]:
+def _check_finite(words: Words, x: Array) -> None:
   if not jnp.isfinite(x).all():  # as 8 bits NaN would be black
     raise UsageError(f'the images are not finite: scale {words.scale:g} is too strong')
-  return _pngs(x, words.num)
 
 
 def _pngs(x: Array, num: int) -> list[str]:

@@ -31,8 +31,9 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address(host: str, port: int, token: str | None) -> str:
-  """Returns what to open in a browser."""
-  name = f'[{host}]' if ':' in host else host
+  """Returns what to open in a browser; of a server at all addresses, by this machine's name."""
+  name = socket.gethostname() if host in ('', '0.0.0.0', '::') else host
+  name = f'[{name}]' if ':' in name else name
   return f'http://{name}:{port}/' + ('' if token is None else f'?token={token}')
 
 

@@ -60,6 +60,9 @@ def save(adm: Pipeline, out: str | pathlib.Path, runtime: dict[str, bytes]) -> N
   if channels not in (1, 3):
     raise UsageError(f'a page shows gray or RGB images, and these have {channels} channels: use '
                      '--to onnx, and show them yourself')
+  if adm.params['scales'] and adm.run.model.network.scales is None:
+    raise UsageError('a page guides by the scale that a student was taught, and this model was '
+                     'taught none: leave out its guidance, or use --to onnx')
   model, described = onnx_export.exported(adm)
   with folder_written_whole(out) as part:
     onnx_export.write(part, model, _public(described))

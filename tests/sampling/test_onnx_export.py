@@ -64,7 +64,7 @@ def test_onnx_makes_an_unguided_models_images(root, tmp_path):
   assert np.abs(found - wanted).max() < 1e-4 * np.sqrt((wanted**2).mean())
 
 
-def test_what_cannot_be_written_is_refused_in_one_line(root, tmp_path):
+def test_what_cannot_be_written_is_refused_in_one_line(root, tmp_path, monkeypatch):
   with pytest.raises(UsageError, match='--solver ddim instead of ancestral'):
     onnx_export.save(pipeline.load(root / 'unet', steps='4'), tmp_path / 'out')
   with pytest.raises(UsageError, match='the same at all steps'):
@@ -75,4 +75,7 @@ def test_what_cannot_be_written_is_refused_in_one_line(root, tmp_path):
     guidance = (ByClassifier(root / 'classifier', 2.0),)
     onnx_export.save(pipeline.load(root / 'unet', guidance=guidance, solver='ddim', steps='4'),
                      tmp_path / 'out')
+  monkeypatch.setattr(onnx_export, '_MOST_BYTES', 1000)
+  with pytest.raises(UsageError, match='the weights have 0.00 GB, and a file of ONNX holds'):
+    onnx_export.save(pipeline.load(root / 'student'), tmp_path / 'out')
   assert not (tmp_path / 'out').exists()

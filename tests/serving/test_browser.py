@@ -5,10 +5,13 @@ import shlex
 import chromium
 import numpy as np
 import pytest
+from live_server import serving
 from PIL import Image
 
 from adm_jax.cli.main import main
 from adm_jax.data.decoding import Decoder
+from adm_jax.serving import models
+from adm_jax.serving.app import Served
 
 pytest.importorskip('selenium', reason='a browser is driven by Selenium')
 pytestmark = chromium.needed
@@ -53,6 +56,13 @@ class Page:
       const look = () => Number(document.body.dataset.done || 0) > done && running === null
           && waiting === null ? end() : setTimeout(look, 10);
       look();''', done)
+
+  def complaint(self):
+    """Waits for one."""
+    self.browser.execute_async_script('''
+      const look = end => document.querySelector('#status.bad') ? end() : setTimeout(look, 10, end);
+      look(arguments[0]);''')
+    return self.find('#status').text
 
   def choose(self, selector, text):
     from selenium.webdriver.support.select import Select
@@ -143,12 +153,12 @@ def test_the_other_views(page, tmp_path):
   page.wait(done)
   own = Decoder(8)((tmp_path / 'own.png').read_bytes())
   assert np.abs(page.pixels('none')[0].astype(int) - own).mean() < 60  # 5 to 20 steps lose some
+  done = page.done
+  page.find('#file').send_keys(str(tmp_path / 'own.png'))  # the same once more
+  page.wait(done)
   (tmp_path / 'none.png').write_text('no picture')
   page.find('#file').send_keys(str(tmp_path / 'none.png'))
-  page.browser.execute_async_script('''
-    const look = end => document.querySelector('#status.bad') ? end() : setTimeout(look, 10, end);
-    look(arguments[0]);''')
-  assert 'no image' in page.find('#status').text
+  assert 'no image' in page.complaint()
   page.browser.get_log('browser')  # in which the browser notes the 400
 
 
@@ -158,17 +168,33 @@ def test_everything_has_a_name_and_fits_a_phone(page):
   assert chromium.fits_a_phone(page.browser)
 
 
-def test_a_server_that_has_gone_is_told(browser, offered):
-  from live_server import serving
+def test_of_a_student_alone_there_is_nothing_to_choose_that_it_ignores(browser, root):
+  with serving(Served(models.offered(str(root / 'student')))) as port:
+    browser.get(f'http://127.0.0.1:{port}/')
+    page = Page(browser)
+    page.wait(0)
+    assert len(page.pixels('student')) == 1
+    for selector in ('#solver', '#steps', '#spacing', '#eta', '[value=own]'):
+      assert not page.find(selector).is_displayed()
+    assert page.find('#student-steps').is_displayed()
 
-  from adm_jax.serving.app import Served
+
+def test_an_answer_that_is_not_the_servers_is_told(browser, port):
+  """A proxy's, for example."""
+  browser.get(f'http://127.0.0.1:{port}/')
+  page = Page(browser)
+  page.wait(0)
+  page.script('''window.fetch = async () => new Response('<html>', {
+    status: 502, statusText: 'Bad Gateway'});''')
+  page.find('#dice').click()
+  assert page.complaint() == '502 Bad Gateway'
+
+
+def test_a_server_that_has_gone_is_told(browser, offered):
   with serving(Served(offered)) as port:
     browser.get(f'http://127.0.0.1:{port}/')
     page = Page(browser)
     page.wait(0)
   page.find('#dice').click()
-  browser.execute_async_script('''
-    const look = end => document.querySelector('#status.bad') ? end() : setTimeout(look, 10, end);
-    look(arguments[0]);''')
-  assert 'the server has gone' in page.find('#status').text
+  assert 'the server has gone' in page.complaint()
   browser.get_log('browser')

@@ -6,10 +6,14 @@ import shlex
 
 import numpy as np
 import pytest
+from live_server import events
 from PIL import Image
 
 from adm_jax.cli.main import main
 from adm_jax.data.decoding import Decoder
+from adm_jax.devices import compile_times
+from adm_jax.sampling import initial_states
+from adm_jax.sampling.pipeline import Pipeline
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (11, 9, 3), np.uint8)
 
@@ -101,3 +105,41 @@ def test_runs_of_one_request_start_from_the_same_noise(visitor, words):
 def test_a_picture_is_cropped_as_sample_does(visitor, offered):
   status, text = visitor.send('POST', f'/api/crop?model={offered[0].name}', picture_file())
   assert status == 200 and f'"pixels":"{OWN}"' in text
+
+
+def test_more_images_than_go_at_once_come_batch_by_batch(visitor, words, monkeypatch):
+  monkeypatch.setattr(Pipeline, 'default_batch_size', 4)
+  found = visitor.ask([words('classifier', num=9, classes=[0, 3])])
+  image = image_of(found)
+  names = {}
+  exec(image['python'], names)
+  np.testing.assert_array_equal(pixels(image['images']), names['images'])
+  parts = [data for name, data in found if name == 'part']
+  assert all(part['steps'] == image['steps'] > part['step'] for part in parts)
+  name, data = visitor.ask([words('classifier', num=9)], film=True)[-1]
+  assert name == 'failed' and 'at most 4 images' in data['error']
+
+
+def test_a_picture_is_encoded_once_and_its_program_is_kept(visitor, words):
+  """So that the slider moves its images as it moves others."""
+  def ask(pixels, **more):
+    course = dict(solver='ddim', spacing=None, steps=50, pixels=pixels, origin=3, **more)
+    return visitor.ask([words(guide, **course) for guide in ('none', 'classifier', 'free')])
+  ask(OWN)
+  with compile_times.listening() as spans:
+    again = ask(OWN, scale=2.5)
+    other = ask(base64.b64encode(bytes(192)).decode())
+  assert spans.seconds('compiling') == 0
+  images = [data['images'] for name, data in (*again, *other) if name == 'image']
+  assert len({*sum(images, [])}) == 6
+
+
+def test_what_is_not_finite_is_told_at_once(visitor, words, monkeypatch):
+  """NaN is no JSON."""
+  monkeypatch.setattr(initial_states, 'between', lambda a, b, num: (
+      lambda index: np.full((len(index), 8, 8, 3), np.nan, np.float32)))
+  status, text = visitor.post({'runs': [words(until=8, num=2)], 'film': True, 'score': True,
+                               'arrows': True})
+  assert status == 200 and 'NaN' not in text
+  assert [name for name, _ in events(text) if name != 'compiling'] == ['failed']
+  assert 'not finite' in text

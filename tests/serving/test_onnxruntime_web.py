@@ -92,7 +92,8 @@ def test_a_tarball_may_have_it(tmp_path):
   assert onnxruntime_web.files(path, no_bar) == CONTENTS
   path.write_bytes(tarball({}))
   refused('has no ort', path)
-  for damaged in (PACKED[:len(PACKED) // 2], b'', b'no tarball', PACKED[:200] + b'x' * 200):
+  for damaged in (PACKED[:len(PACKED) // 2], b'', b'no tarball', PACKED[:200] + b'x' * 200,
+                  PACKED[:100] + bytes(20) + PACKED[120:]):
     path.write_bytes(damaged)
     refused('any.tgz', path)
   refused('No such file', tmp_path / 'absent')

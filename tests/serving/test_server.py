@@ -18,7 +18,9 @@ from live_server import Visitor, events, serving
 from PIL import Image
 
 from adm_jax.devices import compile_times
-from adm_jax.serving.app import MOST_REQUEST, MOST_UPLOAD, Served
+from adm_jax.serving import app as app_lib
+from adm_jax.serving import server
+from adm_jax.serving.app import MOST_UPLOAD, MOST_WORDS, Served
 
 
 def test_of_a_thousand_random_moves_the_last_one_stays_and_nothing_compiles(port, words):
@@ -130,7 +132,7 @@ def test_two_hundred_wrong_requests_are_each_one_line(port, words):
     ('POST', '/api/run', '[' * 100_000, {}, 400),
     ('POST', '/api/run', b'\xff\xfe', {}, 400),
     ('POST', '/api/run', '[]', {}, 400),
-    ('POST', '/api/run', ' ' * (MOST_REQUEST + 1), {}, 413),
+    ('POST', '/api/run', ' ' * 2 * MOST_WORDS, {}, 413),
     ('POST', '/api/run', '{}', {'Origin': 'https://example.com'}, 403),
     ('POST', '/api/run', '{}', {'Origin': 'null'}, 403),
     ('POST', '/api/run', '{}', {'Host': 'example.com'}, 421),
@@ -185,10 +187,24 @@ def test_a_server_for_others_wants_its_token(offered):
     for path in ('/', '/api/offers', '/?token=', '/?token=Secret'):
       status, text = line.send('GET', path, Host='example.com')
       assert status == 401 and 'token' in text
-    assert line.send('GET', '/', Cookie='adm_token=wrong')[0] == 401
+    assert line.send('GET', '/', Cookie=f'adm_token_{port}=wrong')[0] == 401
+    assert line.send('GET', '/', Cookie=f'adm_token_{port + 1}=secret')[0] == 401
     assert line.send('GET', '/?token=secret', Host='example.com')[0] == 200
     for others in ('', 'a={"x":1}; ', 'a[b]=1; ', 'x; '):  # of other servers of this host
-      assert line.send('GET', '/api/offers', Cookie=f'{others}adm_token=secret')[0] == 200
+      assert line.send('GET', '/api/offers', Cookie=f'{others}adm_token_{port}=secret')[0] == 200
+
+
+def test_a_server_at_all_addresses_is_called_by_its_machines_name():
+  assert server.address('0.0.0.0', 80, 'a') == f'http://{socket.gethostname()}:80/?token=a'
+  assert server.address('::1', 80, None) == 'http://[::1]:80/'
+
+
+def test_who_waits_for_long_hears_that_the_server_is_there(visitor, words, monkeypatch):
+  """Or a proxy would give up."""
+  monkeypatch.setattr(app_lib, '_SECONDS_OF_SILENCE', 0.001)
+  status, text = visitor.post({'runs': [words('none', num=16)]})
+  assert status == 200 and '\n\n: waiting\n\n' in text
+  assert [name for name, _ in events(text)][-2:] == ['image', 'done']
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)

@@ -85,6 +85,8 @@ def test_what_cannot_be_is_refused_in_one_line(root, tmp_path, pretended, capsys
   for to in ('onnx', 'stablehlo'):
     refused('--runtime is of --to page', '--to', to, '--runtime', 'dist')
   refused('distilled for scales from 0 to 4', '--scale', '9')
+  refused('a page guides by the scale that a student was taught', '--model', str(root / 'unet'),
+          '--cfg-scale', '1', '--solver', 'ddim', '--respacing', '4')
   assert not (tmp_path / 'out').exists()
 
 

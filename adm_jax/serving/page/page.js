@@ -11,7 +11,8 @@ const GRID_SCALES = 5, WAY_IMAGES = 9;
 const $ = id => document.getElementById(id);
 
 let offers = null;    // of the server
-let own = null;       // {pixels, png} of a dropped picture
+let file = null;      // a dropped picture
+let own = null;       // {pixels, png}: what the model sees of it
 let shown = [];       // the figures of the latest request: {figure, guide, images, frames, ...}
 let number = 0;       // of the latest request
 let running = null;   // {number, begin, abort}
@@ -24,6 +25,9 @@ const model = () => offers.models.find(each => each.name === $('model').value);
 const view = () => document.querySelector('[name=view]:checked').value;
 const whole = (id, most) => Math.min(most, Math.max(0, Math.floor(Number($(id).value) || 0)));
 const seed = () => whole('seed', 2 ** 32 - 1);
+
+// Whether all there is to see was taught its steps, and takes no solver.
+const isTaught = () => model().taught_steps && model().guides.every(guide => guide === 'student');
 
 function scaleOf(guide, scale) {  // what a student was not taught, it cannot be told
   const taught = model().scales;
@@ -90,23 +94,29 @@ async function send() {
       method: 'POST', signal: me.abort.signal, headers: {'Content-Type': 'application/json'},
       body: JSON.stringify({visitor: VISITOR, number: me.number, ...wanted,
                             runs: asked.map(place => place.words)})});
-    if (!answer.ok) throw new Error((await answer.json()).error);
+    if (!answer.ok) throw new Error(await complaint(answer));
     for await (const [name, data] of events(answer.body)) {
       if (running !== me) return;
       hear(name, data, asked[data.run]);
     }
     if (running === me) document.body.dataset.done = ++updates;
   } catch (error) {
-    if (error.name !== 'AbortError' && running === me) {
-      say(error instanceof TypeError ? 'the server has gone: start adm serve again' : error.message,
-          true);
-    }
+    if (error.name !== 'AbortError' && running === me) tell(error);
+    me.abort.abort();
   } finally {
     if (running === me) {
       running = null;
       if (waiting !== null) send();
     }
   }
+}
+
+// What is wrong, of an answer that may not be the server's own: a proxy's is no JSON.
+const complaint = async answer =>
+    (await answer.json().catch(() => ({}))).error || `${answer.status} ${answer.statusText}`;
+
+function tell(error) {
+  say(error instanceof TypeError ? 'the server has gone: start adm serve again' : error.message, true);
 }
 
 async function* events(stream) {  // server-sent events: [name, data]
@@ -117,7 +127,7 @@ async function* events(stream) {  // server-sent events: [name, data]
     if (done) return;
     const blocks = (text += value).split('\n\n');
     text = blocks.pop();
-    for (const block of blocks) {
+    for (const block of blocks.filter(block => !block.startsWith(':'))) {
       const [event, data] = block.split('\n');
       yield [event.slice('event: '.length), JSON.parse(data.slice('data: '.length))];
     }
@@ -125,7 +135,8 @@ async function* events(stream) {  // server-sent events: [name, data]
 }
 
 function hear(name, data, place) {
-  if (name === 'compiling') say(`compiling ${place.title}, this once ...`);
+  if (name === 'loading') say(`loading ${data.model} ...`);
+  else if (name === 'compiling') say(`compiling ${place.title}, this once ...`);
   else if (name === 'failed') say(data.error, true);
   else if (name === 'done') say('');
   else if (name === 'part' || name === 'image') {
@@ -172,7 +183,9 @@ function prepare(runs, wanted) {
   const asked = shown.filter((place, i) => {
     const [words, title] = runs[i], exactly = JSON.stringify([words, wanted]);
     if (place.finished && place.exactly === exactly) return false;
-    Object.assign(place, {words, title, exactly, frames: [], finished: null});
+    const clipped = view() === 'side' && words.guide === 'student'
+        && words.scale !== Number($('scale').value);
+    Object.assign(place, {words, title, exactly, clipped, frames: [], finished: null});
     place.figure.classList.add('waits');
     place.figure.dataset.guide = words.guide;
     place.grid.style.setProperty('--columns', ['grid', 'way'].includes(view())
@@ -181,6 +194,7 @@ function prepare(runs, wanted) {
     return true;
   });
   list();
+  $('scrub').hidden = !shown.some(place => place.finished && place.frames[0]?.x);
   return asked.sort((a, b) => (b.words.guide === 'student') - (a.words.guide === 'student'));
 }
 
@@ -197,10 +211,13 @@ function list() {  // the commands that make what is shown
 
 function describe(place, i) {
   const names = model().classes, {classes, num} = place.words;
+  const {guide, pixels, scale, seed, until} = place.words;
   const label = (i < num ? '' : 'x_t of ')
       + (classes.length ? names[classes[i % num % classes.length]] : 'image');
-  const scale = place.words.guide === 'none' ? '' : ` at scale ${place.words.scale.toFixed(1)}`;
-  return `${label}, ${GUIDES[place.words.guide]}${scale}, seed ${place.words.seed}`;
+  const guidance = GUIDES[guide] + (guide === 'none' ? '' : ` at scale ${scale.toFixed(1)}`);
+  const start = pixels ? 'your picture' : until === undefined ? `seed ${seed}`
+      : `from seed ${seed} to ${until}`;
+  return `${label}, ${guidance}, ${start}${num > 1 ? `, ${i % num + 1} of ${num}` : ''}`;
 }
 
 function draw(place, pngs) {
@@ -225,9 +242,8 @@ function finish(place, data) {
   place.figure.classList.remove('waits');
   const took = data.compiled ? `${(data.ms / 1000).toFixed(1)} s with compiling`
                              : `${data.ms.toFixed(0)} ms`;
-  const asked = Number($('scale').value), told = place.words.scale;
-  const clipped = view() === 'side' && place.words.guide === 'student' && asked !== told
-      ? `, taught ${told.toFixed(1)} at the utmost` : '';
+  const clipped = place.clipped
+      ? `, told ${place.words.scale.toFixed(1)}, the nearest that it was taught` : '';
   place.took = `${took}, ${data.evaluations} evaluations${clipped}`;
   place.caption.textContent = place.took;
   list();
@@ -258,8 +274,8 @@ function scrub() {  // shows x_0 and x_t of one moment of all films, however man
   const share = Number($('at').value) / Math.max(1, Number($('at').max));
   for (const place of shown) {
     const at = Math.round(share * (place.frames.length - 1)), frame = place.frames[at];
-    if (!frame || !frame.x) continue;
-    const isLast = at === place.frames.length - 1 && place.finished;
+    if (!frame?.x || !place.finished) continue;
+    const isLast = at === place.frames.length - 1;
     draw(place, [...(isLast ? place.images : frame.x0), ...frame.x]);
     overlay(place, frame);
     chart(place, at);
@@ -315,6 +331,9 @@ function fillModel() {
        taught ? Math.max(...taught) : '');
   $('scale').disabled = guides.length === 1 && guides[0] === 'none';
   if (guides.length === 1 && scales) [$('scale').min, $('scale').max] = scales;
+  ownView().disabled = guides.every(guide => guide === 'student');  // which encodes nothing
+  ownView().closest('label').hidden = ownView().disabled;
+  if (ownView().disabled && ownView().checked) document.querySelector('[value=side]').checked = true;
   $('scale-shown').textContent = Number($('scale').value).toFixed(1);
 }
 
@@ -329,24 +348,30 @@ function adapt() {  // what of the controls makes sense
         || label.querySelector('select')?.options.length < 2;
   }
   $('arrows').closest('label').hidden ||= model().classifier === null;
-  $('scrub').hidden = true;
+  for (const id of ['steps', 'solver', 'spacing', 'eta']) $(id).closest('label').hidden = isTaught();
 }
 
-async function read(file) {
-  if (!file) return;
+async function read(picture) {
+  if (!picture || ownView().disabled) return;
+  const name = model().name;
+  file = picture;
+  own = null;
   try {
-    const answer = await fetch(`api/crop?model=${encodeURIComponent(model().name)}`,
-                               {method: 'POST', body: file});
+    const answer = await fetch(`api/crop?model=${encodeURIComponent(name)}`,
+                               {method: 'POST', body: picture});
+    if (!answer.ok) throw new Error(await complaint(answer));
     const found = await answer.json();
-    if (!answer.ok) throw new Error(found.error);
+    if (file !== picture || model().name !== name) return;  // there is a newer one
     own = found;
-    document.querySelector('[name=view][value=own]').checked = true;
+    ownView().checked = true;
     adapt();
     send();
   } catch (error) {
-    say(error.message, true);
+    if (file === picture) tell(error);
   }
 }
+
+const ownView = () => document.querySelector('[name=view][value=own]');
 
 function roll() {
   $('seed').value = crypto.getRandomValues(new Uint32Array(1))[0] % 1000000;
@@ -362,6 +387,7 @@ function listen() {
     if (id === 'model') {
       own = null;
       fillModel();
+      if (view() === 'own') read(file);
     }
     if (!$('lock').checked && ['class', 'model'].includes(id)) roll();
     $('scale-shown').textContent = Number($('scale').value).toFixed(1);
@@ -370,7 +396,10 @@ function listen() {
   };
   for (const kind of ['input', 'change']) $('panel').addEventListener(kind, changed);
   $('dice').addEventListener('click', () => { roll(); ask(); });
-  $('file').addEventListener('change', event => read(event.target.files[0]));
+  $('file').addEventListener('change', event => {
+    read(event.target.files[0]);
+    event.target.value = '';  // so that the same one can be chosen again
+  });
   $('at').addEventListener('input', scrub);
   for (const kind of ['dragover', 'dragleave', 'drop']) {
     document.addEventListener(kind, event => {
@@ -383,8 +412,8 @@ function listen() {
 
 async function open() {
   const answer = await fetch('api/offers');
+  if (!answer.ok) throw new Error(await complaint(answer));
   offers = await answer.json();
-  if (!answer.ok) return say(offers.error, true);
   const names = list => list.map(each => [each, each]);
   fill($('model'), offers.models.map(each => [each.name, each.name]));
   fill($('solver'), offers.solvers.map(each => [each.name, each.name]), 'dpm++2m');
@@ -398,4 +427,4 @@ async function open() {
   ask();
 }
 
-open();
+open().catch(tell);
