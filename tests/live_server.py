@@ -69,4 +69,5 @@ def serving(served: Served) -> Iterator[int]:
     running.should_exit = True
     thread.join(20)
     bound.close()
+    served.worker._thread.join(60)  # what compiles when the interpreter ends is an abort
   assert not thread.is_alive()

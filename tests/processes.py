@@ -21,8 +21,10 @@ def together(folder, count, work, words=lambda index: 'same'):
 
 def in_threads(function, count):
   """Calls function(index) for each index below count, all at once."""
-  threads = [threading.Thread(target=function, args=(index,)) for index in range(count)]
+  threads = [threading.Thread(target=function, args=(index,), daemon=True)
+             for index in range(count)]
   for thread in threads:
     thread.start()
   for thread in threads:
     thread.join(timeout=120)
+  assert not any(thread.is_alive() for thread in threads)

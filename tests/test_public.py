@@ -12,10 +12,10 @@ import tiny_models
 import adm_jax
 
 
-def test_importing_the_package_imports_nothing_else():
+def test_importing_the_package_imports_nothing_but_python_s_own():
   script = ("import sys; before = set(sys.modules); import adm_jax; "
-            "print(sorted(name for name in set(sys.modules) - before "
-            "if not name.startswith('adm_jax'))); assert 'jax' not in sys.modules")
+            "found = {name.partition('.')[0] for name in set(sys.modules) - before}; "
+            "found -= {'adm_jax', *sys.stdlib_module_names}; assert not found, found")
   subprocess.run([sys.executable, '-c', script], check=True, timeout=60)
 
 
@@ -59,3 +59,15 @@ def test_every_package_is_installed():
   packages = {'.'.join(('adm_jax', *path.parent.relative_to(root).parts))
               for path in root.rglob('__init__.py')}
   assert set(project['tool']['setuptools']['packages']) == packages | {'adm_jax.configs'}
+
+
+def test_files_that_are_no_modules_are_installed():
+  """The page, the weights and the names of ImageNet's classes are read by installed programs."""
+  root = pathlib.Path(adm_jax.__file__).parent
+  project = tomllib.loads((root.parent / 'pyproject.toml').read_text())
+  patterns = project['tool']['setuptools']['package-data']
+  installed = {path for package, globs in patterns.items() for pattern in globs
+               for path in root.joinpath(*package.split('.')[1:]).glob(pattern)}
+  files = {path for path in root.rglob('*') if path.is_file()
+           and '__pycache__' not in path.parts and path.suffix != '.py'}
+  assert files and files <= installed, files - installed

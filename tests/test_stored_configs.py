@@ -7,8 +7,13 @@ import pytest
 import tiny
 
 from adm_jax import stored_configs
+from adm_jax.data.loading import Loader
+from adm_jax.data.npz_file import NpzFile
+from adm_jax.data.open import open_source
 from adm_jax.errors import UsageError, of_file
 from adm_jax.io import json_files
+from adm_jax.process import losses, schedules, timestep_samplers
+from adm_jax.process.diffusion import Diffusion
 
 _GOOD = json.loads(stored_configs.to_json(tiny.get_config()))
 _CALL = {'fn': {'$name': 'adm_jax.data.open:open_source'}, 'path': '/etc'}
@@ -78,3 +83,13 @@ def test_what_is_trusted_depends_on_the_place():
   assert stored_configs.is_trusted(json.dumps(_GOOD))
   assert stored_configs.is_trusted(_with(_CALL, 'data'))
   assert not stored_configs.is_trusted(_with(_CALL, *_MODULE))
+
+
+@pytest.mark.parametrize('before, today', [
+    ('adm_jax.data.images:images', open_source), ('adm_jax.data.npz:Npz', NpzFile),
+    ('adm_jax.data.pipeline:Loader', Loader), ('adm_jax.diffusion:Diffusion', Diffusion),
+    ('adm_jax.losses:mse', losses.mse), ('adm_jax.schedules:cosine', schedules.cosine),
+    ('adm_jax.timestep_samplers:uniform', timestep_samplers.uniform)])
+def test_what_has_moved_since_version_1_is_found(before, today):
+  text = json.dumps({**_GOOD, '$version': 1, 'data': {'fn': {'$name': before}}})
+  assert stored_configs.from_json(text).data.fn is today

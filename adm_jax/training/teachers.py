@@ -38,7 +38,7 @@ class Teacher:
 
 
 def described(teacher: str | Trained, classifier: str | Trained | None = None,
-         weaker: str | Trained | None = None, dtype: str | None = None) -> Teacher:
+              weaker: str | Trained | None = None, dtype: str | None = None) -> Teacher:
   """Describes a teacher: guided by a classifier, a weaker model, or else by itself without a class.
 
   Its process is taken in all steps, and its x_0 is clipped to [-1, 1] after guidance.

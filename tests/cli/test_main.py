@@ -8,7 +8,7 @@ import pytest
 import tiny
 
 import adm_jax
-from adm_jax.cli.main import main
+from adm_jax.cli.main import COMMANDS, main
 
 
 @pytest.mark.parametrize('words, message', [
@@ -48,7 +48,7 @@ def test_a_work_directory_that_is_a_file_is_one_line(tmp_path, capsys):
   assert (tmp_path / 'x').read_text() == 'mine'
 
 
-@pytest.mark.parametrize('command', [[], ['train'], ['demo']])
+@pytest.mark.parametrize('command', [[], *([name] for name in COMMANDS)])
 def test_help_is_printed(command, capsys):
   with pytest.raises(SystemExit) as exit_:
     main([*command, '--help'])

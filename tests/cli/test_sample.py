@@ -1,5 +1,6 @@
 """`adm sample`: one command for every model; interrupted anywhere, it ends with the same bytes."""
 
+import contextlib
 import io
 import json
 import os
@@ -67,6 +68,12 @@ def sample(root, tmp_path, monkeypatch, capsys):
     with np.load(tmp_path / out / 'samples.npz') as arrays:
       return arrays['arr_0'], arrays['arr_1'] if 'arr_1' in arrays else None
   return run
+
+
+@pytest.fixture
+def described(tmp_path):
+  """described(out): what a job says that it was made by."""
+  return lambda out: json.loads((tmp_path / out / 'job.json').read_text())
 
 
 def test_parts_of_sampling_are_traced_over_all_batches_and_models(sample, tmp_path, capsys):
@@ -150,7 +157,7 @@ def test_other_starts_than_noise(sample, tmp_path):
   assert len(one) == 3 and (one != two).any()
 
 
-def test_few_steps_of_the_whole_process_guided_in_every_way(sample, capsys):
+def test_few_steps_of_the_whole_process_guided_in_every_way(sample, described, capsys):
   """Evaluations are counted: two for each of Heun's steps but the last."""
   heun = ('--model', 'unet', '--num', '3', '--solver', 'heun', '--steps', '3', '--spacing')
   plain, labels = sample(*heun, 'karras', out='plain')
@@ -162,9 +169,12 @@ def test_few_steps_of_the_whole_process_guided_in_every_way(sample, capsys):
   for other in (churned, trailing, weaker):
     assert (other != plain).any()
   np.testing.assert_array_equal(labels, same)
+  assert described('churned')['churn'] == '1,0.05,50,1.003'
+  assert described('weaker')['guidance']['weaker'].items() >= {
+      'scale': 1.5, 'between': [0.1, 90.0]}.items()
 
 
-def test_classifier_free_and_classifier_guidance_together(sample):
+def test_classifier_free_and_classifier_guidance_together(sample, described):
   fast = ('--model', 'dropped', '--num', '5', '--solver', 'dpm++2m', '--steps', '3')
   conditional, labels = sample(*fast, out='conditional')
   none, _ = sample(*fast, '--cfg-scale', '1', out='none')
@@ -172,6 +182,22 @@ def test_classifier_free_and_classifier_guidance_together(sample):
                    '--normalize-gradient', '--dynamic-threshold', '0.9', out='both')
   assert set(labels) <= set(range(tiny_models.NUM_CLASSES))
   assert (np.abs(none.astype(int) - conditional) <= 1).all() and (both != conditional).any()
+  guidance = described('both')['guidance']
+  assert guidance['classifier_free']['scale'] == 3 and guidance['threshold'] == {'share': 0.9}
+  assert guidance['classifier']['normalize'] and guidance['classifier']['every'] == 1
+  scales = guidance['classifier']['scale']  # by timestep, and the first step has the last
+  assert (scales[0], scales[-1]) == (1, 2) and scales == sorted(scales)
+
+
+def test_how_often_and_in_what_dtype_the_networks_are_asked(sample, described):
+  fast = ('--model', 'unet', '--num', '4', '--classifier', 'classifier', '--scale', '9')
+  always, _ = sample(*fast, out='always')
+  seldom, _ = sample(*fast, '--classifier-every', '3', out='seldom')
+  short, _ = sample(*fast, '--dtype', 'bfloat16', out='short')
+  assert described('seldom')['guidance']['classifier']['every'] == 3
+  assert described('short')['dtype'] == 'bfloat16'
+  assert (seldom != always).any() and (short != always).any()
+  assert np.abs(short.astype(int) - always).mean() < 4
 
 
 def test_a_solver_and_a_spacing_of_ones_own(root, sample, tmp_path, capsys):
@@ -385,8 +411,8 @@ def test_killed_at_random_it_ends_with_the_same_bytes(root, whole, tmp_path):
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
   while kept and not (out / 'samples.npz').exists() and running.poll() is None:
     for path in kept:
-      if path.exists():  # until the file is whole; none was made again
-        assert path.stat().st_mtime_ns == kept[path]
+      with contextlib.suppress(FileNotFoundError):  # once the file is whole
+        assert path.stat().st_mtime_ns == kept[path]  # none was made again
     time.sleep(0.01)
   assert running.wait() == 0
   assert (out / 'samples.npz').read_bytes() == (whole[0] / 'samples.npz').read_bytes()

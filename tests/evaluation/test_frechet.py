@@ -62,7 +62,8 @@ def test_parts_join_to_the_whole():
 
 def test_the_error_is_the_spread_over_draws():
   distance = distance_to(Moments(np.full(4, 0.5), np.eye(4)))
-  draws = [RNG.normal(size=(400, 4)) for _ in range(60)]
+  rng = np.random.default_rng(0)
+  draws = [rng.normal(size=(400, 4)) for _ in range(60)]
   spread = np.std([distance(moments(x)) for x in draws])
   errors = [standard_error(x, distance) for x in draws]
   assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(spread, rel=0.25)

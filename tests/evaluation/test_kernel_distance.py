@@ -7,19 +7,19 @@ from adm_jax.errors import UsageError
 from adm_jax.evaluation import kernel_distance as module
 from adm_jax.evaluation.kernel_distance import kernel_distance
 
-RNG = np.random.default_rng(0)
-
 
 def draws(count, n, m, shift):
-  return [kernel_distance(RNG.normal(size=(n, 8)).astype(np.float32),
-                          (RNG.normal(size=(m, 8)) + shift).astype(np.float32))
+  rng = np.random.default_rng(0)
+  return [kernel_distance(rng.normal(size=(n, 8)).astype(np.float32),
+                          (rng.normal(size=(m, 8)) + shift).astype(np.float32))
           for _ in range(count)]
 
 
 @pytest.mark.parametrize('block', [2500, 7])
 def test_it_is_the_mean_over_all_pairs(monkeypatch, block):
   monkeypatch.setattr(module, '_BLOCK', block)
-  x, y = RNG.normal(size=(20, 5)).astype(np.float32), RNG.normal(size=(30, 5)).astype(np.float32)
+  rng = np.random.default_rng(0)
+  x, y = (rng.normal(size=(n, 5)).astype(np.float32) for n in (20, 30))
   def kernel(a, b):
     return (a.astype(np.float64) @ b.T / 5 + 1) ** 3
   own = [(k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in (kernel(x, x), kernel(y, y))]
@@ -40,7 +40,8 @@ def test_its_error_is_the_spread_over_draws():
 
 
 def test_larger_sets_are_drawn_from():
-  x, y = (RNG.normal(size=(n, 4)).astype(np.float32) for n in (200, 300))
+  rng = np.random.default_rng(0)
+  x, y = (rng.normal(size=(n, 4)).astype(np.float32) for n in (200, 300))
   some = kernel_distance(x, y, most=100)
   assert some == kernel_distance(x, y, most=100) and some != kernel_distance(x, y)
 

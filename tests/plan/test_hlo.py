@@ -67,4 +67,5 @@ def test_what_this_jax_prints_is_read():
            if each.opcode == 'while']
   assert [program.trips(loop) for loop in loops] == [5]
   body = program.computations[loops[0].called['body'][0]]
-  assert all(name in {other.name for other in body} for each in body for name in each.operands)
+  named = [name for each in body for name in each.operands]
+  assert named and set(named) <= {other.name for other in body}

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import http.client
 import io
 import json
 import os
@@ -14,6 +15,7 @@ import threading
 import time
 
 import pytest
+import uvicorn
 from live_server import Visitor, events, serving
 from PIL import Image
 
@@ -192,6 +194,37 @@ def test_a_server_for_others_wants_its_token(offered):
     assert line.send('GET', '/?token=secret', Host='example.com')[0] == 200
     for others in ('', 'a={"x":1}; ', 'a[b]=1; ', 'x; '):  # of other servers of this host
       assert line.send('GET', '/api/offers', Cookie=f'{others}adm_token_{port}=secret')[0] == 200
+
+
+def test_the_token_of_the_address_becomes_a_cookie_that_opens_the_rest(offered):
+  """As a browser does it, which loads the script without the token."""
+  with serving(Served(offered, token='secret')) as port:
+    line = http.client.HTTPConnection('127.0.0.1', port, timeout=60)
+    with contextlib.closing(line):
+      line.request('GET', '/?token=secret')
+      answer = line.getresponse()
+      answer.read()
+      cookie = answer.headers['Set-Cookie']
+      assert 'HttpOnly' in cookie and 'SameSite=Strict' in cookie
+      for path in ('/page.js', '/api/offers'):
+        line.request('GET', path, headers={'Cookie': cookie.partition(';')[0]})
+        answer = line.getresponse()
+        assert answer.status == 200 and answer.read()
+        assert answer.headers['Set-Cookie'] is None
+    policy = answer.headers['Content-Security-Policy']
+    assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy
+    assert answer.headers['X-Content-Type-Options'] == 'nosniff'
+
+
+@pytest.mark.parametrize('host, is_open', [('0.0.0.0', False), ('127.0.0.1', True)])
+def test_a_host_that_others_reach_has_a_token(offered, monkeypatch, host, is_open):
+  ran, said = [], []
+  monkeypatch.setattr(uvicorn.Server, 'run', lambda self, sockets: ran.append(self.config.app))
+  with server.listen(host, 0) as bound:
+    server.serve(offered, bound, host, said.append)
+  guard, = ran
+  assert (guard.token is None) == is_open
+  assert said[0].endswith('/' if is_open else f'/?token={guard.token}')
 
 
 def test_a_server_at_all_addresses_is_called_by_its_machines_name():

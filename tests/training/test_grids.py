@@ -30,10 +30,20 @@ class Told(nn.Module):
         told.reshape(-1, 1, 1, 1), x.shape)
 
 
-def _drawn(network, grid, source=None):
+def _drawn(network, grid, source=None, params=1.0, ema=()):
   grid.check(network)
   draw = grids.drawer(grid, network, source, sharding.mesh(), seed=0)
-  return draw(types.SimpleNamespace(params={'one': jnp.ones(())}, ema={}))
+  return draw(types.SimpleNamespace(params={'one': jnp.asarray(params)}, ema={
+      rate: {'one': jnp.asarray(value)} for rate, value in ema}))
+
+
+def test_the_slowest_average_draws():
+  network = Network(Told(), DIFFUSION, SHAPE, scales=(0.0, 4.0))
+  average = (('0.5', 0.5), ('0.9999', 1.0), ('0.99', 0.0))
+  found, wanted = (_drawn(network, Grid(2, '3'), **more)[0] for more in (
+      dict(params=0.0, ema=average), dict(params=1.0)))
+  np.testing.assert_array_equal(found, wanted)
+  assert (found != _drawn(network, Grid(2, '3'), params=0.0)[0]).any()
 
 
 def test_an_upsampler_is_told_the_class_of_what_it_enlarges():
