@@ -153,7 +153,7 @@ def test_what_is_not_for_visitors_is_refused_in_one_line(visitor, offered, metho
   try:
     found, text = visitor.send(method, path, body, **headers)
   except ConnectionError:  # it was told before it had sent everything
-    assert status == 413
+    assert status == 413 or 'Content-Length' in headers
     return
   assert found == status and text.count('\n') == 0, (found, text)
   assert 'root:' not in text
