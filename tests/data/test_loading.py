@@ -75,6 +75,12 @@ def test_three_epochs_show_every_image_once_each_on_any_number_of_processes(proc
   assert len({tuple(epoch) for epoch in order}) == EPOCHS
 
 
+def test_the_order_is_a_function_of_the_seed():
+  a, b, c = (_take(_stream(seed=seed), 5)['label'] for seed in (1, 1, 2))
+  np.testing.assert_array_equal(a, b)
+  assert (a != c).any()
+
+
 @pytest.mark.parametrize('processes', [2, 4])
 def test_the_whole_batch_is_the_same_on_any_number_of_processes(processes):
   """Rows, crops and flips: process p has the p-th part of the one order."""
