@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains the students of the digits, and makes the section of docs/few_steps.md on them anew: about
-# two hours on 2 CPU cores; the pictures take matplotlib. Stopped, it goes on. The demo comes first, in the length that
-# docs/few_evaluations.md says.
+# two hours on 2 CPU cores; the pictures take matplotlib. Stopped, it goes on. The demo comes first,
+# in the length that docs/few_evaluations.md says.
 #
 #   bash benchmarks/few_steps.sh runs/longer runs/few_steps
 set -euo pipefail

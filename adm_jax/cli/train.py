@@ -9,8 +9,8 @@ On a TPU slice and under Slurm, start the same command on every host: the proces
 Elsewhere say where they are, with --coordinator HOST:PORT --num-processes N --process I.
 
 It ends with code 0 when it is finished, and with 75 when it is to be started again: after SIGTERM,
-when all is saved, or when another of its processes is gone. Ctrl-C
-saves a run of one process too, and ends it with 130; twice, it ends at once.
+when all is saved, or when another of its processes is gone. Ctrl-C saves a run of one process too,
+and ends it with 130; twice, it ends at once.
 """
 
 import argparse

@@ -130,7 +130,8 @@ class Studio:
     if key not in self._codes:
       yield from self._encode(key, plain)
     self._codes.move_to_end(key)
-    return lambda index: self._codes[key]
+    code = self._codes[key]  # which may be dropped for another visitor's
+    return lambda index: code
 
   def _encode(self, key: tuple, words: Words) -> Iterator[Event]:
     """Keeps the code of an image, which all guidance and every scale start from."""
