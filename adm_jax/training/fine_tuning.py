@@ -19,8 +19,8 @@ def start(name: str | pathlib.Path, run: Run, config: ConfigDict | None = None) 
   """Finds the parameters that a run starts from.
 
   A table with a row per class, and a layer with an output per class, of another number of classes
-  start at random. So does, in a student of a network that is none, what takes the scale; its head
-  begins as that of a teacher that predicts eps, if it is read so, or else at random.
+  start at random. So does, in a student of a network that is none, what takes the scale, and its
+  head if it predicts something else than its teacher.
 
   Args:
     name: a published model, a work directory or a file, see `pretrained.load`.
@@ -37,9 +37,8 @@ def start(name: str | pathlib.Path, run: Run, config: ConfigDict | None = None) 
   network, flat = run.task.network, flax.traverse_util.flatten_dict
   given, wanted = flat(trained.params, sep='/'), flat(network.abstract_params(), sep='/')
   becomes_student = network.scales is not None and trained.network.scales is None
-  keeps_head = isinstance(network.diffusion.mean, TemperedEps)
-  if becomes_student and keeps_head:
-    _check_eps(name, trained.network)
+  keeps_head = becomes_student and _keeps_head(name, network, trained.network)
+  if keeps_head:
     # The channels of a learned variance come last.
     given |= {path: given[path][..., :network.image_shape[-1]] for path in given
               if _is_of_head(path)}
@@ -79,10 +78,15 @@ def _is_of_head(path: str) -> bool:
   return path.startswith('conv_out/')
 
 
-def _check_eps(name: str | pathlib.Path, teacher: Network) -> None:
-  if teacher.diffusion.mean != Eps():
+def _keeps_head(name: str | pathlib.Path, student: Network, teacher: Network) -> bool:
+  """Whether what a student's last layer gives means at first what its teacher's does."""
+  mean, its = student.diffusion.mean, teacher.diffusion.mean
+  if mean == its or isinstance(mean, TemperedEps) and its == Eps():
+    return True
+  if isinstance(mean, TemperedEps):
     raise UsageError(f'{name} does not predict eps, with which a student of it would begin: give '
                      "the student's diffusion mean=V")
+  return False
 
 
 def _shape(flat: dict[str, Any], path: str) -> tuple[int, ...] | str:

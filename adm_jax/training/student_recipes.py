@@ -18,9 +18,10 @@ from adm_jax.training.state import adamw
 
 def network(teacher: ConfigDict, scales: tuple[float, float],
             num_classes: int | None = None) -> ConfigDict:
-  """The student of a teacher's network: told a scale, predicting v.
+  """The student of a teacher's network: told a scale, and predicting what its teacher does.
 
-  That of a teacher that predicts eps has its head as well (`TemperedEps`).
+  So it begins with its head too. Where the teacher predicts eps, that is read as `TemperedEps`;
+  of one that predicts neither eps nor v, it predicts v.
 
   Args:
     teacher: a call of `networks.unet`.
@@ -38,8 +39,9 @@ def network(teacher: ConfigDict, scales: tuple[float, float],
   module.out_channels, module.takes_scale, module.dropout = module.in_channels, True, 0.0
   if module.num_classes is None:
     module.num_classes = num_classes
-  predicts_eps = diffusion.get('mean') is None or diffusion.mean.fn is Eps
-  diffusion.mean = call(TemperedEps) if predicts_eps else call(V)
+  mean = Eps if diffusion.get('mean') is None else diffusion.mean.fn
+  if mean not in (TemperedEps, V):
+    diffusion.mean = call(TemperedEps if mean is Eps else V)
   diffusion.variance = call(FixedSmall)
   return call(networks.student, module=module, diffusion=diffusion, scales=tuple(scales),
               steps=None, with_null_label=config.with_null_label)

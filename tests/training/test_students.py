@@ -11,17 +11,18 @@ import tiny_models
 from stand_ins import StandIn
 
 from adm_jax import config as config_lib
+from adm_jax.config import call
 from adm_jax.errors import UsageError
 from adm_jax.io.pixels import to_float
 from adm_jax.process import continuous, schedules
 from adm_jax.process import distillation as process
-from adm_jax.process.diffusion import Diffusion, Eps, FixedSmall, TemperedEps, V, predict
+from adm_jax.process.diffusion import X0, Diffusion, Eps, FixedSmall, TemperedEps, V, predict
 from adm_jax.sampling.sampler import normal_each
 from adm_jax.training import distillation, fine_tuning, student_recipes, tasks
 from adm_jax.weights import folders, pretrained
 
 SCHEDULE = schedules.cosine(num_steps=1000)
-X, X0 = (jax.random.normal(jax.random.key(i), (4, 2, 2, 1)) for i in (0, 1))
+X, CLEAN = (jax.random.normal(jax.random.key(i), (4, 2, 2, 1)) for i in (0, 1))
 T = jnp.asarray([0, 300, 900, 999])
 
 
@@ -31,23 +32,23 @@ def _read(mean, output):
 
 def test_an_output_that_was_the_target_gives_the_image():
   at = continuous.at_step(SCHEDULE, T)
-  eps = (X - at.alpha * X0) / at.sigma
+  eps = (X - at.alpha * CLEAN) / at.sigma
   for mean in (TemperedEps(), TemperedEps(0.3), V()):
-    target = mean.target(SCHEDULE, X0, X, T, eps)
-    np.testing.assert_allclose(_read(mean, target).x0, X0, atol=2e-4)
+    target = mean.target(SCHEDULE, CLEAN, X, T, eps)
+    np.testing.assert_allclose(_read(mean, target).x0, CLEAN, atol=2e-4)
     np.testing.assert_allclose(mean.v(target, X, at.alpha, at.sigma),
-                               at.alpha * eps - at.sigma * X0, atol=2e-4)
+                               at.alpha * eps - at.sigma * CLEAN, atol=2e-4)
 
 
 def test_tempered_eps_is_eps_where_there_is_an_image_and_bounded_where_there_is_none():
   clear = slice(0, 2)
-  np.testing.assert_allclose(_read(TemperedEps(), X0).x0[clear], _read(Eps(), X0).x0[clear],
+  np.testing.assert_allclose(_read(TemperedEps(), CLEAN).x0[clear], _read(Eps(), CLEAN).x0[clear],
                              rtol=0.02, atol=0.05)
-  np.testing.assert_allclose(_read(TemperedEps(0.0), X0).x0[:3], _read(Eps(), X0).x0[:3], rtol=1e-4,
-                             atol=1e-4)
-  wrong = _read(TemperedEps(), X0 + 0.01).x0 - _read(TemperedEps(), X0).x0
+  np.testing.assert_allclose(_read(TemperedEps(0.0), CLEAN).x0[:3], _read(Eps(), CLEAN).x0[:3],
+                             rtol=1e-4, atol=1e-4)
+  wrong = _read(TemperedEps(), CLEAN + 0.01).x0 - _read(TemperedEps(), CLEAN).x0
   assert np.abs(wrong).max() < 0.11 and np.abs(
-      _read(Eps(), X0 + 0.01).x0 - _read(Eps(), X0).x0).max() > 100
+      _read(Eps(), CLEAN + 0.01).x0 - _read(Eps(), CLEAN).x0).max() > 100
 
 
 def _student(teacher):
@@ -60,9 +61,19 @@ def _start(teacher, network):
       task=tasks.Task(network, None, None), seed=0))
 
 
-def test_a_student_begins_as_its_teacher_whatever_the_class_and_the_scale(tmp_path):
-  teacher = tiny_models.unet(tmp_path / 'unet')
+def _teacher_that_predicts(mean, path):
+  teacher = tiny_models.unet(path / 'eps')
+  config = pretrained.network_config(teacher)
+  config.diffusion.mean = mean
+  folders.save(path / 'teacher', config, folders.load(teacher).params)
+  return path / 'teacher'
+
+
+@pytest.mark.parametrize('mean', [call(Eps), call(TemperedEps, floor=0.3), call(V)], ids=str)
+def test_a_student_begins_as_its_teacher_whatever_the_class_and_the_scale(tmp_path, mean):
+  teacher = _teacher_that_predicts(mean, tmp_path)
   student = _student(teacher)
+  assert student.diffusion.mean == (TemperedEps() if mean.fn is Eps else config_lib.build(mean))
   params, text = _start(teacher, student)
   assert 'conv_out' not in text and 'embedding/scale' in text
   trained = folders.load(teacher)
@@ -83,16 +94,16 @@ def test_a_second_stage_may_compute_in_another_way_than_the_first(tmp_path):
     distillation.progressive(student.having(depth=2), teacher)
 
 
-def test_a_student_that_is_to_go_on_with_eps_needs_a_teacher_of_it(tmp_path):
-  teacher = tiny_models.unet(tmp_path / 'unet')
+def test_a_student_that_predicts_something_else_than_its_teacher(tmp_path):
+  """Learns it anew if it is v; eps, of which it would begin, needs a teacher of eps."""
+  teacher = _teacher_that_predicts(call(X0), tmp_path)
   student = _student(teacher)
-  config = pretrained.network_config(teacher)
-  config.diffusion.mean = config_lib.call(V)
-  folders.save(tmp_path / 'v', config, folders.load(teacher).params)
+  assert student.diffusion.mean == V()
+  assert 'conv_out/kernel' in _start(teacher, student)[1]
+  of_eps = dataclasses.replace(student, diffusion=dataclasses.replace(student.diffusion,
+                                                                      mean=TemperedEps()))
   with pytest.raises(UsageError, match='does not predict eps'):
-    _start(tmp_path / 'v', student)
-  of_v = dataclasses.replace(student, diffusion=dataclasses.replace(student.diffusion, mean=V()))
-  assert 'conv_out/kernel' in _start(tmp_path / 'v', of_v)[1]
+    _start(teacher, of_eps)
 
 
 def _batch(seed=0):
