@@ -14,7 +14,7 @@ from flax import traverse_util
 from adm_jax.errors import UsageError
 from adm_jax.evaluation import graph_def, inception, inception_weights
 
-BOUND = 1e-3  # of the root mean square
+BOUND, OF_SOFTMAX = 5e-5, 1e-3  # of the root mean square; 1.1e-5 and 3.1e-4 are reached
 
 
 @pytest.fixture(scope='module')
@@ -48,7 +48,7 @@ def test_features_are_golden(size, params, features):
   assert golden_files.relative_error(got.pool, golden[f'pool_{size}']) < BOUND
   assert golden_files.relative_error(got.spatial, golden[f'spatial_{size}']) < BOUND
   softmax = jax.nn.softmax(got.logits)
-  assert golden_files.relative_error(softmax, golden[f'softmax_{size}']) < BOUND
+  assert golden_files.relative_error(softmax, golden[f'softmax_{size}']) < OF_SOFTMAX
 
 
 def test_every_published_name_has_its_place(names, params):
