@@ -43,7 +43,7 @@ def student(path: pathlib.Path, steps: tuple[int, ...] | None = (2, 4)) -> pathl
                    variance=call(FixedSmall))
   network = call(networks.student, module=model, diffusion=diffusion, scales=(0.0, 4.0),
                  steps=steps)
-  params = config_lib.build(network).init(jax.random.key(5))
+  params = jax.jit(config_lib.build(network).init)(jax.random.key(5))
   noise = np.random.default_rng(5).normal
   # A fresh network's last layers are zeros, and it would be deaf to the scale.
   folders.save(path, network, jax.tree.map(lambda leaf: leaf + 0.1 * noise(size=leaf.shape).astype(
@@ -64,7 +64,7 @@ def judge(path: pathlib.Path, num_classes: int = NUM_CLASSES) -> pathlib.Path:
   network = call(networks.Network, module=model, image_shape=(8, 8, 3), num_classes=num_classes,
                  diffusion=call(Diffusion, schedule=call(schedules.linear, num_steps=1)),
                  classifies=True)
-  folders.save(path, network, config_lib.build(network).init(jax.random.key(4)))
+  folders.save(path, network, jax.jit(config_lib.build(network).init)(jax.random.key(4)))
   return path
 
 

@@ -28,7 +28,7 @@ def _taught(run, teacher):
 
 @pytest.fixture(scope='module')
 def teacher():
-  params = tiny.unet_run().task.network.init(jax.random.key(5))
+  params = jax.jit(tiny.unet_run().task.network.init)(jax.random.key(5))
   # Zero-initialized layers would make a teacher that predicts nothing.
   return jax.tree.map(lambda leaf: np.asarray(leaf) + 0.05, params)
 
