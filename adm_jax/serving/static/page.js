@@ -91,8 +91,8 @@ async function make({label, scale, seed, num}) {
   const isStale = () => wanted !== null && since() > PATIENCE;
   const count = about.shape.reduce((a, b) => a * b);
   const canvases = arrange(num);
+  say(num > 1 ? `making ${num} images ...` : 'making ...');
   for (const [i, canvas] of canvases.entries()) {
-    say(num > 1 ? `making image ${i + 1} of ${num} ...` : 'making ...');
     canvas.setAttribute('aria-label', describe(label, scale, seed, i));
     const x = await sample(noise(seed, i, count), label, scale, isStale,
                            x0 => since() > SLOW && paint(canvas, x0));
