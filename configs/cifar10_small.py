@@ -1,9 +1,9 @@
 """CIFAR-10, 32 x 32, with classes and label dropout: as small as hours on two CPU cores can feed.
 
 One set of weights samples with and without classes, by classifier-free and by classifier guidance.
-It predicts eps, and where there is hardly any image v in effect (`TemperedEps`): trained so
-briefly, one that predicts eps to the end of a cosine schedule gives whole images one glaring color,
-its small error over alpha.
+It predicts eps, and where there is hardly any image v in effect (`TemperedEps`), and it is the error
+of v that is minimized: trained so briefly, one that minimizes that of eps gives whole images one
+glaring color.
 The data are TFDS's (`adm prepare cifar10`), or --config.data.path=FOLDER or .zip of the images.
 """
 
@@ -28,7 +28,7 @@ def get_config():
   return call(
       Run,
       data=recipes.images_of('tfds:cifar10', 32),
-      task=call(tasks.diffusion, network=network, objective=losses.mse, label_dropout=0.1),
+      task=call(tasks.diffusion, network=network, objective=losses.v_mse, label_dropout=0.1),
       timestep_sampler=call(uniform, num_steps=1000),
       optimizer=call(adamw, learning_rate=1.5e-3, linear_decay_steps=16_000, clip_norm=1.0),
       loader=call(Loader, flip=True),

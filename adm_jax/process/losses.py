@@ -8,9 +8,10 @@ from typing import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from adm_jax.process import likelihood
-from adm_jax.process.diffusion import Diffusion, Network, predict, q_sample
+from adm_jax.process.diffusion import Diffusion, Network, lookup, predict, q_sample
 
 Array = jax.Array
 Objective = Callable[[Diffusion, Network, Array, Array, Array], dict[str, Array]]
@@ -26,15 +27,23 @@ def _bound(diffusion, output, x0, x, t):
   return likelihood.vb_term(diffusion, predict(diffusion, output, x, t, clip=False), x0, x, t)
 
 
-def _squared_error(diffusion, network, x0, t, eps, *, bound_scale):
+def _error_of_target(diffusion, output, x0, x, t, eps):
+  return diffusion.mean.target(diffusion.schedule, x0, x, t, eps) - output[..., :x0.shape[-1]]
+
+
+def _error_of_v(diffusion, output, x0, x, t, eps):
+  del eps
+  guess = predict(diffusion, output, x, t, clip=False).x0
+  return (x0 - guess) / lookup(np.sqrt(1 - diffusion.schedule.alpha_bar), t, x)
+
+
+def _squared_error(diffusion, network, x0, t, eps, *, bound_scale, error=_error_of_target):
   x, output = _noised_output(diffusion, network, x0, t, eps)
-  guess = output[..., :x0.shape[-1]]
-  target = diffusion.mean.target(diffusion.schedule, x0, x, t, eps)
-  mse = likelihood.mean_over_pixels((target - guess) ** 2)
+  mse = likelihood.mean_over_pixels(error(diffusion, output, x0, x, t, eps) ** 2)
   if not diffusion.variance.learned:
     return {'loss': mse, 'mse': mse}
   # The bound teaches the variance alone: the mean is learned by the squared error (IDDPM eq. 16).
-  extra = output[..., x0.shape[-1]:]
+  guess, extra = jnp.split(output, [x0.shape[-1]], axis=-1)
   frozen = jnp.concatenate([jax.lax.stop_gradient(guess), extra], axis=-1)
   vb = bound_scale * _bound(diffusion, frozen, x0, x, t)
   return {'loss': mse + vb, 'mse': mse, 'vb': vb}
@@ -52,6 +61,16 @@ def rescaled_mse(diffusion: Diffusion, network: Network, x0: Array, t: Array, ep
   """
   scale = diffusion.schedule.num_steps / 1000
   return _squared_error(diffusion, network, x0, t, eps, bound_scale=scale)
+
+
+def v_mse(diffusion: Diffusion, network: Network, x0: Array, t: Array, eps: Array) -> dict:
+  """`mse`, but of v, whatever the network predicts: (SNR + 1) |x_0 - guess|^2 (Salimans & Ho 2022).
+
+  The error of eps hardly feels what is wrong with a whole image's color where there is more noise
+  than image, and where colors are decided; that of v feels it like all else. Of `Eps` it weighs the
+  error by 1 / alpha_bar, which has no bound: let the network predict `TemperedEps` or `V`.
+  """
+  return _squared_error(diffusion, network, x0, t, eps, bound_scale=1.0, error=_error_of_v)
 
 
 def kl(diffusion: Diffusion, network: Network, x0: Array, t: Array, eps: Array) -> dict:

@@ -17,6 +17,7 @@ from adm_jax.process.diffusion import (
   Learned,
   LearnedRange,
   Previous,
+  TemperedEps,
   V,
   denoiser,
   q_sample,
@@ -71,6 +72,23 @@ def test_a_perfect_guess_has_no_squared_error(mean, variance, loss):
   terms = loss(diffusion, lambda x, time: output, x0, t, eps)
   np.testing.assert_array_equal(terms['mse'], 0)
   assert ('vb' in terms) == variance.learned
+
+
+@pytest.mark.parametrize('mean, error_of_v', [
+    (V(), lambda alpha, sigma: 1.0), (X0(), lambda alpha, sigma: 1 / sigma),
+    (Eps(), lambda alpha, sigma: 1 / alpha),
+    (TemperedEps(0.3), lambda alpha, sigma: 1 / np.hypot(alpha, 0.3))], ids=str)
+def test_the_error_of_v_is_that_of_what_is_predicted_times_a_number_of_each_t(mean, error_of_v):
+  """The bound's term stays as it is."""
+  diffusion = Diffusion(SCHEDULE, mean, LearnedRange())
+  x0, t, eps = batch()
+  output = 0.3 * jax.random.normal(jax.random.key(1), (*x0.shape[:-1], 6))
+  of_v, of_target = (loss(diffusion, lambda x, time: output, x0, t, eps)
+                     for loss in (losses.v_mse, losses.mse))
+  alpha_bar = SCHEDULE.alpha_bar[t]
+  weight = error_of_v(np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar)) ** 2
+  np.testing.assert_allclose(of_v['mse'], weight * of_target['mse'], rtol=1e-3)
+  np.testing.assert_allclose(of_v['loss'], of_v['mse'] + of_target['vb'], rtol=1e-6)
 
 
 @pytest.mark.parametrize('variance', [Learned(), LearnedRange()])
@@ -136,7 +154,8 @@ def test_an_image_s_loss_is_its_own():
       np.testing.assert_allclose(value[0], together[name][i], rtol=1e-5)
 
 
-@pytest.mark.parametrize('loss', [losses.mse, losses.rescaled_mse, losses.kl, losses.rescaled_kl])
+@pytest.mark.parametrize('loss', [losses.mse, losses.rescaled_mse, losses.v_mse, losses.kl,
+                                  losses.rescaled_kl])
 @pytest.mark.parametrize('num_steps', [1, 2])
 def test_the_shortest_processes_can_be_trained(num_steps, loss):
   """Finite losses and gradients at t = 0 and t = S - 1, also where they are the same."""
