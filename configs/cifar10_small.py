@@ -1,9 +1,8 @@
 """CIFAR-10, 32 x 32, with classes and label dropout: as small as hours on two CPU cores can feed.
 
 One set of weights samples with and without classes, by classifier-free and by classifier guidance.
-It predicts eps, and where there is hardly any image v in effect (`TemperedEps`), and it is the error
-of v that is minimized: trained so briefly, one that minimizes that of eps gives whole images one
-glaring color.
+Where there is hardly any image it predicts v in effect (`TemperedEps`), and it is the error of v
+that is minimized: that of eps hardly feels the color of a whole image.
 The data are TFDS's (`adm prepare cifar10`), or --config.data.path=FOLDER or .zip of the images.
 """
 
@@ -23,7 +22,8 @@ def get_config():
   diffusion = call(Diffusion, schedule=call(schedules.cosine, num_steps=1000),
                    mean=call(TemperedEps), variance=call(LearnedRange))
   module = call(UNet, image_size=32, out_channels=6, channels=32, channel_mult=(1, 2, 4), depth=1,
-                attention_resolutions=(16, 8), head_channels=32, num_classes=10)
+                attention_resolutions=(16, 8), head_channels=32, num_classes=10,
+                num_groups=8)  # as many as channels would hide what color a whole image has
   network = call(networks.unet, module=module, diffusion=diffusion, with_null_label=True)
   return call(
       Run,
