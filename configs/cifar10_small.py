@@ -23,7 +23,7 @@ def get_config():
                    mean=call(TemperedEps), variance=call(LearnedRange))
   module = call(UNet, image_size=32, out_channels=6, channels=32, channel_mult=(1, 2, 4), depth=1,
                 attention_resolutions=(16, 8), head_channels=32, num_classes=10,
-                num_groups=8)  # as many as channels would hide what color a whole image has
+                num_groups=8)  # of 4 channels, as in `folder.py`
   network = call(networks.unet, module=module, diffusion=diffusion, with_null_label=True)
   return call(
       Run,

@@ -76,6 +76,8 @@ def get_config(size='base'):
       depth=of.depth,
       attention_resolutions=of.attention_resolutions,
       head_channels=of.head_channels,
+      # Of 4 channels at least: norms of each channel alone would hide what color an image has.
+      num_groups=min(32, of.channels // 4),
       qkv_first=True,
       dropout=0.1,
       dtype=of.dtype,

@@ -38,7 +38,8 @@ class UNet(nn.Module):
     conv_resample: without `resblock_updown`, resample by convolutions rather than pooling.
     scale_shift: the embedding scales and shifts normalizations (AdaGN) rather than being added.
     qkv_first: the "new attention order" of the reference, see `blocks.Attention`.
-    num_groups: of the normalizations.
+    num_groups: of the normalizations; it divides every width. As many as `channels` would normalize
+      each channel alone, and no mean over a whole image, as its color, would get through.
     remat: what the backward pass stores: none, attention, blocks or full (`blocks.remat`).
     attention_implementation: 'xla', 'cudnn', 'flash', or None: see `attention.py`.
     dtype: of activations; bfloat16 on accelerators.

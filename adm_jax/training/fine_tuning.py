@@ -4,11 +4,13 @@ import pathlib
 from typing import Any
 
 import flax
+import flax.linen as nn
 import jax
 import numpy as np
 
 from adm_jax.config import ConfigDict
 from adm_jax.errors import UsageError
+from adm_jax.models import Classifier, SuperRes, UNet, blocks, encoder
 from adm_jax.networks import Network
 from adm_jax.process.diffusion import Eps, TemperedEps
 from adm_jax.training.loop import Run
@@ -51,6 +53,7 @@ def start(name: str | pathlib.Path, run: Run, config: ConfigDict | None = None) 
     raise UsageError(f'{name} is of another architecture, {len(other)} tensors do not fit, the '
                      f'first is {other[0]}: {_shape(given, other[0])} there, '
                      f'{_shape(wanted, other[0])} here: give the network its sizes')
+  _check_meaning(name, network, trained.network)
   new = anew + [path for path in wanted if path in per_class
                 and _shape(given, path) != _shape(wanted, path)]
   if new:
@@ -65,6 +68,27 @@ def start(name: str | pathlib.Path, run: Run, config: ConfigDict | None = None) 
     text += f'; new, {why}: {", ".join(new)}'
   return flax.traverse_util.unflatten_dict(
       {path: np.asarray(given[path]) for path in wanted}, sep='/'), text
+
+
+def _check_meaning(name: str | pathlib.Path, network: Network, given: Network) -> None:
+  """Raises UsageError where tensors fit, but mean something else to the other network."""
+  ours, its = _meaning(network.module), _meaning(given.module)
+  for field in ours.keys() & its.keys():
+    if ours[field] != its[field]:
+      raise UsageError(f'{name} is of another architecture, though all tensors fit: {field} '
+                       f'{its[field]} there, {ours[field]} here: give the network its')
+
+
+def _meaning(module: nn.Module) -> dict[str, Any]:
+  """What shapes do not say of a U-Net or a classifier; nothing of other networks."""
+  module = module.unet if isinstance(module, SuperRes) else module
+  if not isinstance(module, UNet | Classifier):
+    return {}
+  widths, attended = encoder.network_levels(module)
+  counts = module.num_heads, getattr(module, 'num_heads_upsample', None) or module.num_heads
+  heads = [blocks.num_heads(widths[level], count, module.head_channels)
+           for count in counts for level in (*attended, -1)]
+  return {'num_groups': module.num_groups, 'qkv_first': module.qkv_first, 'attention heads': heads}
 
 
 def _is_per_class(path: str) -> bool:

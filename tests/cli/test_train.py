@@ -78,6 +78,18 @@ def test_fine_tuning_another_architecture_names_the_difference(trained):
   assert '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize('field, value, message', [
+    ('num_groups', 8, 'num_groups 32 there, 8 here'), ('qkv_first', True, 'qkv_first False there'),
+    ('num_heads', 2, r'attention heads \[4, 4\] there, \[2, 2\] here')])
+def test_fine_tuning_where_shapes_fit_and_mean_something_else_is_refused(trained, field, value,
+                                                                         message):
+  config = _classes(12)
+  config.task.network.module[field] = value
+  with pytest.raises(UsageError, match=message) as error:
+    fine_tuning.start(str(trained), config_lib.build(config))
+  assert '\n' not in str(error.value)
+
+
 def test_a_picture_of_samples_is_drawn(trained):
   from PIL import Image
   with Image.open(trained / 'samples' / '0000002.png') as picture:
