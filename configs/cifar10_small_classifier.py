@@ -17,7 +17,7 @@ def get_config():
   diffusion = call(Diffusion, schedule=call(schedules.cosine, num_steps=1000), mean=call(Eps),
                    variance=call(LearnedRange))
   module = call(Classifier, image_size=32, num_classes=10, channels=32, channel_mult=(1, 2, 4),
-                depth=1, attention_resolutions=(8,), head_channels=32)
+                depth=1, attention_resolutions=(8,), head_channels=32, num_groups=8)
   return call(
       Run,
       data=recipes.images_of('tfds:cifar10', 32),
