@@ -77,7 +77,7 @@ def test_a_perfect_guess_has_no_squared_error(mean, variance, loss):
 @pytest.mark.parametrize('mean, error_of_v', [
     (V(), lambda alpha, sigma: 1.0), (X0(), lambda alpha, sigma: 1 / sigma),
     (Eps(), lambda alpha, sigma: 1 / alpha),
-    (TemperedEps(0.3), lambda alpha, sigma: 1 / np.hypot(alpha, 0.3))], ids=str)
+    (TemperedEps(0.3), lambda alpha, sigma: 1 / np.hypot(alpha, 0.3))])
 def test_the_error_of_v_is_that_of_what_is_predicted_times_a_number_of_each_t(mean, error_of_v):
   """The bound's term stays as it is."""
   diffusion = Diffusion(SCHEDULE, mean, LearnedRange())
