@@ -2,7 +2,7 @@
 
 One set of weights samples with and without classes, by classifier-free and by classifier guidance.
 Where there is hardly any image it predicts v in effect (`TemperedEps`), and it is the error of v
-that is minimized: that of eps hardly feels the color of a whole image.
+that is minimized: that of eps hardly depends on the color of a whole image.
 The data are TFDS's (`adm prepare cifar10`), or --config.data.path=FOLDER or .zip of the images.
 """
 

@@ -66,9 +66,9 @@ def rescaled_mse(diffusion: Diffusion, network: Network, x0: Array, t: Array, ep
 def v_mse(diffusion: Diffusion, network: Network, x0: Array, t: Array, eps: Array) -> dict:
   """`mse`, but of v, whatever the network predicts: (SNR + 1) |x_0 - guess|^2 (Salimans & Ho 2022).
 
-  The error of eps hardly feels what is wrong with a whole image's color where there is more noise
-  than image, and where colors are decided; that of v feels it like all else. Of `Eps` it weighs the
-  error by 1 / alpha_bar, which has no bound: let the network predict `TemperedEps` or `V`.
+  Where there is more noise than image, and where sampling decides on colors, a wrong color of the
+  whole image is hardly an error of eps, but it is one of v. For `Eps` the weight is 1 / alpha_bar,
+  which has no bound: let the network predict `TemperedEps` or `V`.
   """
   return _squared_error(diffusion, network, x0, t, eps, bound_scale=1.0, error=_error_of_v)
 

@@ -73,8 +73,8 @@ def start(name: str | pathlib.Path, run: Run, config: ConfigDict | None = None) 
 def _check_meaning(name: str | pathlib.Path, network: Network, given: Network) -> None:
   """Raises UsageError where tensors fit, but mean something else to the other network."""
   ours, its = _meaning(network.module), _meaning(given.module)
-  for field in ours.keys() & its.keys():
-    if ours[field] != its[field]:
+  for field in ours:
+    if field in its and ours[field] != its[field]:
       raise UsageError(f'{name} is of another architecture, though all tensors fit: {field} '
                        f'{its[field]} there, {ours[field]} here: give the network its')
 
